@@ -1,0 +1,91 @@
+"""What happens beside the steps of a training run: faults are recorded, rollouts shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import WandbLogger
+
+from spacer.data.processing import PromptBatch
+from spacer.data.samples import Fault
+from spacer.files import append_rows, drop_torn_line
+from spacer.module import GrpoModule
+from spacer.rewards import parse_map
+
+
+class FaultRecorder(Callback):
+    """Appends every sample that could not be read to `faults.jsonl`, once a fault; the run goes on without it."""
+
+    def __init__(self, path: Path, known: Sequence[Fault] = ()) -> None:
+        self._path = path
+        self._seen = set(known)
+        drop_torn_line(path)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: PromptBatch, batch_idx: int) -> None:
+        """Records the batch's faults."""
+        fresh = [fault for fault in dict.fromkeys(batch.faults) if fault not in self._seen]
+        self._seen.update(fresh)
+        append_rows(self._path, [asdict(fault) for fault in fresh])
+
+
+class RolloutTable(Callback):
+    """Logs a table of rollouts to W&B every so many steps: the first group of the batch, best and worst first."""
+
+    def __init__(self, every_n_steps: int) -> None:
+        self._every = every_n_steps
+        self._shown = -1
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: PromptBatch, batch_idx: int
+    ) -> None:
+        """Logs when it is time."""
+        logger = next((entry for entry in trainer.loggers if isinstance(entry, WandbLogger)), None)
+        step = trainer.global_step
+        due = (step - 1) % self._every == 0 and step != self._shown
+        if logger is None or not due or not trainer.is_global_zero or not isinstance(pl_module, GrpoModule):
+            return
+        self._shown = step
+        rows = rollout_rows(pl_module, step)
+        if rows:
+            from spacer.report.rollouts import rollout_table
+
+            logger.experiment.log({"rollout/completions": rollout_table(rows), "trainer/global_step": step})
+
+
+def rollout_rows(module: GrpoModule, step: int) -> list[Any]:
+    """The best and the worst completion of each of the batch's first prompts, with all there is to look at."""
+    from spacer.report.rollouts import RolloutRow
+
+    if module.last_rollout is None:
+        return []
+    batch, scored = module.last_rollout
+    group = len(scored.parts) // len(batch.samples)
+    rows = []
+    for n, item in enumerate(batch.samples[:4]):
+        inside = range(n * group, (n + 1) * group)
+        for i in dict.fromkeys((max(inside, key=_total(scored.parts)), min(inside, key=_total(scored.parts)))):
+            parts, text = scored.parts[i], scored.rollout.texts[i]
+            names = ("total", "answer", "map", "format", "length", "temporal")
+            rows.append(
+                RolloutRow(
+                    step=step,
+                    frame=batch.frames[n],
+                    question=item.problem,
+                    completion=text,
+                    solution=item.solution,
+                    parts={name: getattr(parts, name) for name in names},
+                    advantage=float(scored.advantages_B[i]),
+                    true_map=dict(item.true_map or {}),
+                    predicted_map=parse_map(text, item.true_map or {}),
+                )
+            )
+    return rows
+
+
+def _total(parts: Sequence[Any]) -> Any:
+    return lambda i: parts[i].total

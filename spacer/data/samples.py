@@ -1,0 +1,196 @@
+"""Questions as data files hold them → `Sample`s, with every fault named by line and kind.
+
+The fields are those of SpaceR-151k (`problem_id problem data_type problem_type options solution path data_source`);
+rooms adds `scene`, `question_type` and `reasoning`, which other data may leave out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PROBLEM_TYPES = ("multiple choice", "numerical", "OCR", "free-form", "regression")
+DATA_TYPES = ("image", "video")
+SHOWN_PER_KIND = 5  # faults of one kind that an error lists before it only counts
+
+CognitiveMap = Mapping[str, list[list[int]]]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question about one video or image. `path` is absolute and inside the data root."""
+
+    id: str
+    problem: str
+    problem_type: str
+    options: tuple[str, ...]
+    solution: str
+    data_type: str
+    path: Path
+    source: str
+    scene: str
+    question_type: str
+    reasoning: str | None
+    true_map: CognitiveMap | None
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something wrong with the data: `where` is a line or a file, `kind` a short class, `detail` the whole story."""
+
+    where: str
+    kind: str
+    detail: str
+
+
+class DataError(ValueError):
+    """Raised with every fault of a data set at once."""
+
+    def __init__(self, index: Path, faults: list[Fault]) -> None:
+        self.faults = faults
+        super().__init__(
+            f"{index}: {len(faults)} faulty line{'s' if len(faults) > 1 else ''}\n{describe(faults)}\n"
+            "Mend the lines, or leave them out and count them with dataset.on_bad=skip."
+        )
+
+
+def describe(faults: list[Fault]) -> str:
+    """The faults, counted by kind, with the first few of each."""
+    lines = []
+    for kind, count in Counter(fault.kind for fault in faults).most_common():
+        lines.append(f"  {kind}: {count}")
+        shown = [fault for fault in faults if fault.kind == kind][:SHOWN_PER_KIND]
+        lines += [f"    {fault.where}: {fault.detail}" for fault in shown]
+        if count > len(shown):
+            lines.append(f"    … and {count - len(shown)} more")
+    return "\n".join(lines)
+
+
+def read_maps(path: Path) -> dict[str, CognitiveMap]:
+    """Video id → cognitive map, from lines of {"video_id", "cognitive_map"}.
+
+    Raises:
+        ValueError: a line is not of that form, named by its number.
+    """
+    maps: dict[str, CognitiveMap] = {}
+    for number, line in _lines(path):
+        try:
+            entry = json.loads(line)
+            maps[entry["video_id"]] = _checked_map(entry["cognitive_map"])
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path}:{number}: expected {{'video_id': …, 'cognitive_map': {{category: [[x, y], …]}}}}: {error}"
+            ) from error
+    return maps
+
+
+def _checked_map(raw: Any) -> CognitiveMap:
+    if not isinstance(raw, dict):
+        raise ValueError(f"the map is {type(raw).__name__}, not a mapping")
+    checked = {}
+    for category, points in raw.items():
+        if not isinstance(points, list):
+            raise ValueError(f"{category!r} has no list of points")
+        for point in points:
+            if not (isinstance(point, list) and len(point) == 2 and all(isinstance(v, int | float) for v in point)):
+                raise ValueError(f"{category!r} has the point {point!r}, not [x, y]")
+        checked[str(category)] = points
+    return checked
+
+
+def read_samples(index: Path, root: Path, maps: Mapping[str, CognitiveMap]) -> tuple[list[Sample], list[Fault]]:
+    """All sound samples of a JSONL index, and a fault for each line that is not.
+
+    `maps` is keyed by the stem of the media file. A path must stay inside `root` and exist.
+    """
+    samples: list[Sample] = []
+    faults: list[Fault] = []
+    seen: set[str] = set()
+    real_root = root.resolve()
+    exists: dict[str, Fault | Path] = {}  # many questions share a video; its file is looked up once
+    for number, line in _lines(index):
+        where = f"line {number}"
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            faults.append(Fault(where, "not JSON", str(error)))
+            continue
+        problems = list(_field_faults(row))
+        if problems:
+            faults += [Fault(where, kind, detail) for kind, detail in problems]
+            continue
+        if row["path"] not in exists:
+            exists[row["path"]] = _media(row["path"], real_root)
+        media = exists[row["path"]]
+        if isinstance(media, Fault):
+            faults.append(Fault(where, media.kind, media.detail))
+            continue
+        identity = str(row["problem_id"])
+        if identity in seen:
+            faults.append(Fault(where, "duplicate problem_id", repr(row["problem_id"])))
+            continue
+        seen.add(identity)
+        samples.append(
+            Sample(
+                id=identity,
+                problem=row["problem"],
+                problem_type=row["problem_type"],
+                options=tuple(row["options"]),
+                solution=_bare(row["solution"]),
+                data_type=row["data_type"],
+                path=media,
+                source=str(row.get("data_source", index.stem)),
+                scene=str(row.get("scene", media.stem)),
+                question_type=str(row.get("question_type", row["problem_type"])),
+                reasoning=row.get("reasoning"),
+                true_map=maps.get(media.stem),
+            )
+        )
+    return samples, faults
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield number, line
+
+
+def _bare(solution: str) -> str:
+    match = re.search(r"<answer>(.*?)</answer>", solution, re.DOTALL)
+    return (match.group(1) if match else solution).strip()
+
+
+def _field_faults(row: Any) -> Iterator[tuple[str, str]]:
+    if not isinstance(row, dict):
+        yield "not an object", f"a line must be a JSON object, this one is {type(row).__name__}"
+        return
+    for name in ("problem", "problem_type", "data_type", "solution", "path"):
+        if name not in row:
+            yield "missing field", f"{name!r} is not there"
+        elif not isinstance(row[name], str) or not row[name].strip():
+            yield "wrong field", f"{name!r} must be text, not {row[name]!r}"
+    if not isinstance(row.get("problem_id"), int | str) or isinstance(row.get("problem_id"), bool):
+        yield "wrong field", f"'problem_id' must be a whole number or text, not {row.get('problem_id')!r}"
+    options = row.get("options")
+    if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
+        yield "wrong field", f"'options' must be a list of texts, not {options!r}"
+    elif row.get("problem_type") == "multiple choice" and len(options) < 2:
+        yield "wrong field", f"a multiple choice needs at least two 'options', not {len(options)}"
+    for name, valid in (("problem_type", PROBLEM_TYPES), ("data_type", DATA_TYPES)):
+        if isinstance(row.get(name), str) and row[name].strip() and row[name] not in valid:
+            yield "wrong field", f"{name!r} is {row[name]!r}, not one of {', '.join(valid)}"
+
+
+def _media(path: str, real_root: Path) -> Fault | Path:
+    resolved = (real_root / path).resolve()
+    if not resolved.is_relative_to(real_root):
+        return Fault(path, "outside the data root", f"{path!r} leads to {resolved}, which is not under {real_root}")
+    if not resolved.is_file():
+        return Fault(path, "missing file", f"{path!r} is not under {real_root}")
+    return resolved

@@ -1,0 +1,1 @@
+"""Evaluation: predict, score and compare, with JSONL files between them."""

@@ -1,0 +1,39 @@
+"""Files that outlive a crash."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+def drop_torn_line(path: Path) -> None:
+    """Cuts off a last line that a crash left without its end, so that what is appended next starts on its own line."""
+    if not path.exists():
+        return
+    with open(path, "rb+") as file:
+        text = file.read()
+        file.truncate(text.rfind(b"\n") + 1)
+
+
+def append_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Appends JSON lines; no rows, no file."""
+    if not rows:
+        return
+    with open(path, "a", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSONL file whose every line is whole; none where there is no file."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replaces the file in one step: a reader sees the old text or the new one."""
+    draft = path.with_name(f".{path.name}.draft")
+    draft.write_text(text, encoding="utf-8")
+    os.replace(draft, path)

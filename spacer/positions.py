@@ -1,0 +1,72 @@
+"""M-RoPE positions by the rule that Qwen2.5-VL was trained with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+TEXT, IMAGE, VIDEO = 0, 1, 2  # token types, as transformers' processors mark them
+
+
+def mrope_positions(
+    types_L: Tensor,
+    image_grids: Sequence[Sequence[int]] = (),
+    video_grids: Sequence[Sequence[int]] = (),
+    seconds_per_grid: Sequence[float] = (),
+    *,
+    merge: int = 2,
+    tokens_per_second: float = 2.0,
+) -> Tensor:
+    """Positions of a prompt on the axes time, height and width.
+
+    Text counts up on all axes. A vision block starts where the text before it ended + 1; its time axis advances by
+    floor(step · seconds · tokens_per_second). What follows starts at the largest position used so far *on any axis*
+    + 1, time included (Qwen2-VL, arXiv 2409.12191, section 2.1; Qwen's own code). transformers 5 leaves time out
+    there, so that after a long, sparsely sampled video it puts the question where the model never saw one.
+
+    Args:
+        types_L: token types of one prompt, 0 text, 1 image, 2 video.
+        image_grids, video_grids: (t, h, w) of each block in patches, in order.
+        seconds_per_grid: seconds that one step in time stands for, for each video.
+        merge: patches joined into a token along each side.
+
+    Returns:
+        positions_3L, int64.
+
+    Raises:
+        ValueError: the blocks in `types_L` do not fit the grids.
+    """
+    images = iter([(grid, 0.0) for grid in image_grids])
+    videos = iter([(grid, s * tokens_per_second) for grid, s in zip(video_grids, seconds_per_grid, strict=True)])
+    blocks: list[Tensor] = []
+    start = 0
+    for kind, run in groupby(types_L.tolist()):
+        length = len(list(run))
+        if kind == TEXT:
+            blocks.append((torch.arange(length) + start).expand(3, -1))
+        else:
+            # neighbouring blocks of one kind form one run where nothing stands between them
+            filled = 0
+            while filled < length:
+                try:
+                    (t, h, w), pace = next(images if kind == IMAGE else videos)
+                except StopIteration:
+                    raise ValueError(f"{length} vision tokens, but the grids fill only {filled}") from None
+                blocks.append(_block(t, h // merge, w // merge, pace) + start)
+                filled += blocks[-1].shape[1]
+                start = int(blocks[-1].max()) + 1
+            if filled != length:
+                raise ValueError(f"{length} vision tokens, but the grids make {filled}")
+            continue
+        start = int(blocks[-1].max()) + 1
+    if next(images, None) is not None or next(videos, None) is not None:
+        raise ValueError("there are more grids than blocks of vision tokens")
+    return torch.cat(blocks, dim=1)
+
+
+def _block(t: int, h: int, w: int, pace: float) -> Tensor:
+    time = (torch.arange(t) * pace).long()
+    return torch.stack(torch.meshgrid(time, torch.arange(h), torch.arange(w), indexing="ij")).reshape(3, -1)

@@ -1,0 +1,146 @@
+"""Figures of a run, drawn on Agg through matplotlib's object interface: no pyplot, no global state, no display.
+
+Each function returns its Figure and writes it where it gets a path: `.png` at 150 dots an inch, or `.svg`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from spacer.evaluation.statistics import PairedDelta
+from spacer.report.drawing import BLUE, GREEN, GREY, INK, PURPLE, SKY, VERMILION, new_figure, plain_axes, written
+from spacer.report.labels import label_of
+from spacer.report.maps import map_overlay
+
+__all__ = ["before_after_bars", "map_overlay", "reward_curves"]
+
+# History key: title, label of the y axis, colour, whether it is a share between 0 and 1.
+_CURVES = {
+    "reward": ("Total reward", "mean reward", BLUE, False),
+    "reward/answer": ("Answer", "mean reward", GREEN, True),
+    "reward/map": ("Map, where it counts", "mean reward", VERMILION, True),
+    "reward/format": ("Format", "mean reward", PURPLE, True),
+    "map/drawn": ("Completions with a map", "share", VERMILION, True),
+    "kl": ("KL to the reference", "nats a token", INK, False),
+    "completion/length": ("Completion length", "tokens", INK, False),
+}
+
+
+def reward_curves(history: Sequence[Mapping[str, float]], path: str | Path | None = None) -> Figure:
+    """Rewards, KL and completion length over the training steps, one small panel each.
+
+    Args:
+        history: a row per training step with `step` and any of the keys reward, reward/answer, reward/map,
+            reward/format, map/drawn, kl and completion/length; a panel is left out where no row has its key. A step
+            that occurs twice (a resumed run) counts with its last row.
+        path: where to write, or None.
+    """
+    rows = {row["step"]: row for row in history}
+    series = {key: _series(rows, key) for key in _CURVES}
+    keys = [key for key, (steps, _) in series.items() if len(steps)]
+    lines = 2 if len(keys) > 1 else 1
+    columns = max(1, math.ceil(len(keys) / lines))
+    figure = new_figure(max(3.1 * columns, 5), 2.5 * lines + 0.5)
+    grid = figure.add_gridspec(lines, columns)
+    if not keys:
+        figure.text(0.5, 0.5, "no training steps recorded", ha="center", va="center", color=GREY)
+    # The first panel, the total, takes the cell that an odd number of panels leaves over.
+    spare = lines * columns - len(keys)
+    for index, key in enumerate(keys):
+        cell = index + spare if index else 0
+        line, column = divmod(cell, columns)
+        width = 1 + (spare if index == 0 else 0)
+        _curve(figure.add_subplot(grid[line, column : column + width]), *series[key], key)
+    return written(figure, path)
+
+
+def _series(rows: Mapping[float, Mapping[str, float]], key: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Steps and values of a key in the order of the steps, without what is absent or not finite."""
+    points = [(step, rows[step][key]) for step in sorted(rows) if math.isfinite(rows[step].get(key, math.nan))]
+    return np.array([step for step, _ in points]), np.array([value for _, value in points], dtype=np.float64)
+
+
+def _curve(axes: Axes, steps: NDArray[Any], values: NDArray[Any], key: str) -> None:
+    title, unit, colour, share = _CURVES[key]
+    window = smoothing_window(len(values))
+    if window > 1:
+        axes.plot(steps, values, color=colour, alpha=0.3, linewidth=0.8, label="each step")
+        axes.plot(steps, smooth(values, window), color=colour, linewidth=2, label=f"mean of {window} steps")
+    else:
+        axes.plot(steps, values, color=colour, linewidth=1, marker=".", label="each step")
+    axes.set_title(title, fontsize=10, loc="left", fontweight="bold")
+    axes.set_xlabel("training step", fontsize=9)
+    axes.set_ylabel(unit, fontsize=9)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    if share:
+        axes.set_ylim(-0.03, 1.03)
+    if key == "reward":
+        axes.legend(frameon=False, fontsize=8, loc="best")
+    plain_axes(axes)
+
+
+def smoothing_window(steps: int) -> int:
+    """Odd number of steps that a smoothed curve averages over: about a tenth of the run."""
+    return max(1, steps // 10) | 1
+
+
+def smooth(values: NDArray[Any], window: int) -> NDArray[Any]:
+    """Centred moving mean over `window` (odd) values, over fewer at the ends. Shape (steps,) both ways.
+
+    >>> smooth(np.array([0.0, 3.0, 6.0, 3.0]), 3).tolist()
+    [1.5, 3.0, 4.0, 4.5]
+    """
+    kernel, half = np.ones(window), window // 2
+    inside = slice(half, half + len(values))
+    return np.asarray(
+        np.convolve(values, kernel)[inside] / np.convolve(np.ones(len(values)), kernel)[inside], dtype=np.float64
+    )
+
+
+def before_after_bars(deltas: Mapping[str, PairedDelta], path: str | Path | None = None) -> Figure:
+    """Answer accuracy before and after, all questions and each question type, beside the change with its interval.
+
+    Args:
+        deltas: as `spacer.evaluation.statistics.compare` gives it; reads reward/answer and answer/<question_type>.
+        path: where to write, or None.
+    """
+    metrics = [name for name in deltas if name == "reward/answer" or name.startswith("answer/")]
+    chosen = [deltas[name] for name in metrics]
+    names = [
+        f"{'all questions' if name == 'reward/answer' else label_of(name)} ({deltas[name].questions})"
+        for name in metrics
+    ]
+    figure = new_figure(9, 1.5 + 0.45 * max(2, len(metrics)))
+    grid = figure.add_gridspec(1, 2, width_ratios=[3, 2])
+    bars = figure.add_subplot(grid[0])
+    rows = np.arange(len(metrics))
+    bars.barh(rows - 0.19, [delta.before for delta in chosen], height=0.36, color=SKY, label="before")
+    bars.barh(rows + 0.19, [delta.after for delta in chosen], height=0.36, color=BLUE, label="after")
+    bars.set_xlim(0, 1)
+    bars.set_yticks(rows, names)
+    bars.set_ylim(len(metrics) - 0.4, -0.6)
+    bars.set_xlabel("answer accuracy (numbers: mean relative accuracy)", fontsize=9)
+    bars.legend(frameon=False, fontsize=9, ncols=2, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
+    changes = figure.add_subplot(grid[1], sharey=bars)
+    changes.axvline(0, color=GREY, linewidth=1)
+    for row, delta in zip(rows, chosen, strict=True):
+        # Filled where the interval excludes 0, so that it reads without colour.
+        colour = BLUE if delta.excludes_zero else GREY
+        if math.isfinite(delta.delta_low):
+            changes.plot([delta.delta_low, delta.delta_high], [row, row], color=colour, linewidth=2)
+        changes.plot(delta.delta, row, "o", color=colour, markerfacecolor=colour if delta.excludes_zero else "white")
+    changes.tick_params(labelleft=False, left=False)
+    changes.set_xlabel("change, with its 95 % interval", fontsize=9)
+    changes.set_title("filled: the interval excludes 0", fontsize=9, loc="left", color=INK)
+    for axes in (bars, changes):
+        plain_axes(axes, "x")
+    return written(figure, path)

@@ -1,0 +1,54 @@
+"""Readable names of metrics, and the sections that tables and figures put them in."""
+
+from __future__ import annotations
+
+QUESTION_TYPES = {
+    "object_counting": "object count",
+    "object_abs_distance": "absolute distance",
+    "object_size_estimation": "object size",
+    "room_size_estimation": "room size",
+    "object_rel_distance": "relative distance",
+    "object_rel_direction_easy": "rel. direction, easy",
+    "object_rel_direction_medium": "rel. direction, medium",
+    "object_rel_direction_hard": "rel. direction, hard",
+    "obj_appearance_order": "appearance order",
+    "route_planning": "route planning",
+}
+METRICS = {
+    "reward/total": "total",
+    "reward/answer": "answer",
+    "reward/map": "map, where it counts",
+    "reward/format": "format",
+    "reward/length": "length bonus",
+    "reward/temporal": "temporal bonus",
+    "map/quality": "score against true map",
+    "map/drawn": "completions with a map",
+    "completion/tokens": "tokens a completion",
+    **{f"answer/{kind}": name for kind, name in QUESTION_TYPES.items()},
+}
+SECTIONS = {
+    "reward": "Reward",
+    "map": "Map",
+    "answer": "Answer accuracy",
+    "completion": "Completion",
+    "other": "Other",
+}
+
+
+def section_of(metric: str) -> str:
+    """Key in `SECTIONS` of a metric such as `reward/total`."""
+    prefix = metric.partition("/")[0]
+    return prefix if prefix in SECTIONS else "other"
+
+
+def label_of(metric: str) -> str:
+    """Readable name of a metric; what nobody named keeps its own name.
+
+    >>> label_of("answer/obj_appearance_order"), label_of("answer/new_kind"), label_of("speed/tokens")
+    ('appearance order', 'new kind', 'speed/tokens')
+    """
+    if metric in METRICS:
+        return METRICS[metric]
+    if metric.startswith("answer/"):
+        return metric.removeprefix("answer/").replace("_", " ")
+    return metric

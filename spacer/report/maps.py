@@ -1,0 +1,137 @@
+"""The picture of a cognitive map: true and predicted object centres on their grid, beside a frame of the video."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from spacer.report.drawing import BLUE, GREEN, GREY, INK, LIGHT, ORANGE, PURPLE, SKY, VERMILION, new_figure, written
+
+Point = tuple[float, float]  # x, y on the grid
+
+
+def map_overlay(
+    frame: NDArray[np.uint8],
+    true_map: Mapping[str, Sequence[Any]],
+    predicted_map: Mapping[str, Sequence[Any]],
+    path: str | Path | None = None,
+    *,
+    title: str = "",
+) -> Figure:
+    """A video frame beside the 10x10 grid with the true centres (filled) and the predicted ones (hollow).
+
+    A thin line joins each predicted centre to the true one that the map reward matches it with: of its category,
+    closest pair first. Predicted centres without a line are invented, true ones without a line are missed.
+
+    Args:
+        frame: RGB, shape (height, width, 3), uint8.
+        true_map: category to its centres [x, y] on the grid, x to the right and y up.
+        predicted_map: the same of a completion; what lies outside the grid is drawn at its edge.
+        path: where to write, or None.
+        title: above both halves.
+    """
+    if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+        raise ValueError(f"frame must be (height, width, 3) uint8, not {frame.shape} {frame.dtype}")
+    # Places are fixed, not laid out: many of these are drawn during training, and a solver would cost more than they.
+    figure = new_figure(10, 4.4, layout=None)
+    figure.text(0.02, 0.95, title, fontsize=10, fontweight="bold", va="center", parse_math=False)
+    picture = figure.add_axes((0.02, 0.09, 0.37, 0.8))
+    picture.imshow(frame)
+    picture.set_axis_off()
+    picture.set_anchor("W")
+    axes = figure.add_axes((0.44, 0.12, 0.335, 0.76))
+    axes.set_aspect("equal")
+    axes.set(xlim=(-0.7, 9.7), ylim=(-0.7, 9.7), xticks=range(10), yticks=range(10), xlabel="x", ylabel="y")
+    axes.tick_params(labelsize=8, length=0)
+    axes.grid(color=LIGHT, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_color("#CCCCCC")
+    styles = _category_styles([*true_map, *predicted_map])
+    true = {category: [_on_grid(point) for point in points] for category, points in true_map.items()}
+    predicted = {category: [_on_grid(point) for point in points] for category, points in predicted_map.items()}
+    shift = _shifts(true, predicted)
+    for category, (colour, marker) in styles.items():
+        true_at = [shift(category, point) for point in true.get(category, ())]
+        predicted_at = [shift(category, point) for point in predicted.get(category, ())]
+        for first, second in nearest_pairs(predicted.get(category, ()), true.get(category, ())):
+            ends = np.array([predicted_at[first], true_at[second]])
+            axes.plot(ends[:, 0], ends[:, 1], color=colour, linewidth=1.2, zorder=2)
+        # White inside hides the line's end; the true ones lie on top, so none of them is ever hidden.
+        for x, y in predicted_at:
+            axes.plot(x, y, marker, color=colour, mfc="white", ms=13, mew=1.6, zorder=3, clip_on=False)
+        for x, y in true_at:
+            axes.plot(x, y, marker, color=colour, ms=6.5, mew=0, zorder=4, clip_on=False)
+    if not styles:
+        axes.text(4.5, 4.5, "no map", ha="center", va="center", color=GREY)
+    _map_legend(figure, styles)
+    return written(figure, path)
+
+
+def nearest_pairs(predicted: Sequence[Point], true: Sequence[Point]) -> list[tuple[int, int]]:
+    """Indices (predicted, true) of the one-to-one matching that takes the closest pair first.
+
+    >>> nearest_pairs([(0, 0), (5, 5)], [(5, 6), (9, 9), (1, 0)])
+    [(0, 2), (1, 0)]
+    """
+    distances = [(math.dist(p, t), i, j) for i, p in enumerate(predicted) for j, t in enumerate(true)]
+    pairs: dict[int, int] = {}
+    for _, i, j in sorted(distances):
+        if i not in pairs and j not in pairs.values():
+            pairs[i] = j
+    return sorted(pairs.items())
+
+
+def _on_grid(point: Sequence[float]) -> Point:
+    # Clamped before it becomes a float: a completion may hold integers that no float can.
+    x, y = (float(min(max(value, -0.5), 9.5)) for value in point)
+    return x, y
+
+
+def _shifts(*maps: Mapping[str, Sequence[Point]]) -> Callable[[str, Point], Point]:
+    """Function from a category and a point to where it is drawn: categories that share a point stand around it."""
+    sharing: dict[Point, list[str]] = {}
+    for category in sorted({category for entries in maps for category in entries}):
+        for point in {point for entries in maps for point in entries.get(category, ())}:
+            sharing.setdefault(point, []).append(category)
+
+    def shift(category: str, point: Point) -> Point:
+        names = sharing[point]
+        if len(names) == 1:
+            return point
+        angle = 2 * math.pi * names.index(category) / len(names)
+        return point[0] - 0.24 * math.cos(angle), point[1] + 0.24 * math.sin(angle)
+
+    return shift
+
+
+def _category_styles(categories: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each category; the six and the seven come round together only after 42."""
+    colours, markers = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY), "osD^vph"
+    unique = sorted(set(categories))
+    return {name: (colours[i % len(colours)], markers[i % len(markers)]) for i, name in enumerate(unique)}
+
+
+def _map_legend(figure: Figure, styles: Mapping[str, tuple[str, str]]) -> None:
+    def key(marker: str, colour: str, face: str, size: float = 7) -> Line2D:
+        return Line2D([], [], linestyle="", marker=marker, color=colour, markerfacecolor=face, markersize=size)
+
+    handles = [key("o", INK, INK), key("o", INK, "none", 11)]
+    handles += [key(marker, colour, colour) for colour, marker in styles.values()]
+    # A name that starts with an underscore would be left out of a legend; a blank before it keeps it.
+    names = ["true", "predicted", *(f" {name}" if name.startswith("_") else name for name in styles)]
+    shown = 16  # what the height holds
+    if len(handles) > shown:
+        names[shown - 1] = f"and {len(handles) - shown + 1} more"
+        handles[shown - 1] = key("", INK, INK)
+    legend = figure.legend(
+        handles[:shown], names[:shown], loc="upper left", bbox_to_anchor=(0.785, 0.9), frameon=False, fontsize=9
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)

@@ -1,0 +1,151 @@
+"""What a run leaves at its end: tables on the terminal, `summary.json`, figures, the last word to W&B."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pytorch_lightning.loggers import Logger
+from rich.console import Console
+from rich.table import Table
+
+from spacer.data.decode import MediaError, read_video
+from spacer.data.samples import Fault, describe
+from spacer.evaluation.statistics import PairedDelta, compare, mean_interval
+from spacer.report.figures import before_after_bars, map_overlay, reward_curves
+from spacer.report.history import read_history
+from spacer.report.table import before_after_table, write_summary
+from spacer.rewards import parse_map
+from spacer.settings import Settings, VideoSettings
+from spacer.tracking import finish
+
+Rows = Sequence[Mapping[str, Any]]
+MAPS_DRAWN = 3
+
+
+def report_training(
+    settings: Settings,
+    folder: Path,
+    before: Rows | None,
+    after: Rows | None,
+    faults: Sequence[Fault],
+    seconds: Mapping[str, float],
+    loggers: list[Logger],
+) -> float:
+    """Compares, draws, writes and prints; returns the held-out total reward after training, NaN if it was not asked."""
+    console = Console()
+    deltas: dict[str, PairedDelta] = {}
+    figures = folder / "figures"
+    figures.mkdir(exist_ok=True)
+    pictures = {"figures/curves": figures / "reward_curves.png"}
+    reward_curves(read_history(folder / "history.jsonl"), pictures["figures/curves"])
+    if before and after:
+        deltas = compare(before, after, resamples=settings.benchmark.resamples, seed=settings.seed)
+        console.print(before_after_table(deltas))
+        pictures["figures/question_types"] = figures / "question_types.png"
+        before_after_bars(deltas, pictures["figures/question_types"])
+    if after:
+        pictures |= _draw_maps(after, figures)
+        if not before:
+            console.print(_scores_table(settings, after))
+    extra = {"faults": len(faults), "questions": len(after or ()), "seed": settings.seed}
+    write_summary(folder / "summary.json", deltas, seconds, extra)
+    sync = finish(loggers, pictures, {f"heldout/{name}": delta.after for name, delta in deltas.items()})
+    _print_faults(console, faults)
+    _print_places(console, folder, seconds, sync)
+    return float(np.mean([row["reward"]["total"] for row in after])) if after else float("nan")
+
+
+def report_evaluation(
+    settings: Settings, folder: Path, rows: Rows, faults: Sequence[Fault], seconds: Mapping[str, float]
+) -> float:
+    """Scores with intervals, by question type; returns the total reward."""
+    console = Console()
+    console.print(_scores_table(settings, rows))
+    scores = {
+        name: dict(zip(("mean", "low", "high"), _interval(settings, part), strict=True))
+        for name, part in _by_metric(rows).items()
+    }
+    extra = {
+        "scores": scores,
+        "questions": len(rows),
+        "answered": sum(bool(row["extracted"]) for row in rows),
+        "faults": len(faults) + sum("error" in row for row in rows),
+        "seed": settings.seed,
+    }
+    write_summary(folder / "summary.json", {}, seconds, extra)
+    failed = [Fault(str(row["id"]), "unreadable media", str(row["error"])) for row in rows if "error" in row]
+    _print_faults(console, [*faults, *failed])
+    _print_places(console, folder, seconds, None)
+    return float(scores["reward/total"]["mean"])
+
+
+def _by_metric(rows: Rows) -> dict[str, list[tuple[float, str]]]:
+    """Metric → (value, scene) of each question that it is of."""
+    found: dict[str, list[tuple[float, str]]] = {}
+    for row in rows:
+        for name in ("total", "answer", "map", "format"):
+            found.setdefault(f"reward/{name}", []).append((row["reward"][name], row["scene"]))
+        found.setdefault("map/quality", []).append((row["reward"]["map_quality"], row["scene"]))
+        found.setdefault(f"answer/{row['question_type']}", []).append((row["reward"]["answer"], row["scene"]))
+    return found
+
+
+def _interval(settings: Settings, part: list[tuple[float, str]]) -> tuple[float, float, float]:
+    values, scenes = zip(*part, strict=True)
+    return mean_interval(values, scenes, resamples=settings.benchmark.resamples, seed=settings.seed)
+
+
+def _scores_table(settings: Settings, rows: Rows) -> Table:
+    table = Table(title=f"{settings.benchmark.name}: {len(rows)} questions", caption="95 % intervals resample scenes")
+    table.add_column("metric")
+    table.add_column("questions", justify="right")
+    table.add_column("score", justify="right")
+    table.add_column("95 % interval", justify="right")
+    for name, part in sorted(_by_metric(rows).items(), key=lambda entry: not entry[0].startswith("reward")):
+        mean, low, high = _interval(settings, part)
+        table.add_row(name, str(len(part)), f"{mean:.3f}", f"{low:.3f} to {high:.3f}")
+    return table
+
+
+def _draw_maps(rows: Rows, figures: Path) -> dict[str, Path]:
+    """Predicted against true map over a frame, for the first questions whose completion drew one."""
+    drawn: dict[str, Path] = {}
+    for row in rows:
+        if len(drawn) == MAPS_DRAWN:
+            break
+        if not row.get("drawn") or not row["true_map"] or "error" in row:
+            continue
+        try:
+            frames = read_video(Path(row["video"]), VideoSettings(max_frames=2, fps=1.0)).frames_THWC
+        except MediaError:
+            continue  # an image, or a video gone since; its question is counted elsewhere
+        path = figures / f"map_{len(drawn) + 1}.png"
+        predicted = parse_map(row["completion"], row["true_map"])
+        map_overlay(frames[0], row["true_map"], predicted, path, title=f"{row['id']}: {row['question']}")
+        drawn[f"figures/map_{len(drawn) + 1}"] = path
+    return drawn
+
+
+def _print_faults(console: Console, faults: Sequence[Fault]) -> None:
+    if faults:
+        console.print(f"[bold]{len(faults)} samples were left out or counted as wrong:[/bold]")
+        console.print(describe(list(faults)), markup=False, highlight=False)
+
+
+def _print_places(console: Console, folder: Path, seconds: Mapping[str, float], sync: str | None) -> None:
+    console.print("Time: " + ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items()), highlight=False)
+    places = {
+        "model (Hugging Face format)": "model",
+        "answers": "predictions",
+        "figures": "figures",
+        "table as data": "summary.json",
+        "configuration": ".hydra/config.yaml",
+    }
+    for what, name in places.items():
+        if (folder / name).exists():
+            console.print(f"  {what}: {folder / name}", highlight=False, soft_wrap=True)
+    if sync:
+        console.print(f"  W&B ran offline; to upload: {sync}", highlight=False, soft_wrap=True)

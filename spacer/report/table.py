@@ -1,0 +1,121 @@
+"""The table that a run ends with, and the same figures as `summary.json`."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from spacer.evaluation.statistics import PairedDelta
+from spacer.report.labels import SECTIONS, label_of, section_of
+
+
+def before_after_table(
+    deltas: Mapping[str, PairedDelta],
+    *,
+    title: str = "Held-out questions before and after training",
+    level: float = 0.95,
+) -> Table:
+    """Table of every metric before and after with the interval of its change; legible at 80 columns.
+
+    Args:
+        deltas: metric name to its change, as `spacer.evaluation.statistics.compare` gives it.
+        title: above the table.
+        level: the interval's coverage, for the heading.
+    """
+    table = Table(title=title, caption=_caption(deltas), box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("Metric", no_wrap=True, overflow="fold")
+    for heading in ("N", "Before", "After", "Change"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column(f"{100 * level:g} % interval", justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for section, heading in SECTIONS.items():
+        metrics = [metric for metric in deltas if section_of(metric) == section]
+        if not metrics:
+            continue
+        table.add_row(Text(heading, style="bold"))
+        for metric in metrics:
+            table.add_row(*_cells(metric, deltas[metric]), end_section=metric == metrics[-1])
+    return table
+
+
+def _cells(metric: str, delta: PairedDelta) -> list[Text]:
+    # ASCII only: a terminal or a log file in another encoding must not stop a run at its last line.
+    digits = 1 if metric == "completion/tokens" else 3
+    interval = "one scene"
+    if math.isfinite(delta.delta_low):
+        interval = f"[{delta.delta_low:+.{digits}f}, {delta.delta_high:+.{digits}f}]"
+    style = ""
+    if delta.excludes_zero:
+        # Whether longer completions are better is not for the table to say.
+        style = "bold" if section_of(metric) == "completion" else "green" if delta.delta > 0 else "red"
+    return [
+        Text("  " + label_of(metric)),
+        Text(str(delta.questions), style="dim"),
+        Text(f"{delta.before:.{digits}f}"),
+        Text(f"{delta.after:.{digits}f}"),
+        Text(f"{delta.delta:+.{digits}f}", style=style),
+        Text(interval, style=style),
+        Text("*" if delta.excludes_zero else "", style=style),
+    ]
+
+
+def _caption(deltas: Mapping[str, PairedDelta]) -> str:
+    scenes = max((delta.scenes for delta in deltas.values()), default=0)
+    return f"* the interval excludes 0. N questions; paired bootstrap over {scenes} scene{'' if scenes == 1 else 's'}."
+
+
+def write_summary(
+    path: str | Path, deltas: Mapping[str, PairedDelta], seconds: Mapping[str, float], extra: Mapping[str, Any]
+) -> None:
+    """Write {"metrics": {name: {…}}, "seconds": {phase: s}, **extra} as JSON; the file is whole or not there.
+
+    A metric holds before, after, delta, delta_low, delta_high, questions and scenes. JSON has no NaN, so what is not
+    finite (the interval of a single scene) is null.
+
+    Args:
+        path: the file; missing folders are made.
+        deltas: metric name to its change.
+        seconds: phase to its duration in seconds.
+        extra: more top-level entries; may not be called metrics or seconds.
+    """
+    if taken := {"metrics", "seconds"} & set(extra):
+        raise ValueError(f"extra entries of the summary may not be called {', '.join(sorted(taken))}")
+    summary = {"metrics": {name: asdict(delta) for name, delta in deltas.items()}, "seconds": dict(seconds), **extra}
+    text = json.dumps(_plain(summary), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the target, because os.replace is atomic only within one file system.
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _plain(value: Any) -> Any:
+    """The value with paths, numpy scalars and arrays as plain JSON types and non-finite floats as None."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,52 @@
+"""Bonuses that depend on the whole group of completions of a prompt: their length, and the order of frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from spacer.settings import LengthBonusSettings, TemporalBonusSettings
+
+_TOLERANCE = 1e-9  # for the rounding of means
+
+
+def length_bonus(answer_rewards: Sequence[float], lengths: Sequence[int], settings: LengthBonusSettings) -> list[float]:
+    """Bonus for good answers of a wanted length (published rule): for completion i of a group, with C_i tokens,
+
+    bonus · [ r_i > min_answer ] · [ min_tokens ≤ C_i ≤ max_tokens ], when at least two completions have r > min_answer.
+
+    Raises:
+        ValueError: the two sequences differ in length.
+
+    >>> length_bonus([1.0, 0.1, 1.0], [400, 400, 600], LengthBonusSettings())
+    [0.2, 0.0, 0.0]
+    """
+    if len(answer_rewards) != len(lengths):
+        raise ValueError(f"{len(answer_rewards)} answer rewards but {len(lengths)} lengths")
+    good = [reward > settings.min_answer for reward in answer_rewards]
+    if sum(good) < 2:
+        return [0.0] * len(good)
+    return [
+        settings.bonus if ok and settings.min_tokens <= length <= settings.max_tokens else 0.0
+        for ok, length in zip(good, lengths, strict=True)
+    ]
+
+
+def temporal_bonus(
+    answer_rewards: Sequence[float], shuffled_answer_rewards: Sequence[float], settings: TemporalBonusSettings
+) -> list[float]:
+    """Bonus for good answers to a video whose order of frames helps (T-GRPO, as released): for completion i of a group,
+
+    bonus · [ r_i > min_answer ], when mean(r) ≥ margin · mean(r on shuffled frames).
+
+    Raises:
+        ValueError: there is no reward on shuffled frames to compare with.
+
+    >>> temporal_bonus([1.0, 1.0, 0.0], [1.0, 0.0], TemporalBonusSettings())
+    [0.3, 0.3, 0.0]
+    """
+    if not shuffled_answer_rewards:
+        raise ValueError("the temporal bonus needs answer rewards on shuffled frames")
+    if not answer_rewards or fmean(answer_rewards) + _TOLERANCE < settings.margin * fmean(shuffled_answer_rewards):
+        return [0.0] * len(answer_rewards)
+    return [settings.bonus if reward > settings.min_answer else 0.0 for reward in answer_rewards]

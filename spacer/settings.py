@@ -1,0 +1,277 @@
+"""What can be configured, as typed dataclasses: one for each file in `conf/`.
+
+This module imports nothing heavy, so that a configuration is checked before torch is loaded. Defaults here are the
+published ones (SpaceR, arXiv 2504.01805); the YAML files state every value that a run uses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Advantage(StrEnum):
+    """How a group's rewards become advantages."""
+
+    std = "std"  # (r - mean) / (std + eps), GRPO as published
+    mean = "mean"  # r - mean, Dr. GRPO
+
+
+class LossMean(StrEnum):
+    """Over what the per-token loss is averaged."""
+
+    completion = "completion"  # mean over each completion's tokens, then over completions (published)
+    token = "token"  # mean over all tokens of the batch (DAPO)
+    budget = "budget"  # sum over tokens / token budget, then mean over completions (Dr. GRPO)
+
+
+class Ratio(StrEnum):
+    """What the importance ratio is taken over."""
+
+    token = "token"
+    sequence = "sequence"  # GSPO: exp of the mean log-ratio of the completion
+
+
+class OnBad(StrEnum):
+    """What a data fault does: stop before training, or leave the sample out and count it."""
+
+    stop = "stop"
+    skip = "skip"
+
+
+class Schedule(StrEnum):
+    """Learning-rate schedule after the warm-up."""
+
+    constant = "constant"
+    cosine = "cosine"
+
+
+@dataclass(frozen=True)
+class CompletionSettings:
+    """How long this model's completions are, in tokens."""
+
+    max_tokens: int = 1024
+    bonus_min: int = 320  # the span that the length bonus pays for, both ends included
+    bonus_max: int = 512
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """Low-rank adapters on the language model's linear layers (peft)."""
+
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """A Qwen2.5-VL model in a Hugging Face folder or on the hub."""
+
+    name_or_path: str
+    revision: str | None = None
+    dtype: str = "bfloat16"
+    attn_implementation: str = "auto"
+    trust_remote_code: bool = False
+    gradient_checkpointing: bool = True
+    freeze_vision: bool = False
+    fresh: bool = False  # untrained weights of the embedded architecture, made in name_or_path
+    learning_rate: float = 1e-6
+    prompts_per_batch: int = 1  # groups that fit a device at once
+    lora: LoraSettings | None = None
+    completion: CompletionSettings = field(default_factory=CompletionSettings)
+
+
+@dataclass(frozen=True)
+class VideoSettings:
+    """How videos are sampled and resized: at most `max_frames` at `fps`, `max_pixels` each."""
+
+    max_frames: int = 16
+    fps: float = 2.0
+    max_pixels: int = 128 * 28 * 28
+
+
+@dataclass(frozen=True)
+class DatasetSettings:
+    """What every data set has: the folder, the media settings, the prompts and how faults are met."""
+
+    root: str
+    video: VideoSettings = field(default_factory=VideoSettings)
+    image_max_pixels: int = 401_408
+    max_prompt_length: int = 16_384
+    workers: int = 2
+    on_bad: OnBad = OnBad.stop
+    prompts: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class JsonlSettings(DatasetSettings):
+    """Questions in a JSONL file with the fields of SpaceR-151k; media paths are relative to `root`."""
+
+    index: str = "index.jsonl"
+    maps: str | None = None
+
+
+@dataclass(frozen=True)
+class RoomsSettings(DatasetSettings):
+    """Procedural rooms rendered into video, with questions made from their annotation."""
+
+    seed: int = 0
+    train_scenes: int = 256
+    heldout_scenes: int = 96
+    questions_per_scene: int = 4
+    heldout_questions_per_scene: int = 4
+    min_objects: int = 4
+    max_objects: int = 6
+    size_px: int = 224
+    seconds: float = 4.0
+    video_fps: int = 8
+
+
+@dataclass(frozen=True)
+class LengthBonusSettings:
+    """Bonus for completions of a wanted length in groups with at least two good answers."""
+
+    bonus: float = 0.2
+    min_tokens: int = 320
+    max_tokens: int = 512
+    min_answer: float = 0.1  # exclusive
+
+
+@dataclass(frozen=True)
+class TemporalBonusSettings:
+    """T-GRPO: bonus when the ordered video serves at least `margin` times as well as shuffled frames."""
+
+    bonus: float = 0.3
+    margin: float = 0.8
+    min_answer: float = 0.1  # exclusive
+
+
+@dataclass(frozen=True)
+class RewardSettings:
+    """Which rewards count. `None` switches a bonus off."""
+
+    format: bool = True
+    map: bool = True
+    zero_map_cancels_answer: bool = True
+    map_min_answer: float = 0.5  # numerical answers must exceed it for the map to count
+    strict: bool = True
+    length: LengthBonusSettings | None = None
+    temporal: TemporalBonusSettings | None = None
+
+
+@dataclass(frozen=True)
+class ObjectiveSettings:
+    """Group-relative policy optimisation and its variants."""
+
+    group_size: int = 8
+    prompts_per_batch: int = 1
+    temperature: float = 1.0
+    top_p: float = 0.95
+    max_completion_length: int = 1024
+    updates_per_rollout: int = 1
+    beta: float = 0.04
+    kl_clamp: float = 10.0
+    advantage: Advantage = Advantage.std
+    advantage_eps: float = 1e-4
+    loss_mean: LossMean = LossMean.completion
+    ratio: Ratio = Ratio.token
+    clip_low: float | None = None
+    clip_high: float | None = None
+    drop_zero_variance: bool = False
+    mask_truncated: bool = False
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """AdamW with a warm-up and a schedule."""
+
+    learning_rate: float = 1e-6
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.999)
+    warmup_steps: int = 0
+    schedule: Schedule = Schedule.cosine
+
+
+@dataclass(frozen=True)
+class BenchmarkSettings:
+    """How held-out questions are asked."""
+
+    name: str
+    limit: int | None = None
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_new_tokens: int = 1024
+    batch_size: int = 16
+    resamples: int = 10_000
+
+
+@dataclass(frozen=True)
+class StageSettings:
+    """What a run does. `optimizer` is null where nothing is trained."""
+
+    name: str
+    optimizer: OptimizerSettings | None = None
+    batch_size: int = 1  # questions a batch in sft; objective.prompts_per_batch rules in train
+    evaluate_before: bool = False
+    evaluate_after: bool = False
+    guess_share: float = 0.0  # sft: share of samples that show a bare guess in place of the worked completion …
+    guess_after: int = 0  # … once so many samples have been shown
+    save_dtype: str | None = None  # of the exported weights; null keeps the model's
+
+
+@dataclass(frozen=True)
+class ClusterSettings:
+    """Where a run computes: what `pytorch_lightning.Trainer` calls devices, nodes and strategy."""
+
+    accelerator: str = "auto"
+    devices: int | str = 1
+    num_nodes: int = 1
+    strategy: str = "auto"
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """Arguments of `pytorch_lightning.Trainer`, and how often a checkpoint is written."""
+
+    max_steps: int = -1
+    max_epochs: int | None = 1
+    max_time: str | None = None
+    precision: str = "32-true"
+    accumulate_grad_batches: int = 1
+    gradient_clip_val: float | None = 5.0
+    log_every_n_steps: int = 1
+    checkpoint_every_n_steps: int = 50
+    deterministic: bool = False
+    enable_progress_bar: bool = True
+    fast_dev_run: bool = False
+
+
+@dataclass(frozen=True)
+class LoggerSettings:
+    """Experiment tracking. `wandb` goes online when logged in and otherwise offline, never asking."""
+
+    kind: str = "wandb"
+    project: str = "spacer"
+    entity: str | None = None
+    group: str | None = None
+    name: str | None = None
+    rollouts_every_n_steps: int = 20
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A whole run."""
+
+    seed: int
+    model: ModelSettings
+    dataset: JsonlSettings | RoomsSettings
+    reward: RewardSettings
+    objective: ObjectiveSettings
+    benchmark: BenchmarkSettings
+    cluster: ClusterSettings
+    trainer: TrainerSettings
+    logger: LoggerSettings
+    stage: StageSettings
+    output_dir: str
+    ckpt_path: str | None = None

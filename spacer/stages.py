@@ -1,0 +1,210 @@
+"""The stages of a run, each readable from top to bottom: train, sft, evaluate."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import Logger
+
+from spacer import tiny
+from spacer.callbacks import FaultRecorder, RolloutTable
+from spacer.data.loading import PromptDataset, TrainLoader
+from spacer.data.prompts import ShownTarget, prompt_text, worked_completion
+from spacer.data.samples import Fault, Sample
+from spacer.data.sources import Split, load_heldout, load_train
+from spacer.evaluation.predict import Row, predict
+from spacer.files import read_rows
+from spacer.modeling import load_policy, load_processor, load_reference, save_pretrained
+from spacer.module import GrpoModule, SftModule
+from spacer.report.summary import report_evaluation, report_training
+from spacer.settings import OptimizerSettings, Settings
+from spacer.tracking import make_loggers
+
+log = logging.getLogger(__name__)
+
+
+class Run:
+    """What the stages of one run share: settings, folder, model, held-out questions, seconds by phase."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self.settings = settings
+        self.folder = folder
+        self.seconds: dict[str, float] = {}
+        self.data: Split | None = None
+        with self.phase("load data"):
+            if settings.stage.name != "evaluate":
+                self.data = load_train(settings.dataset)
+            self.heldout = load_heldout(settings.dataset)
+        with self.phase("load model"):
+            if settings.model.fresh:
+                _make_fresh(settings, self.data or self.heldout)
+            self.processor = load_processor(settings.model)
+            self.policy = load_policy(settings.model)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Times what is inside, and says that it begins."""
+        log.info("%s …", name)
+        start = time.monotonic()
+        yield
+        self.seconds[name] = round(time.monotonic() - start, 2)
+
+    def dataset(self, samples: tuple[Sample, ...], **options: Any) -> PromptDataset:
+        """The samples, to be decoded and processed for this run's model."""
+        vision = self.policy.config.vision_config
+        return PromptDataset(
+            samples,
+            self.processor,
+            self.settings.dataset,
+            tokens_per_second=float(getattr(vision, "tokens_per_second", 1)),
+            seed=self.settings.seed,
+            **options,
+        )
+
+    def ask(self, name: str) -> list[Row]:
+        """The held-out questions, asked of the policy as it is now; answers are in `predictions/NAME.jsonl`."""
+        limit = self.settings.benchmark.limit
+        path = self.folder / "predictions" / f"{name}.jsonl"
+        path.parent.mkdir(exist_ok=True)
+        with self.phase(f"evaluate {name}"):
+            return predict(
+                _trainer_options(self.settings),
+                self.policy,
+                self.processor,
+                self.dataset(self.heldout.samples[:limit]),
+                self.settings.benchmark,
+                self.settings.reward,
+                self.settings.seed,
+                path,
+            )
+
+    def fit(self, module: pl.LightningModule, loader: TrainLoader) -> list[Logger]:
+        """Trains with Lightning, from a checkpoint where one is asked for, and returns the loggers, still open."""
+        assert self.data is not None
+        settings = self.settings
+        loggers = make_loggers(settings, self.folder)
+        checkpoints = ModelCheckpoint(
+            dirpath=self.folder / "checkpoints",
+            every_n_train_steps=settings.trainer.checkpoint_every_n_steps,
+            save_last=True,
+            save_top_k=1,
+        )
+        trainer = pl.Trainer(
+            **_trainer_options(settings),
+            max_steps=settings.trainer.max_steps,
+            max_epochs=settings.trainer.max_epochs,
+            max_time=settings.trainer.max_time,
+            accumulate_grad_batches=settings.trainer.accumulate_grad_batches,
+            gradient_clip_val=settings.trainer.gradient_clip_val,
+            log_every_n_steps=settings.trainer.log_every_n_steps,
+            fast_dev_run=settings.trainer.fast_dev_run,
+            logger=loggers,
+            callbacks=[
+                checkpoints,
+                FaultRecorder(self.folder / "faults.jsonl"),
+                RolloutTable(settings.logger.rollouts_every_n_steps),
+            ],
+        )
+        with self.phase("train"):
+            # our own checkpoints hold counters beside tensors; they are read as data, never unpickled
+            trainer.fit(module, train_dataloaders=loader, ckpt_path=settings.ckpt_path, weights_only=True)
+        with self.phase("save model"):
+            save_pretrained(self.policy, self.processor, self.folder / "model", settings.stage.save_dtype)
+        return loggers
+
+    @property
+    def optimizer(self) -> OptimizerSettings:
+        """The optimiser of a stage that trains; the configuration was checked for it."""
+        assert self.settings.stage.optimizer is not None
+        return self.settings.stage.optimizer
+
+    def faults(self) -> list[Fault]:
+        """Everything that was wrong with the data so far."""
+        found = [*(self.data.faults if self.data else ()), *self.heldout.faults]
+        return found + [Fault(**row) for row in read_rows(self.folder / "faults.jsonl")]
+
+
+def run(settings: Settings) -> float:
+    """Runs the stage that the settings name and returns the figure that a sweep maximises."""
+    pl.seed_everything(settings.seed, workers=True, verbose=False)
+    folder = Path(settings.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    return {"train": train, "sft": sft, "evaluate": evaluate}[settings.stage.name](Run(settings, folder))
+
+
+def train(run: Run) -> float:
+    """GRPO: evaluate, train, evaluate, compare. Returns the held-out total reward after training."""
+    settings = run.settings
+    assert run.data is not None
+    before = run.ask("before") if settings.stage.evaluate_before else None
+    needs_reference = settings.objective.beta > 0 and settings.model.lora is None
+    module = GrpoModule(
+        run.policy,
+        load_reference(settings.model) if needs_reference else None,
+        run.processor,
+        settings.objective,
+        settings.reward,
+        run.optimizer,
+        settings.seed,
+    )
+    loader = TrainLoader(
+        run.dataset(run.data.samples, shuffle_frames=settings.reward.temporal is not None),
+        batch_size=settings.objective.prompts_per_batch,
+        seed=settings.seed,
+        repeat=settings.objective.updates_per_rollout,
+        chunk=settings.trainer.accumulate_grad_batches,
+    )
+    loggers = run.fit(module, loader)
+    after = run.ask("after") if settings.stage.evaluate_after else None
+    return report_training(settings, run.folder, before, after, run.faults(), run.seconds, loggers)
+
+
+def sft(run: Run) -> float:
+    """Supervised training on worked completions. Returns the held-out total reward after it."""
+    settings = run.settings
+    assert run.data is not None
+    before = run.ask("before") if settings.stage.evaluate_before else None
+    target = ShownTarget(run.data.samples, settings.stage.guess_share, settings.stage.guess_after)
+    loader = TrainLoader(
+        run.dataset(run.data.samples, target=target),
+        batch_size=settings.stage.batch_size,
+        seed=settings.seed,
+        chunk=settings.trainer.accumulate_grad_batches,
+    )
+    loggers = run.fit(SftModule(run.policy, run.optimizer), loader)
+    after = run.ask("after") if settings.stage.evaluate_after else None
+    return report_training(settings, run.folder, before, after, run.faults(), run.seconds, loggers)
+
+
+def evaluate(run: Run) -> float:
+    """The held-out questions, asked and scored. Returns the total reward."""
+    rows = run.ask(run.settings.benchmark.name)
+    return report_evaluation(run.settings, run.folder, rows, run.faults(), run.seconds)
+
+
+def _trainer_options(settings: Settings) -> dict[str, Any]:
+    """What every `pl.Trainer` of a run shares."""
+    return {
+        **asdict(settings.cluster),
+        "precision": settings.trainer.precision,
+        "deterministic": settings.trainer.deterministic,
+        "enable_progress_bar": settings.trainer.enable_progress_bar,
+        "enable_model_summary": False,
+        "use_distributed_sampler": False,  # the loaders know their rank
+    }
+
+
+def _make_fresh(settings: Settings, split: Split) -> None:
+    folder = Path(settings.model.name_or_path)
+    if not folder.exists():
+        prompts = settings.dataset.prompts
+        corpus = (f"{prompt_text(sample, prompts)}\n{worked_completion(sample)}" for sample in split.samples)
+        tiny.build(folder, corpus, settings.seed)

@@ -1,0 +1,172 @@
+"""The reward of a group: where each part counts, and how they add up."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from spacer.rewards import RewardParts, score_group
+from spacer.settings import LengthBonusSettings, RewardSettings, TemporalBonusSettings
+
+TRUE_MAP = {"chair": [[1, 2]], "tv": [[3, 4]]}
+PERFECT = "{'chair': [[1, 2]], 'tv': [[3, 4]]}"
+HALF = "{'chair': [[1, 2]]}"
+GROUP: dict[str, Any] = {"solution": "B", "problem_type": "multiple choice", "true_map": TRUE_MAP}
+
+
+def completion(answer: str, drawn: str | None = None) -> str:
+    return f"<think>{'' if drawn is None else f'<map>{drawn}</map>'}</think><answer>{answer}</answer>"
+
+
+def one(text: str, **changes: Any) -> RewardParts:
+    return score_group([text], [40], **(GROUP | {"settings": RewardSettings()} | changes))[0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "drawn", "counted", "quality", "cancelled", "total"),
+    [
+        ("B", PERFECT, 1.0, 1.0, False, 3.0),
+        ("B", HALF, 0.5, 0.5, False, 2.5),
+        ("B", None, 0.0, 0.0, False, 2.0),  # no map: nothing gained, nothing lost
+        ("B", "", 0.0, 0.0, True, 1.0),  # an invalid map is worse than none
+        ("B", "?", 0.0, 0.0, True, 1.0),
+        ("B", "{'sofa': [[1, 2]]}", 0.0, 0.0, True, 1.0),
+        ("B", "{'chair': [[99, 99]]}", 0.0, 0.0, True, 1.0),
+        ("A", PERFECT, 0.0, 1.0, False, 1.0),  # a map counts only under a right answer
+        ("A", "?", 0.0, 0.0, False, 1.0),
+        ("A", None, 0.0, 0.0, False, 1.0),
+    ],
+)
+def test_where_a_map_counts(
+    answer: str, drawn: str | None, counted: float, quality: float, cancelled: bool, total: float
+) -> None:
+    parts = one(completion(answer, drawn))
+    assert parts == RewardParts(
+        answer=float(answer == "B"),
+        map=counted,
+        format=1.0,
+        length=0.0,
+        temporal=0.0,
+        drawn=drawn is not None,
+        cancelled=cancelled,
+        map_quality=quality,
+    )
+    assert parts.total == total
+
+
+@pytest.mark.parametrize("true_map", [None, {}, {"chair": []}])
+@pytest.mark.parametrize("drawn", [PERFECT, "?", None])
+def test_samples_without_a_true_map_neither_lose_nor_gain(true_map: Any, drawn: str | None) -> None:
+    parts = one(completion("B", drawn), true_map=true_map)
+    assert (parts.total, parts.map, parts.map_quality, parts.cancelled) == (2.0, 0.0, 0.0, False)
+
+
+def test_a_zero_map_costs_nothing_where_the_rule_is_off() -> None:
+    parts = one(completion("B", "?"), settings=RewardSettings(zero_map_cancels_answer=False))
+    assert (parts.total, parts.map, parts.cancelled) == (2.0, 0.0, False)
+
+
+def test_maps_do_not_count_where_they_are_off() -> None:
+    for drawn, quality in ((PERFECT, 1.0), ("?", 0.0)):
+        parts = one(completion("B", drawn), settings=RewardSettings(map=False))
+        assert (parts.total, parts.map, parts.cancelled, parts.map_quality) == (2.0, 0.0, False, quality)
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem_type", "threshold", "answer_reward", "counts"),
+    [
+        ("10", "numerical", 0.5, 1.0, True),
+        ("7.5", "numerical", 0.5, 0.6, True),
+        ("7", "numerical", 0.5, 0.5, False),  # above 0.5, not at it
+        ("7", "numerical", 0.4, 0.5, True),
+        ("7.5", "numerical", 0.6, 0.6, False),
+        ("10", "regression", 0.5, 1.0, False),  # only the two kinds of spatial questions have maps
+        ("10", "OCR", 0.5, 1.0, False),
+        ("10", "free-form", 0.5, 2 / 3, False),
+    ],
+)
+def test_right_enough_for_the_map(
+    answer: str, problem_type: str, threshold: float, answer_reward: float, counts: bool
+) -> None:
+    settings = RewardSettings(map_min_answer=threshold)
+    parts = one(completion(answer, HALF), solution="10", problem_type=problem_type, settings=settings)
+    assert parts.answer == pytest.approx(answer_reward)
+    assert parts.map == (0.5 if counts else 0.0)
+    zero = one(completion(answer, "?"), solution="10", problem_type=problem_type, settings=settings)
+    assert zero.cancelled == counts
+    assert zero.total == pytest.approx(1.0 if counts else 1.0 + answer_reward)
+
+
+def test_format_counts_where_it_is_on() -> None:
+    assert one("<answer>B</answer>").total == 1.0
+    parts = one(completion("B"), settings=RewardSettings(format=False))
+    assert (parts.format, parts.total) == (0.0, 1.0)
+
+
+def test_strictness_is_a_setting() -> None:
+    assert one(completion("B. tv")).answer == 0
+    parts = one(completion("B. tv", HALF), settings=RewardSettings(strict=False))
+    assert (parts.answer, parts.map) == (1.0, 0.5)
+
+
+SETTINGS = RewardSettings(length=LengthBonusSettings(), temporal=TemporalBonusSettings())
+
+
+def test_a_whole_group_with_every_part() -> None:
+    completions = [completion("B", PERFECT), completion("B", "?"), completion("A", PERFECT), completion("B")]
+    parts = score_group(
+        completions,
+        [320, 512, 400, 40],
+        settings=SETTINGS,
+        shuffled_completions=[completion("B"), completion("A")],
+        **GROUP,
+    )
+    assert [p.answer for p in parts] == [1, 1, 0, 1]  # also where it is cancelled
+    assert [p.cancelled for p in parts] == [False, True, False, False]
+    assert [p.map for p in parts] == [1, 0, 0, 0]
+    assert [p.length for p in parts] == [0.2, 0.2, 0, 0]
+    assert [p.temporal for p in parts] == [0.3, 0.3, 0, 0.3]
+    # answer + map + format + length + temporal; the second's answer is cancelled, its bonuses stay
+    assert [p.total for p in parts] == pytest.approx([3.5, 1.5, 1.0, 2.3])
+
+
+def test_bonuses_go_by_the_answer_before_map_and_cancelling() -> None:
+    parts = score_group([completion("B", "?")] * 2, [400, 400], settings=SETTINGS, **GROUP)
+    assert [p.length for p in parts] == [0.2, 0.2]
+
+
+def test_no_temporal_bonus_without_shuffled_frames_or_where_it_is_off() -> None:
+    texts, lengths = [completion("B")] * 2, [40, 40]
+    assert [p.temporal for p in score_group(texts, lengths, settings=SETTINGS, **GROUP)] == [0, 0]
+    off = replace(SETTINGS, temporal=None)
+    parts = score_group(texts, lengths, settings=off, shuffled_completions=[completion("A")], **GROUP)
+    assert [p.temporal for p in parts] == [0, 0]
+
+
+def test_shuffled_frames_that_serve_better_earn_nothing() -> None:
+    texts = [completion("B")] + [completion("A")] * 3
+    parts = score_group(texts, [40] * 4, settings=SETTINGS, shuffled_completions=[completion("B")], **GROUP)
+    assert [p.temporal for p in parts] == [0, 0, 0, 0]
+
+
+def test_an_empty_group_has_no_rewards() -> None:
+    assert score_group([], [], settings=RewardSettings(), **GROUP) == []
+
+
+def test_faulty_arguments_are_named() -> None:
+    with pytest.raises(ValueError, match="2 completions but 1 lengths"):
+        score_group(["", ""], [1], settings=RewardSettings(), **GROUP)
+    with pytest.raises(ValueError, match="unknown problem type 'essay'"):
+        one("", problem_type="essay")
+    with pytest.raises(ValueError, match="shuffled frames"):
+        score_group([""], [1], settings=SETTINGS, shuffled_completions=[], **GROUP)
+
+
+def test_importing_the_rewards_does_not_import_torch() -> None:
+    check = (
+        "import sys, spacer.rewards as r; r.answer_reward('<answer>3</answer>', '3', 'numerical'); "
+        "sys.exit(any(name in sys.modules for name in ('torch', 'torchmetrics', 'nltk', 'numpy')))"
+    )
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

@@ -1,0 +1,525 @@
+"""`spacer.objective` against loops over single tokens, written from the papers' formulas, in float64."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from spacer.objective import (
+    PolicyBatch,
+    completion_mask,
+    group_advantages,
+    group_stats,
+    kept_completions,
+    loss_denominator,
+    policy_loss,
+    token_logps,
+    truncated,
+    zero_variance,
+)
+from spacer.settings import Advantage, LossMean, ObjectiveSettings, Ratio
+
+CONF = Path(__file__).parents[2] / "conf"
+VARIANTS = sorted(path.stem for path in (CONF / "objective").glob("*.yaml"))
+EOS = 0
+N, G, C, V = 3, 4, 6, 7
+BUDGET = 9  # max_completion_length; not C, so that the two cannot be mixed up
+
+
+@functools.cache
+def compose_objective(name: str) -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose(overrides=[f"+objective={name}", f"+model.completion.max_tokens={BUDGET}"])
+    assert isinstance(config.objective, DictConfig)
+    return config.objective
+
+
+def shipped(name: str, **changes: Any) -> ObjectiveSettings:
+    """The settings of a shipped YAML, typed as the program types them."""
+    config = compose_objective(name)
+    fields = {key: value for key, value in config.items() if key != "_target_"}
+    settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ObjectiveSettings), fields))
+    assert isinstance(settings, ObjectiveSettings)
+    return dataclasses.replace(settings, **changes)
+
+
+# ---- the shipped configurations
+
+
+def test_the_five_variants_ship() -> None:
+    assert set(VARIANTS) == {"grpo", "dr_grpo", "dapo", "gspo", "ppo_clip"}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_yaml_states_every_field(name: str) -> None:
+    config = compose_objective(name)
+    assert set(config) == {"_target_"} | {field.name for field in dataclasses.fields(ObjectiveSettings)}
+    assert config.max_completion_length == BUDGET
+    assert instantiate(config) == shipped(name)
+
+
+def test_yaml_holds_the_papers_values() -> None:
+    base = ObjectiveSettings(max_completion_length=BUDGET)
+    assert shipped("grpo") == base
+    assert shipped("dr_grpo") == dataclasses.replace(
+        base, advantage=Advantage.mean, loss_mean=LossMean.budget, beta=0.0
+    )
+    assert shipped("dapo") == dataclasses.replace(
+        base,
+        loss_mean=LossMean.token,
+        clip_low=0.2,
+        clip_high=0.28,
+        drop_zero_variance=True,
+        mask_truncated=True,
+        beta=0.0,
+    )
+    assert shipped("gspo") == dataclasses.replace(
+        base, ratio=Ratio.sequence, clip_low=3e-4, clip_high=4e-4, beta=0.0, updates_per_rollout=4
+    )
+    assert shipped("ppo_clip") == dataclasses.replace(base, clip_low=0.2, clip_high=0.2, updates_per_rollout=2)
+
+
+# ---- the loss against loops
+
+
+@dataclasses.dataclass(frozen=True)
+class Toy:
+    logits_BCV: Tensor
+    ids_BC: Tensor
+    rewards_NG: Tensor
+    old_logp_BC: Tensor | None
+    ref_logp_BC: Tensor
+
+    def batch(self, settings: ObjectiveSettings, rows: slice = slice(None)) -> PolicyBatch:
+        """What a trainer builds: advantages over whole groups, the rest of the given completions."""
+        advantages_NG = group_advantages(self.rewards_NG, kind=settings.advantage, eps=settings.advantage_eps)
+        return PolicyBatch(
+            logp_BC=token_logps(self.logits_BCV[rows], self.ids_BC[rows]),
+            advantages_B=advantages_NG.flatten()[rows],
+            mask_BC=completion_mask(self.ids_BC, [EOS])[rows],
+            old_logp_BC=None if self.old_logp_BC is None else self.old_logp_BC[rows],
+            ref_logp_BC=self.ref_logp_BC[rows] if settings.beta else None,
+            truncated_B=truncated(self.ids_BC, [EOS])[rows],
+            zero_variance_B=zero_variance(self.rewards_NG)[rows],
+        )
+
+
+def toy(ends: str = "mixed", drift: float | None = None) -> Toy:
+    """Random logits and tokens. `ends`: where completions end; `drift`: how far the policy has moved since sampling."""
+    generator = torch.Generator().manual_seed(0)
+    logits_BCV = torch.randn(N * G, C, V, generator=generator, dtype=torch.float64)
+    ids_BC = torch.randint(1, V, (N * G, C), generator=generator)
+    end_at = {"mixed": [0, 3, C, 5, 1, 2, C, 4, 2, 2, 5, C], "early": [0, 1] * 6, "never": [C] * 12}[ends]
+    for b, end in enumerate(end_at):
+        ids_BC[b, end:] = EOS  # the first ends the completion, the others are padding
+    noise_BC = torch.randn(N * G, C, generator=generator, dtype=torch.float64)
+    logp_BC = torch.log_softmax(logits_BCV, -1).gather(-1, ids_BC[..., None])[..., 0]
+    ref_logp_BC = logp_BC + noise_BC.flip(0)
+    ref_logp_BC[1, 0] += 30  # beyond the clamp on either side
+    ref_logp_BC[3, 0] -= 30
+    return Toy(
+        logits_BCV=logits_BCV.requires_grad_(),
+        ids_BC=ids_BC,
+        rewards_NG=torch.tensor([[2.0, 0.0, 1.0, 1.0], [0.3] * 4, [0.0, 0.0, 0.0, 1.4]], dtype=torch.float64),
+        old_logp_BC=None if drift is None else logp_BC - drift * noise_BC,
+        ref_logp_BC=ref_logp_BC,
+    )
+
+
+def loop_loss(t: Toy, s: ObjectiveSettings) -> tuple[Tensor, dict[str, float]]:
+    """Loss and metrics one token at a time; shares no code with spacer.objective."""
+    logs: dict[str, list[float]] = {"ratio_mean": [], "clip_fraction": [], "kl": [], "completion_length_mean": []}
+    token_losses: list[list[Tensor]] = []  # of each completion that counts
+    dropped = 0
+    for n, rewards in enumerate(t.rewards_NG.tolist()):
+        mean = sum(rewards) / G
+        std = math.sqrt(sum((r - mean) ** 2 for r in rewards) / (G - 1))
+        for g, reward in enumerate(rewards):
+            b = n * G + g
+            advantage = (reward - mean) / (std + s.advantage_eps) if s.advantage == "std" else reward - mean
+            ids = t.ids_BC[b].tolist()
+            ended = EOS in ids
+            ids = ids[: ids.index(EOS) + 1] if ended else ids
+
+            logps = [t.logits_BCV[b, c, i] - t.logits_BCV[b, c].exp().sum().log() for c, i in enumerate(ids)]
+            olds = [p.item() for p in logps] if t.old_logp_BC is None else t.old_logp_BC[b].tolist()
+            ratios = [torch.exp(p - olds[c]) for c, p in enumerate(logps)]
+            if s.ratio == "sequence":  # the geometric mean, GSPO's definition
+                whole = torch.stack(ratios).prod() ** (1 / len(ratios))
+                ratios = [whole] * len(ratios)
+            losses, clips, kls = [], [], []
+            for c, ratio in enumerate(ratios):
+                gain = ratio * advantage
+                above = s.clip_high is not None and ratio.item() > 1 + s.clip_high
+                below = s.clip_low is not None and ratio.item() < 1 - s.clip_low
+                clipped = (above and advantage > 1e-9) or (below and advantage < -1e-9)
+                if clipped:  # no gradient: the policy has moved far enough in the good direction
+                    bound = 1 + s.clip_high if above else 1 - s.clip_low  # type: ignore[operator]
+                    gain = torch.tensor(bound * advantage, dtype=torch.float64)
+                clips.append(float(clipped))
+                if s.beta:
+                    d = t.ref_logp_BC[b, c] - logps[c]
+                    if abs(d.item()) > s.kl_clamp:
+                        d = torch.tensor(math.copysign(s.kl_clamp, d.item()), dtype=torch.float64)
+                    kl = torch.exp(d) - d - 1
+                    kls.append(kl.item())
+                    gain = gain - s.beta * kl
+                losses.append(-gain)
+            logs["ratio_mean"].append(sum(ratio.item() for ratio in ratios) / len(ids))
+            logs["clip_fraction"].append(sum(clips) / len(ids))
+            logs["kl"] += [sum(kls) / len(ids)] if s.beta else []
+            logs["completion_length_mean"].append(len(ids))
+            if (s.drop_zero_variance and len(set(rewards)) == 1) or (s.mask_truncated and not ended):
+                dropped += 1
+                continue
+            token_losses.append(losses)
+
+    total = 0.0 * t.logits_BCV.sum()
+    for losses in token_losses:
+        for loss in losses:
+            if s.loss_mean == "completion":
+                total = total + loss / len(losses) / len(token_losses)
+            elif s.loss_mean == "token":
+                total = total + loss / sum(map(len, token_losses))
+            else:
+                total = total + loss / s.max_completion_length / len(token_losses)
+    metrics = {name: sum(values) / len(values) for name, values in logs.items() if values}
+    return total, metrics | {"kept_share": 1 - dropped / (N * G)}
+
+
+def gradient(loss: Tensor, t: Toy) -> Tensor:
+    return torch.autograd.grad(loss, t.logits_BCV)[0]
+
+
+def close(actual: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-14)
+
+
+CHANGES = {
+    "as shipped": {},
+    "drop zero variance": {"drop_zero_variance": True, "mask_truncated": False},
+    "mask truncated": {"drop_zero_variance": False, "mask_truncated": True},
+    "drop both": {"drop_zero_variance": True, "mask_truncated": True},
+}
+
+
+@pytest.mark.parametrize("drift", [None, 1e-3, 0.3], ids=["on-policy", "near", "far"])
+@pytest.mark.parametrize("ends", ["mixed", "early", "never"])
+@pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES.keys())
+@pytest.mark.parametrize("name", VARIANTS)
+def test_loss_gradient_and_metrics_equal_the_loops(
+    name: str, changes: dict[str, bool], ends: str, drift: float | None
+) -> None:
+    t, settings = toy(ends, drift), shipped(name, **changes)
+    result = policy_loss(t.batch(settings), settings)
+    expected, metrics = loop_loss(t, settings)
+    close(result.loss, expected)
+    close(gradient(result.loss, t), gradient(expected, t))
+    got = {key: float(value) for key, value in result.metrics.items()}
+    assert got.pop("truncated_share") == pytest.approx({"mixed": 3, "early": 0, "never": 12}[ends] / 12)
+    assert got == pytest.approx(metrics, rel=1e-6)  # counts are float32
+    assert not any(value.requires_grad for value in result.metrics.values())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"clip_low": 0.1},
+        {"clip_high": 0.1},
+        {"ratio": "sequence", "clip_low": 0.05, "clip_high": 0.1, "loss_mean": "token"},
+        {"ratio": "sequence", "loss_mean": "budget", "beta": 0.1, "advantage": "mean", "kl_clamp": 0.5},
+    ],
+    ids=str,
+)
+def test_unshipped_combinations_equal_the_loops(changes: dict[str, Any]) -> None:
+    t, settings = toy(drift=0.3), shipped("grpo", **changes)
+    result, (expected, _) = policy_loss(t.batch(settings), settings), loop_loss(t, settings)
+    close(result.loss, expected)
+    close(gradient(result.loss, t), gradient(expected, t))
+
+
+@pytest.mark.parametrize(("name", "drift"), [("ppo_clip", 0.3), ("dapo", 0.3), ("gspo", 1e-3)])
+def test_the_toy_reaches_the_clip_bounds(name: str, drift: float) -> None:
+    """Guards the tests above: some ratios are clipped and some are not."""
+    settings = shipped(name)
+    assert 0.05 < policy_loss(toy(drift=drift).batch(settings), settings).metrics["clip_fraction"] < 0.95
+
+
+@pytest.mark.parametrize("ends", ["mixed", "never"])
+@pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES.keys())
+@pytest.mark.parametrize("name", VARIANTS)
+def test_micro_batches_give_the_gradient_of_the_batch(name: str, changes: dict[str, bool], ends: str) -> None:
+    t, settings = toy(ends, 0.1), shipped(name, **changes)
+    whole = t.batch(settings)
+    keep_B = kept_completions(
+        whole.mask_BC, settings, truncated_B=whole.truncated_B, zero_variance_B=whole.zero_variance_B
+    )
+    denominator = loss_denominator(whole.mask_BC, keep_B, settings)
+    parts = [slice(0, 1), slice(1, 6), slice(6, 12)]  # across groups, and one whose completions may all be dropped
+    expected = gradient(policy_loss(whole, settings).loss, t)
+    losses = [policy_loss(t.batch(settings, rows), settings, denominator).loss for rows in parts]
+    close(gradient(torch.stack(losses).sum(), t), expected)
+
+    # Ranks of DDP: gradients are averaged, and so must the denominators be.
+    losses = [policy_loss(t.batch(settings, rows), settings, denominator.double() / len(parts)).loss for rows in parts]
+    close(gradient(torch.stack(losses).mean(), t), expected)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_nothing_kept_is_a_zero_with_a_graph(name: str) -> None:
+    t, settings = toy("never"), shipped(name, mask_truncated=True)
+    result = policy_loss(t.batch(settings), settings)
+    assert result.loss.item() == 0 and result.metrics["kept_share"] == 0
+    assert gradient(result.loss, t).eq(0).all()
+
+    no_tokens = dataclasses.replace(t.batch(settings), mask_BC=torch.zeros(N * G, C, dtype=torch.bool))
+    result = policy_loss(no_tokens, settings)
+    assert result.loss.item() == 0 and all(value.isfinite() for value in result.metrics.values())
+    assert gradient(result.loss, t).eq(0).all()
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_padding_never_counts(name: str) -> None:
+    """Neither what stands in padded tokens, even -inf, nor a row of padding changes anything."""
+    settings = shipped(name)
+    batch = toy(drift=0.1).batch(settings)
+    logp_BC = batch.logp_BC.detach().requires_grad_()
+    expected = policy_loss(dataclasses.replace(batch, logp_BC=logp_BC), settings)
+    (expected_grad_BC,) = torch.autograd.grad(expected.loss, logp_BC)
+
+    def padded(tensor: Tensor | None, fill: float) -> Tensor | None:
+        if tensor is None:
+            return None
+        if tensor.shape == batch.mask_BC.shape and tensor.is_floating_point():
+            tensor = tensor.masked_fill(~batch.mask_BC, fill)
+        return torch.cat([tensor, torch.full_like(tensor[:1], 0 if tensor.dtype == torch.bool else fill)])
+
+    fields = {key: padded(value, -math.inf) for key, value in vars(batch).items() if key != "logp_BC"}
+    fields["advantages_B"] = torch.cat([batch.advantages_B, torch.ones(1, dtype=torch.float64)])
+    logp_more_BC = padded(logp_BC.detach(), -math.inf)
+    assert logp_more_BC is not None
+    logp_more_BC.requires_grad_()
+    result = policy_loss(PolicyBatch(logp_BC=logp_more_BC, **fields), settings)  # type: ignore[arg-type]
+    (grad_BC,) = torch.autograd.grad(result.loss, logp_more_BC)
+    close(result.loss, expected.loss)
+    close(grad_BC[:-1], expected_grad_BC)
+    assert grad_BC[-1].eq(0).all()
+    for key, value in expected.metrics.items():
+        torch.testing.assert_close(result.metrics[key], value)
+
+
+def test_on_policy_gradient_is_the_policy_gradient() -> None:
+    """Without KL: the gradient of the mean over completions, then tokens, of A log p."""
+    t, settings = toy(), shipped("grpo", beta=0.0)
+    batch = t.batch(settings)
+    surrogate = torch.stack(
+        [-a * p[m].mean() for a, p, m in zip(batch.advantages_B, batch.logp_BC, batch.mask_BC, strict=True)]
+    ).mean()
+    result = policy_loss(batch, settings)
+    assert result.metrics["ratio_mean"] == 1 and "kl" not in result.metrics
+    same = policy_loss(dataclasses.replace(batch, old_logp_BC=batch.logp_BC), settings)  # by mistake not detached
+    expected_BCV = torch.autograd.grad(surrogate, t.logits_BCV, retain_graph=True)[0]
+    close(torch.autograd.grad(result.loss, t.logits_BCV, retain_graph=True)[0], expected_BCV)
+    close(gradient(same.loss, t), expected_BCV)
+
+
+@pytest.mark.parametrize(
+    ("changes", "missing", "message"),
+    [
+        ({"beta": 0.04}, "ref_logp_BC", "beta = 0.04 needs ref_logp_BC"),
+        ({"mask_truncated": True}, "truncated_B", "mask_truncated needs truncated_B"),
+        ({"drop_zero_variance": True}, "zero_variance_B", "drop_zero_variance needs zero_variance_B"),
+    ],
+)
+def test_a_setting_without_its_tensor_is_refused(changes: dict[str, Any], missing: str, message: str) -> None:
+    settings = shipped("grpo", **changes)
+    batch = toy().batch(settings)
+    batch = PolicyBatch(**(vars(batch) | {missing: None}))
+    with pytest.raises(ValueError, match=message):
+        policy_loss(batch, settings)
+
+
+@pytest.mark.parametrize("field", ["ratio", "loss_mean"])
+def test_an_unknown_choice_is_refused(field: str) -> None:
+    settings = shipped("grpo", **{field: "both"})
+    with pytest.raises(ValueError, match="both"):
+        policy_loss(toy().batch(settings), settings)
+
+
+# ---- advantages and statistics
+
+
+def test_advantages_worked_out_by_hand() -> None:
+    rewards_NG = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 3.0]], dtype=torch.float64)  # stds 1 and sqrt(3)
+    a, b = 1 / 1.0001, 1 / (math.sqrt(3) + 1e-4)
+    expected_NG = torch.tensor([[-a, 0, a], [-b, -b, 2 * b]], dtype=torch.float64)
+    close(group_advantages(rewards_NG), expected_NG)
+    close(
+        group_advantages(rewards_NG, kind=Advantage.mean),
+        torch.tensor([[-1.0, 0, 1], [-1, -1, 2]], dtype=torch.float64),
+    )
+    close(group_advantages(rewards_NG, eps=1.0)[0], torch.tensor([-0.5, 0, 0.5], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("kind", list(Advantage))
+def test_equal_rewards_have_no_advantage(kind: Advantage) -> None:
+    rewards_NG = torch.tensor([[0.1] * 7, [1.7] * 7])  # float32, whose mean is not exactly 0.1
+    assert group_advantages(rewards_NG, kind=kind).eq(0).all()
+    assert zero_variance(rewards_NG).tolist() == [True] * 14
+
+
+def test_bad_rewards_are_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="at least 2 completions, got 1"):
+        group_advantages(torch.ones(3, 1))
+    with pytest.raises(ValueError, match=r"nan \(prompt 0, completion 1\), -inf \(prompt 1, completion 0\)"):
+        group_advantages(torch.tensor([[1.0, math.nan], [-math.inf, 1.0]]))
+    with pytest.raises(ValueError, match="median"):
+        group_advantages(torch.ones(1, 2), kind="median")  # type: ignore[arg-type]
+
+
+eighths = st.integers(-80, 80).map(lambda i: i / 8)  # exact in float64, also after adding a constant
+groups = st.integers(2, 9).flatmap(
+    lambda g: st.lists(st.lists(eighths, min_size=g, max_size=g), min_size=1, max_size=4)
+)
+
+
+@hypothesis_settings(max_examples=50, deadline=None)
+@given(rewards=groups, constant=eighths, kind=st.sampled_from(Advantage))
+def test_advantages_sum_to_zero_and_ignore_a_constant(
+    rewards: list[list[float]], constant: float, kind: Advantage
+) -> None:
+    rewards_NG = torch.tensor(rewards, dtype=torch.float64)
+    advantages_NG = group_advantages(rewards_NG, kind=kind)
+    torch.testing.assert_close(advantages_NG.sum(1), torch.zeros_like(rewards_NG[:, 0]), rtol=0, atol=1e-9)
+    torch.testing.assert_close(group_advantages(rewards_NG + constant, kind=kind), advantages_NG, rtol=1e-9, atol=1e-9)
+
+
+def test_group_stats() -> None:
+    answers_NG = torch.tensor([[1.0, 1.0], [0.0, 0.0], [1.0, 0.5], [0.0, 1.0]])
+    rewards_NG = answers_NG + torch.tensor([[1.0, 1.0], [0.0, 1.0], [0.0, 0.5], [0.0, 0.0]])
+    stats = {key: value.item() for key, value in group_stats(rewards_NG, answers_NG).items()}
+    assert stats == pytest.approx(
+        {
+            "reward_mean": 8 / 8,
+            "reward_std": 2 * math.sqrt(0.5) / 4,
+            "groups_all_right": 0.25,
+            "groups_all_wrong": 0.25,
+            "groups_zero_variance": 0.5,
+        }
+    )
+
+
+# ---- masks
+
+
+def test_completion_mask_and_truncated() -> None:
+    ids_BC = torch.tensor([[5, 2, 5, 2], [2, 2, 2, 2], [5, 5, 5, 2], [5, 5, 5, 5], [5, 3, 2, 5]])
+    assert completion_mask(ids_BC, [2, 3]).sum(1).tolist() == [2, 1, 4, 4, 2]  # of two ends the first counts
+    assert completion_mask(ids_BC, [2]).int().tolist()[0] == [1, 1, 0, 0]
+    assert completion_mask(ids_BC, [2]).sum(1).tolist() == [2, 1, 4, 4, 3]
+    assert truncated(ids_BC, (2, 3)).tolist() == [False, False, False, True, False]
+    assert completion_mask(ids_BC, [2]).dtype == torch.bool
+    for function in (completion_mask, truncated):
+        with pytest.raises(ValueError, match="eos_token_ids is empty"):
+            function(ids_BC, [])
+
+
+# ---- log-probabilities
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 7, 1000])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_token_logps_equal_log_softmax(chunk: int, dtype: torch.dtype) -> None:
+    wide = torch.promote_types(dtype, torch.float32)
+    full_BCV = (5 * torch.randn(3, 6, 11, generator=torch.Generator().manual_seed(0))).to(dtype).requires_grad_()
+    logits_BCV = full_BCV[:, :-1]  # not contiguous, as the logits of a shifted row are
+    ids_BC = torch.randint(0, 11, (3, 5), generator=torch.Generator().manual_seed(1))
+    logp_BC = token_logps(logits_BCV, ids_BC, chunk=chunk)
+    expected_BC = logits_BCV.to(wide).log_softmax(-1).gather(-1, ids_BC[..., None])[..., 0]
+    assert logp_BC.dtype == wide
+    torch.testing.assert_close(logp_BC, expected_BC)
+    weight_BC = torch.arange(15.0).view(3, 5)
+    (grad,) = torch.autograd.grad((logp_BC * weight_BC).sum(), full_BCV)
+    (expected_grad,) = torch.autograd.grad((expected_BC * weight_BC).sum(), full_BCV)
+    torch.testing.assert_close(grad, expected_grad)
+
+
+def test_token_logps_refuses_a_chunk_of_nothing() -> None:
+    with pytest.raises(ValueError, match="chunk must be at least 1, got 0"):
+        token_logps(torch.zeros(1, 1, 2), torch.zeros(1, 1, dtype=torch.long), chunk=0)
+
+
+class LargestFloat32(TorchDispatchMode):
+    """Counts the elements of the largest float32 tensor that any operation makes."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(tensor, Tensor) and tensor.dtype == torch.float32:
+                self.elements = max(self.elements, tensor.numel())
+        return result
+
+
+def test_token_logps_never_widens_all_logits() -> None:
+    logits_BCV = torch.randn(2, 32, 50, dtype=torch.bfloat16, requires_grad=True)
+    ids_BC = torch.zeros(2, 32, dtype=torch.long)
+    with LargestFloat32() as forward:
+        total = token_logps(logits_BCV, ids_BC, chunk=8).sum()
+    with LargestFloat32() as backward:
+        total.backward()
+    assert forward.elements == backward.elements == 8 * 50  # a chunk's, of 64 * 50
+
+
+# ---- the whole of it
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_bandit_learns(name: str) -> None:
+    """Two tokens from a table of logits; the reward is for token 2 and then the end."""
+    settings = shipped(name)
+    generator = torch.Generator().manual_seed(0)
+    logits_CV = torch.zeros(2, 4, requires_grad=True)
+    reference_CV = logits_CV.detach().clone()
+    optimizer = torch.optim.Adam([logits_CV], lr=0.1)
+
+    def probability() -> float:
+        p_CV = logits_CV.detach().softmax(-1)
+        return float(p_CV[0, 2] * p_CV[1, EOS])
+
+    before = probability()
+    for _ in range(60):
+        probs_CV = logits_CV.detach().softmax(-1)
+        ids_BC = torch.stack([torch.multinomial(p, 16, replacement=True, generator=generator) for p in probs_CV], 1)
+        rewards_NG = ((ids_BC[:, 0] == 2) & (ids_BC[:, 1] == EOS)).float().view(2, 8)
+        old_logp_BC = token_logps(logits_CV.detach().expand(16, 2, 4), ids_BC)
+        for _ in range(settings.updates_per_rollout):
+            batch = PolicyBatch(
+                logp_BC=token_logps(logits_CV.expand(16, 2, 4), ids_BC),
+                advantages_B=group_advantages(rewards_NG, kind=settings.advantage).flatten(),
+                mask_BC=completion_mask(ids_BC, [EOS]),
+                old_logp_BC=old_logp_BC,
+                ref_logp_BC=token_logps(reference_CV.expand(16, 2, 4), ids_BC) if settings.beta else None,
+                truncated_B=truncated(ids_BC, [EOS]),
+                zero_variance_B=zero_variance(rewards_NG),
+            )
+            optimizer.zero_grad()
+            policy_loss(batch, settings).loss.backward()
+            optimizer.step()
+    assert before == 1 / 16
+    assert probability() > 0.5
