@@ -10,6 +10,10 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
+from spacer.config import ConfigError, forgiving, load_settings
+from spacer.data.samples import DataError
+from spacer.weights import check_model
+
 ROOT = Path(__file__).resolve().parent
 os.environ.setdefault("SPACER_ROOT", str(ROOT))
 # OpenMP's idle threads spin by default and starve the data workers where cores are few: a step took 7 s, not 1.5
@@ -19,9 +23,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> float | None:
     """Runs the stage; under a sweep, returns the figure to maximise."""
-    from spacer.config import ConfigError, load_settings
-    from spacer.weights import check_model
-
     try:
         settings = load_settings(cfg)
         if not settings.model.fresh:
@@ -31,8 +32,13 @@ def main(cfg: DictConfig) -> float | None:
     # torch and transformers are loaded only now that the configuration is sound
     from spacer import stages
 
-    return stages.run(settings)
+    try:
+        return stages.run(settings)
+    except DataError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":
+    groups = {folder.name for folder in (ROOT / "conf").iterdir() if folder.is_dir()} | {"experiments", "sweeps"}
+    sys.argv[1:] = forgiving(sys.argv[1:], groups)
     main()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, RichProgressBar
 from pytorch_lightning.loggers import WandbLogger
 
 from spacer.data.processing import PromptBatch
@@ -16,6 +17,37 @@ from spacer.data.samples import Fault
 from spacer.files import append_rows, drop_torn_line
 from spacer.module import GrpoModule
 from spacer.rewards import parse_map
+
+log = logging.getLogger(__name__)
+
+
+class Progress(RichProgressBar):
+    """The bar, with the figures that one watches."""
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        """The metrics that are logged to the bar, short enough for 80 columns."""
+        shown = super().get_metrics(trainer, pl_module)
+        shown.pop("v_num", None)
+        return {name: f"{value:.3g}" if isinstance(value, float) else value for name, value in shown.items()}
+
+
+class ProgressLines(Callback):
+    """A line every so many steps, for log files, where a bar leaves no trace."""
+
+    def __init__(self, every_n_steps: int) -> None:
+        self._every = every_n_steps
+        self._told = 0
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: PromptBatch, batch_idx: int
+    ) -> None:
+        """Tells when it is time."""
+        step = trainer.global_step
+        if step % self._every or step == self._told:
+            return
+        self._told = step
+        figures = ", ".join(f"{name} {float(value):.3g}" for name, value in trainer.progress_bar_metrics.items())
+        log.info("step %d of %d: %s", step, trainer.estimated_stepping_batches, figures)
 
 
 class FaultRecorder(Callback):

@@ -105,12 +105,13 @@ def completion_logps(
     return token_logps(logits[:, :-1], ids_BC)
 
 
-def save_pretrained(model: Any, processor: Qwen2_5_VLProcessor, folder: Path, dtype: str | None = None) -> None:
-    """Writes an ordinary Hugging Face folder; adapters are merged into the weights first."""
+def save_pretrained(model: Any, processor: Qwen2_5_VLProcessor, folder: Path, dtype: str | None = None) -> Any:
+    """Writes an ordinary Hugging Face folder, adapters merged into the weights; returns the model to go on with."""
     if hasattr(model, "merge_and_unload"):
-        model = model.merge_and_unload()
+        model = model.merge_and_unload()  # this takes the wrapped model apart, hence the return
     state = model.state_dict()
     if dtype is not None:
         state = {name: value.to(getattr(torch, dtype)) for name, value in state.items()}
     model.save_pretrained(folder, state_dict=state)
     processor.save_pretrained(folder)
+    return model

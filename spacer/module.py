@@ -198,7 +198,7 @@ class GrpoModule(pl.LightningModule):
             rollout=rollout,
             parts=tuple(parts),
             advantages_B=advantages_NG.flatten(),
-            zero_variance_B=zero_variance(rewards_NG).repeat_interleave(group),
+            zero_variance_B=zero_variance(rewards_NG),
             ref_logp_BC=reference_logps,
             old_logp_BC=None,
         )

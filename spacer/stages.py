@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 
 from spacer import tiny
-from spacer.callbacks import FaultRecorder, RolloutTable
+from spacer.callbacks import FaultRecorder, Progress, ProgressLines, RolloutTable
 from spacer.data.loading import PromptDataset, TrainLoader
 from spacer.data.prompts import ShownTarget, prompt_text, worked_completion
 from spacer.data.samples import Fault, Sample
@@ -29,6 +30,7 @@ from spacer.settings import OptimizerSettings, Settings
 from spacer.tracking import make_loggers
 
 log = logging.getLogger(__name__)
+PROGRESS_EVERY = 10  # steps between two lines in the log
 
 
 class Run:
@@ -109,6 +111,8 @@ class Run:
             logger=loggers,
             callbacks=[
                 checkpoints,
+                *([Progress()] if _shows_bar(settings) else []),
+                ProgressLines(PROGRESS_EVERY),
                 FaultRecorder(self.folder / "faults.jsonl"),
                 RolloutTable(settings.logger.rollouts_every_n_steps),
             ],
@@ -117,7 +121,7 @@ class Run:
             # our own checkpoints hold counters beside tensors; they are read as data, never unpickled
             trainer.fit(module, train_dataloaders=loader, ckpt_path=settings.ckpt_path, weights_only=True)
         with self.phase("save model"):
-            save_pretrained(self.policy, self.processor, self.folder / "model", settings.stage.save_dtype)
+            self.policy = save_pretrained(self.policy, self.processor, self.folder / "model", settings.stage.save_dtype)
         return loggers
 
     @property
@@ -134,6 +138,7 @@ class Run:
 
 def run(settings: Settings) -> float:
     """Runs the stage that the settings name and returns the figure that a sweep maximises."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # tips and device listings, once a trainer
     pl.seed_everything(settings.seed, workers=True, verbose=False)
     folder = Path(settings.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -190,13 +195,18 @@ def evaluate(run: Run) -> float:
     return report_evaluation(run.settings, run.folder, rows, run.faults(), run.seconds)
 
 
+def _shows_bar(settings: Settings) -> bool:
+    """A bar is for a terminal; log files get lines."""
+    return settings.trainer.enable_progress_bar and sys.stdout.isatty()
+
+
 def _trainer_options(settings: Settings) -> dict[str, Any]:
     """What every `pl.Trainer` of a run shares."""
     return {
         **asdict(settings.cluster),
         "precision": settings.trainer.precision,
         "deterministic": settings.trainer.deterministic,
-        "enable_progress_bar": settings.trainer.enable_progress_bar,
+        "enable_progress_bar": _shows_bar(settings),
         "enable_model_summary": False,
         "use_distributed_sampler": False,  # the loaders know their rank
     }

@@ -36,6 +36,8 @@ def make_loggers(settings: Settings, folder: Path) -> list[Logger]:
     """The loggers of a training run that writes to `folder`."""
     loggers: list[Logger] = [HistoryLogger(folder / "history.jsonl")]
     if settings.logger.kind == "wandb":
+        # its banners would break into the progress bar; where the run lies is told at the end
+        os.environ.setdefault("WANDB_SILENT", "true")
         # pictures of tables are kept beside the run until they are synced, not in the home folder
         os.environ.setdefault("WANDB_DATA_DIR", str(folder / "wandb"))
         loggers.append(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
@@ -147,7 +148,7 @@ class TrainLoader:
             chunk.append(batch)
             if len(chunk) == self._chunk:
                 for reuse in range(self._repeat):
-                    yield from (replace(held, reuse=reuse) for held in chunk)
+                    yield from (attrs.evolve(held, reuse=reuse) for held in chunk)
                 chunk = []
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import numpy as np
 import torch
 from torch import Tensor
@@ -35,7 +36,9 @@ class Prompt:
     shuffled_pixels_PD: Tensor | None = None
 
 
-@dataclass(frozen=True)
+# Not a dataclass: Lightning's half- and double-precision plugins take those apart and refuse frozen ones. The model
+# casts patches to its own precision.
+@attrs.frozen
 class PromptBatch:
     """Prompts padded on the left to one length L, patches of all of them in one row.
 
@@ -56,20 +59,20 @@ class PromptBatch:
     target_mask_BC: Tensor | None
     shuffled_video_pixels: Tensor | None
     faults: tuple[Fault, ...]
-    reuse: int = field(default=0)  # how often this batch's rollout has been trained on before
+    reuse: int = 0  # how often this batch's rollout has been trained on before
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PromptBatch:
         """The batch with all tensors on `device`; Lightning calls this."""
         moved: dict[str, Any] = {
             entry.name: value.to(device, non_blocking=non_blocking)
-            for entry in fields(self)
+            for entry in attrs.fields(PromptBatch)
             if isinstance(value := getattr(self, entry.name), Tensor)
         }
-        return replace(self, **moved)
+        return attrs.evolve(self, **moved)
 
     def shuffled(self) -> PromptBatch:
         """The same questions about the same frames in random order (T-GRPO); images stay as they are."""
-        return replace(self, video_pixels=self.shuffled_video_pixels)
+        return attrs.evolve(self, video_pixels=self.shuffled_video_pixels)
 
 
 def prepare(

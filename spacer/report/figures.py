@@ -25,11 +25,12 @@ __all__ = ["before_after_bars", "map_overlay", "reward_curves"]
 
 # History key: title, label of the y axis, colour, whether it is a share between 0 and 1.
 _CURVES = {
-    "reward": ("Total reward", "mean reward", BLUE, False),
+    "reward/total": ("Total reward", "mean reward", BLUE, False),
     "reward/answer": ("Answer", "mean reward", GREEN, True),
     "reward/map": ("Map, where it counts", "mean reward", VERMILION, True),
     "reward/format": ("Format", "mean reward", PURPLE, True),
     "map/drawn": ("Completions with a map", "share", VERMILION, True),
+    "loss": ("Loss", "nats a token", INK, False),
     "kl": ("KL to the reference", "nats a token", INK, False),
     "completion/length": ("Completion length", "tokens", INK, False),
 }
@@ -39,7 +40,7 @@ def reward_curves(history: Sequence[Mapping[str, float]], path: str | Path | Non
     """Rewards, KL and completion length over the training steps, one small panel each.
 
     Args:
-        history: a row per training step with `step` and any of the keys reward, reward/answer, reward/map,
+        history: a row per training step with `step` and any of the keys loss, reward/total, reward/answer, reward/map,
             reward/format, map/drawn, kl and completion/length; a panel is left out where no row has its key. A step
             that occurs twice (a resumed run) counts with its last row.
         path: where to write, or None.

@@ -119,14 +119,20 @@ def _draw_maps(rows: Rows, figures: Path) -> dict[str, Path]:
         if not row.get("drawn") or not row["true_map"] or "error" in row:
             continue
         try:
-            frames = read_video(Path(row["video"]), VideoSettings(max_frames=2, fps=1.0)).frames_THWC
+            frames = read_video(Path(row["video"]), VideoSettings(max_frames=4, fps=4.0)).frames_THWC
         except MediaError:
             continue  # an image, or a video gone since; its question is counted elsewhere
         path = figures / f"map_{len(drawn) + 1}.png"
         predicted = parse_map(row["completion"], row["true_map"])
-        map_overlay(frames[0], row["true_map"], predicted, path, title=f"{row['id']}: {row['question']}")
+        map_overlay(_mosaic(frames), row["true_map"], predicted, path, title=f"{row['id']}: {row['question']}")
         drawn[f"figures/map_{len(drawn) + 1}"] = path
     return drawn
+
+
+def _mosaic(frames_THWC: np.ndarray) -> np.ndarray:
+    """The first, a later, … and the last of the frames in a square of two by two, in reading order."""
+    a, b, c, d = (frames_THWC[round(i * (len(frames_THWC) - 1) / 3)] for i in range(4))
+    return np.concatenate([np.concatenate([a, b], axis=1), np.concatenate([c, d], axis=1)])
 
 
 def _print_faults(console: Console, faults: Sequence[Fault]) -> None:

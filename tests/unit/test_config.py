@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 import typing
-from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,9 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from spacer import config, weights
-from spacer.config import CHECKS, STAGES, ConfigError, load_settings
+from spacer import config, rules, weights
+from spacer.config import ConfigError, load_settings
+from spacer.rules import CHECKS, STAGES
 from spacer.settings import (
     Advantage,
     JsonlSettings,
@@ -85,6 +85,16 @@ def only_problem(**changes: Any) -> str:
     return found[0]
 
 
+def hints_of(hint: Any, path: str = "") -> dict[str, Any]:
+    """The annotation of each setting, by path."""
+    found = {path: hint}
+    for option in config._options(hint):
+        if dataclasses.is_dataclass(option):
+            for name, inner in typing.get_type_hints(option).items():
+                found |= hints_of(inner, f"{path}.{name}" if path else name)
+    return found
+
+
 # reading
 
 
@@ -117,8 +127,8 @@ def test_target_chooses_the_class_of_a_union(tmp_path):
     [
         ("objective__beta", 0, 0.0),  # int for float
         ("objective__clip_low", None, None),
-        ("cluster__devices", "auto", "auto"),
-        ("cluster__devices", -1, -1),
+        ("cluster__devices", 1, 1),
+        ("model__revision", "v2", "v2"),
         ("objective__advantage", "mean", Advantage.mean),
         ("objective__advantage", Advantage.mean, Advantage.mean),
         ("stage__optimizer__betas", [0, 0.5], (0.0, 0.5)),
@@ -136,15 +146,14 @@ def test_values_of_every_type(path, given, read):
     assert type(value) is type(read)
 
 
-def test_values_of_types_that_no_setting_has_yet():
-    reader = config._Reader()
-    assert reader.value(["a", "b"], tuple[str, ...], "x") == ("a", "b")
-    assert reader.value([1, 2], list[float] | None, "x") == [1.0, 2.0]
-    assert reader.value("b", typing.Literal["a", "b"], "x") == "b"
-    assert not reader.problems
-    reader.value("ab", tuple[str, ...], "x")
-    reader.value([], typing.Literal["a", "b"], "y")
-    assert reader.problems == ["x: is 'ab', must be a list [a text, …]", "y: is [], must be one of a, b"]
+def test_every_setting_is_annotated_with_what_can_be_read():
+    for hint in hints_of(Settings).values():
+        assert config._describe(config._options(hint))
+
+
+def test_an_annotation_that_is_not_known_is_named():
+    with pytest.raises(AssertionError, match=r"annotated set\[int\]"):
+        config._Reader().value([1], set[int] | None, "x")
 
 
 def test_mistakes_of_all_kinds_are_reported_at_once():
@@ -265,10 +274,12 @@ def test_targets_are_looked_up_not_imported():
     ("path", "value"),
     [
         ("seed", -1),
+        ("seed", 2**31),
         ("model__learning_rate", -1e-6),
         ("dataset__video__max_frames", 1),
         ("dataset__video__fps", 0),
-        ("dataset__workers", -1),
+        ("dataset__workers", 0),
+        ("dataset__max_objects", 9),
         ("dataset__train_scenes", 0),
         ("reward__temporal__min_answer", 1.1),
         ("objective__group_size", 0),
@@ -278,11 +289,14 @@ def test_targets_are_looked_up_not_imported():
         ("objective__beta", -0.1),
         ("benchmark__temperature", -0.1),
         ("benchmark__limit", 0),
-        ("cluster__devices", 0),
+        ("benchmark__max_new_tokens", 0),
         ("trainer__max_steps", 0),
         ("trainer__max_epochs", -2),
         ("trainer__precision", "fp8"),
+        ("logger__kind", "tensorboard"),
         ("stage__batch_size", 0),
+        ("stage__guess_share", 1.5),
+        ("stage__guess_after", -1),
         ("stage__optimizer__learning_rate", -1.0),
         ("stage__optimizer__warmup_steps", -1),
     ],
@@ -295,16 +309,10 @@ def test_lora_rank():
     assert only_problem(model__lora={"rank": 0}) == "model.lora.rank: is 0, must be at least 1"
 
 
-def paths_of(hint: Any, path: str = "") -> Iterator[str]:
-    yield path
-    for option in config._options(hint):
-        if dataclasses.is_dataclass(option):
-            for name, inner in typing.get_type_hints(option).items():
-                yield from paths_of(inner, f"{path}.{name}" if path else name)
-
-
-def test_every_check_is_of_a_setting_that_exists():
-    assert not set(CHECKS) - set(paths_of(Settings))
+def test_every_check_is_of_a_setting_that_exists_and_no_setting_has_two():
+    assert not set(CHECKS) - set(hints_of(Settings))
+    listed = [path for _, paths in rules._CHECKED for path in paths.split()]
+    assert sorted(listed) == sorted(CHECKS)
 
 
 # contradictions
@@ -338,6 +346,15 @@ def test_every_check_is_of_a_setting_that_exists():
         ({"trainer__max_epochs": None}, "nothing ends this run", "trainer.max_epochs=1"),
         ({"trainer__max_epochs": -1}, "nothing ends this run", "trainer.max_epochs=1"),
         ({"objective__max_completion_length": 0, "reward__length": None}, "objective.max_completion_length: is 0", ""),
+        (
+            {"cluster__devices": 4, "cluster__strategy": "ddp"},
+            "cluster.devices=4",
+            "cluster.devices=1 cluster.num_nodes=1",
+        ),
+        ({"cluster__devices": "auto"}, "cluster.devices='auto' cluster.num_nodes=1", "cluster.devices=1"),
+        ({"cluster__devices": 0}, "one device for now", "cluster.devices=1"),
+        ({"cluster__num_nodes": 2}, "cluster.num_nodes=2", "cluster.num_nodes=1"),
+        ({"cluster__strategy": "ddp"}, "cluster.strategy=ddp: a run takes one device for now", "cluster.strategy=auto"),
         ({"ckpt_path": "/nowhere/last.ckpt"}, "ckpt_path=/nowhere/last.ckpt is neither", "ckpt_path=last"),
     ],
 )
@@ -356,6 +373,9 @@ def test_contradictions(changes, named, remedy):
         {"objective__updates_per_rollout": 2, "objective__clip_low": 0.2, "objective__clip_high": 0.28},
         {"objective__beta": 0.0},
         {"stage__optimizer": None, "stage__name": "evaluate", "trainer__max_epochs": None},
+        {"model__fresh": True, "stage__name": "train"},
+        {"model__fresh": True, "stage__name": "evaluate"},
+        {"seed": 2**31 - 1, "dataset__max_objects": 8, "dataset__workers": 1},
         {"trainer__max_epochs": None, "trainer__max_steps": 10},
         {"trainer__max_epochs": None, "trainer__max_time": "00:01:00:00"},
         {"ckpt_path": "last"},
@@ -366,19 +386,43 @@ def test_no_contradiction(changes):
     load(**changes)
 
 
-def test_jsonl_files_are_looked_for(tmp_path):
-    def problem(**dataset: Any) -> str:
-        cfg = valid(JsonlSettings)
-        cfg["dataset"] |= dataset
-        with pytest.raises(ConfigError) as caught:
-            load_settings(OmegaConf.create(cfg))
-        (found,) = caught.value.problems
-        return found
+def jsonl_problems(root: Path, stage: dict[str, Any] | None = None, **dataset: Any) -> list[str]:
+    cfg = valid(JsonlSettings)
+    cfg["dataset"] |= {"root": str(root), **dataset}
+    cfg["stage"] |= stage or {}
+    try:
+        load_settings(OmegaConf.create(cfg))
+    except ConfigError as error:
+        return error.problems
+    return []
 
-    assert problem(root=str(tmp_path / "no")).startswith(f"dataset.root={tmp_path}/no is not an existing folder: set")
-    assert problem(root=str(tmp_path)).startswith(f"dataset.index=index.jsonl is not a file in dataset.root={tmp_path}")
+
+def test_jsonl_files_are_looked_for(tmp_path):
+    (problem,) = jsonl_problems(tmp_path / "no")
+    assert problem.startswith(f"dataset.root={tmp_path}/no is not an existing folder: set")
+    (problem,) = jsonl_problems(tmp_path)
+    assert problem.startswith(f"dataset.index=index.jsonl is not a file in dataset.root={tmp_path}")
     (tmp_path / "index.jsonl").touch()
-    assert problem(root=str(tmp_path), maps="maps.jsonl").startswith("dataset.maps=maps.jsonl is not a file")
+    (problem,) = jsonl_problems(tmp_path, maps="maps.jsonl")
+    assert problem.startswith("dataset.maps=maps.jsonl is not a file")
+    assert not jsonl_problems(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("stage", "remedy"),
+    [
+        ({"name": "evaluate", "optimizer": None}, "choose dataset=rooms"),
+        ({"name": "evaluate", "evaluate_after": True}, "choose dataset=rooms"),
+        ({"evaluate_before": True}, "set stage.evaluate_before=false stage.evaluate_after=false"),
+        ({"evaluate_after": True}, "set stage.evaluate_before=false stage.evaluate_after=false"),
+        ({"name": "sft", "evaluate_after": True}, "set stage.evaluate_before=false stage.evaluate_after=false"),
+    ],
+)
+def test_a_jsonl_file_has_no_held_out_questions(stage, remedy, tmp_path):
+    (tmp_path / "index.jsonl").touch()
+    (problem,) = jsonl_problems(tmp_path, stage)
+    assert "a plain JSONL file has no" in problem
+    assert problem.endswith(remedy)
 
 
 def test_a_value_that_cannot_be_read_silences_the_rules_that_need_it_and_no_other():

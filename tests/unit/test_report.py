@@ -47,7 +47,7 @@ def printed(table, width=80):
 
 def history(steps, **fixed):
     rng = np.random.default_rng(0)
-    keys = ("reward", "reward/answer", "reward/map", "reward/format", "map/drawn", "kl", "completion/length")
+    keys = ("reward/total", "reward/answer", "reward/map", "reward/format", "map/drawn", "kl", "completion/length")
     return [{"step": step, **{key: float(rng.random()) for key in keys}, **fixed} for step in range(steps)]
 
 
@@ -150,7 +150,7 @@ def test_reward_curves(tmp_path, steps):
 
 
 def test_reward_curves_leave_out_what_is_absent():
-    rows = [{"step": 2, "reward": 1.0}, {"step": 1, "reward": 0.0, "kl": math.nan}, {"step": 2, "reward": 3.0}]
+    rows = [{"step": 2, "reward/total": 1.0}, {"step": 1, "reward": 0.0, "kl": math.nan}, {"step": 2, "reward": 3.0}]
     figure = reward_curves(rows)
     assert len(figure.axes) == 1
     assert np.asarray(figure.axes[0].lines[0].get_xydata()).tolist() == [[1, 0], [2, 3]]

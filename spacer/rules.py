@@ -1,0 +1,201 @@
+"""What values may be (`CHECKS`), and what must not be combined (`RULES`). `spacer.config` applies both."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from os.path import expanduser, isdir, isfile, join  # unlike Path, never raise: an unreadable folder is no folder
+from typing import Any
+
+from spacer.settings import JsonlSettings, RoomsSettings, Settings
+
+STAGES = ("train", "sft", "evaluate")  # valid values of stage.name
+
+
+@dataclass(frozen=True)
+class Check:
+    """A test of a value, and how what passes it is called ("must be …")."""
+
+    passes: Callable[[Any], object]  # truthy when it does
+    words: str
+    names: tuple[str, ...] = ()  # the valid values, where they can be listed
+
+
+def _one_of(*names: str) -> Check:
+    return Check(names.__contains__, "one of " + ", ".join(names), names)
+
+
+# check → the settings it holds for; null passes where the annotation allows it, a list passes when each element does
+_CHECKED: tuple[tuple[Check, str], ...] = (
+    (
+        Check(lambda n: n >= 1, "at least 1"),
+        "model.prompts_per_batch model.lora.rank model.lora.alpha model.completion.max_tokens "
+        "model.completion.bonus_max dataset.max_prompt_length dataset.train_scenes dataset.heldout_scenes "
+        "dataset.questions_per_scene dataset.heldout_questions_per_scene dataset.min_objects dataset.video_fps "
+        "reward.length.max_tokens objective.prompts_per_batch objective.max_completion_length "
+        "objective.updates_per_rollout benchmark.limit benchmark.max_new_tokens benchmark.batch_size "
+        "benchmark.resamples trainer.accumulate_grad_batches trainer.log_every_n_steps "
+        "trainer.checkpoint_every_n_steps stage.batch_size",
+    ),
+    (
+        Check(lambda x: x >= 0, "0 or more"),
+        "model.completion.bonus_min dataset.seed reward.length.bonus reward.length.min_tokens "
+        "reward.temporal.bonus reward.temporal.margin objective.beta objective.advantage_eps objective.clip_high "
+        "benchmark.temperature trainer.gradient_clip_val logger.rollouts_every_n_steps stage.optimizer.weight_decay "
+        "stage.optimizer.warmup_steps stage.guess_after",
+    ),
+    (
+        Check(lambda x: 0 <= x < 1, "at least 0 and less than 1"),
+        "model.learning_rate model.lora.dropout stage.optimizer.learning_rate stage.optimizer.betas",
+    ),
+    (
+        Check(lambda x: 0 <= x <= 1, "between 0 and 1"),
+        "reward.map_min_answer reward.length.min_answer reward.temporal.min_answer objective.clip_low "
+        "stage.guess_share",
+    ),
+    (Check(lambda x: 0 < x <= 1, "greater than 0 and at most 1"), "objective.top_p benchmark.top_p"),
+    (Check(lambda x: x > 0, "greater than 0"), "dataset.video.fps dataset.seconds objective.kl_clamp"),
+    (Check(lambda x: x > 0, "greater than 0: greedy completions would all be equal"), "objective.temperature"),
+    (Check(lambda n: n >= 2, "at least 2, to compare a group's completions, such as 8"), "objective.group_size"),
+    (Check(lambda n: n >= 2, "at least 2: the vision tower joins frames in pairs"), "dataset.video.max_frames"),
+    (Check(lambda n: n >= 28, "at least 28, the side of a vision token"), "dataset.size_px"),
+    (Check(lambda n: n >= 784, "at least 784 (28 * 28)"), "dataset.video.max_pixels dataset.image_max_pixels"),
+    (Check(lambda n: n >= 1, "at least 1: videos are never decoded in the main process"), "dataset.workers"),
+    (Check(lambda n: 1 <= n <= 8, "between 1 and 8: more would crowd a small room"), "dataset.max_objects"),
+    (Check(lambda n: 0 <= n < 2**31, "between 0 and 2**31 - 1"), "seed"),
+    (Check(lambda n: n == -1 or n >= 1, "at least 1, or -1 for no limit"), "trainer.max_steps trainer.max_epochs"),
+    (Check(re.compile(r"\d+:\d\d:\d\d:\d\d").fullmatch, "like 00:12:00:00, from days to seconds"), "trainer.max_time"),
+    (_one_of(*STAGES), "stage.name"),
+    (_one_of("wandb", "none"), "logger.kind"),
+    (_one_of("bfloat16", "float16", "float32", "float64"), "model.dtype stage.save_dtype"),
+    (
+        _one_of("32-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true", "64-true", "32", "bf16", "16", "64"),
+        "trainer.precision",
+    ),
+)
+CHECKS: dict[str, Check] = {path: check for check, paths in _CHECKED for path in paths.split()}
+
+
+def _trains(s: Settings) -> bool:
+    return s.stage.name in ("train", "sft")
+
+
+def _lacks(s: Settings, field: str) -> bool:
+    """Whether the file that dataset.index or dataset.maps names is not in the folder, which exists."""
+    if not isinstance(s.dataset, JsonlSettings) or (name := getattr(s.dataset, field)) is None:
+        return False
+    root = expanduser(s.dataset.root)
+    return isdir(root) and not isfile(join(root, name))
+
+
+def _no_checkpoint(path: str) -> bool:
+    # a folder that holds meta.pt is a checkpoint that Lightning wrote in shards
+    return path != "last" and not isfile(path) and not isfile(join(path, "meta.pt"))
+
+
+# Values that are fine alone and not together: (whether this is so, the problem and its remedy)
+RULES: tuple[tuple[Callable[[Settings], bool], str], ...] = (
+    (
+        lambda s: s.model.completion.bonus_min > s.model.completion.bonus_max,
+        "model.completion.bonus_min={s.model.completion.bonus_min} exceeds "
+        "model.completion.bonus_max={s.model.completion.bonus_max}: swap them",
+    ),
+    (
+        lambda s: isinstance(s.dataset, RoomsSettings) and s.dataset.min_objects > s.dataset.max_objects,
+        "dataset.min_objects={s.dataset.min_objects} exceeds dataset.max_objects={s.dataset.max_objects}: swap them",
+    ),
+    (
+        lambda s: isinstance(s.dataset, JsonlSettings) and not isdir(expanduser(s.dataset.root)),
+        "dataset.root={s.dataset.root} is not an existing folder: set dataset.root=/path/to/the/data, "
+        "or choose dataset=rooms, which needs no files",
+    ),
+    (
+        lambda s: _lacks(s, "index"),
+        "dataset.index={s.dataset.index} is not a file in dataset.root={s.dataset.root}: "
+        "set dataset.index to the questions' JSONL file, relative to the root",
+    ),
+    (
+        lambda s: _lacks(s, "maps"),
+        "dataset.maps={s.dataset.maps} is not a file in dataset.root={s.dataset.root}: "
+        "correct it, or set dataset.maps=null",
+    ),
+    (
+        lambda s: s.stage.name == "evaluate" and isinstance(s.dataset, JsonlSettings),
+        "stage.name=evaluate asks held-out questions, and a plain JSONL file has none: choose dataset=rooms",
+    ),
+    (
+        lambda s: (
+            _trains(s) and isinstance(s.dataset, JsonlSettings) and (s.stage.evaluate_before or s.stage.evaluate_after)
+        ),
+        "a plain JSONL file has no held-out questions to evaluate on: "
+        "set stage.evaluate_before=false stage.evaluate_after=false",
+    ),
+    (
+        lambda s: s.reward.length is not None and s.reward.length.min_tokens > s.reward.length.max_tokens,
+        "reward.length.min_tokens={s.reward.length.min_tokens} exceeds "
+        "reward.length.max_tokens={s.reward.length.max_tokens}, so that no completion earns the bonus: "
+        "swap them, or set reward.length=null",
+    ),
+    (
+        lambda s: (
+            s.reward.length is not None
+            and max(s.reward.length.min_tokens, s.reward.length.max_tokens) > s.objective.max_completion_length
+        ),
+        "reward.length pays for {s.reward.length.min_tokens} to {s.reward.length.max_tokens} tokens, but completions "
+        "end at objective.max_completion_length={s.objective.max_completion_length}: raise that, lower the two, "
+        "or set reward.length=null",
+    ),
+    (
+        lambda s: s.reward.temporal is not None and s.objective.group_size % 2 == 1,
+        "reward.temporal answers half as many shuffled videos as objective.group_size={s.objective.group_size}, "
+        "which is odd: make it even, or set reward.temporal=null",
+    ),
+    (
+        lambda s: (s.objective.clip_low is None) != (s.objective.clip_high is None),
+        "objective.clip_low and objective.clip_high go together, and one of them is null: set both, or both to null",
+    ),
+    (
+        lambda s: (
+            s.objective.updates_per_rollout > 1 and s.objective.clip_low is None and s.objective.clip_high is None
+        ),
+        "objective.updates_per_rollout={s.objective.updates_per_rollout} learns from completions of an older policy, "
+        "which takes a clipped ratio: set objective.clip_low=0.2 objective.clip_high=0.2, "
+        "or objective.updates_per_rollout=1",
+    ),
+    (
+        lambda s: (
+            s.stage.name == "train"
+            and s.objective.updates_per_rollout > 1
+            and s.trainer.checkpoint_every_n_steps % s.objective.updates_per_rollout != 0
+        ),
+        "trainer.checkpoint_every_n_steps={s.trainer.checkpoint_every_n_steps} would stop between the updates of one "
+        "rollout, which a resumed run cannot take up: make it a multiple of "
+        "objective.updates_per_rollout={s.objective.updates_per_rollout}",
+    ),
+    (
+        lambda s: _trains(s) and s.stage.optimizer is None,
+        "stage.name={s.stage.name} trains, but stage.optimizer is null: add that section, or choose stage=evaluate",
+    ),
+    (
+        lambda s: (
+            _trains(s)
+            and s.trainer.max_steps == -1
+            and (s.trainer.max_epochs is None or s.trainer.max_epochs == -1)
+            and s.trainer.max_time is None
+            and not s.trainer.fast_dev_run
+        ),
+        "nothing ends this run: set trainer.max_epochs=1, trainer.max_steps=1000 or trainer.max_time=00:12:00:00",
+    ),
+    (
+        lambda s: (s.cluster.devices, s.cluster.num_nodes, s.cluster.strategy) != (1, 1, "auto"),
+        "cluster.devices={s.cluster.devices!r} cluster.num_nodes={s.cluster.num_nodes} "
+        "cluster.strategy={s.cluster.strategy}: a run takes one device for now: "
+        "set cluster.devices=1 cluster.num_nodes=1 cluster.strategy=auto",
+    ),
+    (
+        lambda s: s.ckpt_path is not None and _no_checkpoint(s.ckpt_path),
+        "ckpt_path={s.ckpt_path} is neither 'last' nor an existing checkpoint: set ckpt_path=/path/to/file.ckpt, "
+        "or ckpt_path=last for the newest one of output_dir, or ckpt_path=null to start afresh",
+    ),
+)

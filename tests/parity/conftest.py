@@ -1,0 +1,49 @@
+"""A rooms data set, an untrained model and the shipped one, small enough for a test."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from spacer.config import load_settings
+from spacer.data.loading import PromptDataset
+from spacer.data.sources import Split, load_train
+from spacer.modeling import load_processor
+from spacer.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def composed(*overrides: str, output_dir: str = "unused") -> Settings:
+    """The settings that run.py would hand to its stage."""
+    os.environ["SPACER_ROOT"] = str(ROOT)
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return load_settings(compose("config", overrides=[*overrides, f"output_dir={output_dir}"]))
+
+
+@pytest.fixture(scope="session")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """The main job on a handful of rooms."""
+    root = tmp_path_factory.mktemp("rooms")
+    return composed(
+        f"dataset.root={root}",
+        *("dataset.train_scenes=4", "dataset.heldout_scenes=2", "dataset.questions_per_scene=4", "dataset.workers=1"),
+    )
+
+
+@pytest.fixture(scope="session")
+def split(settings: Settings) -> Split:
+    """The training questions."""
+    return load_train(settings.dataset)
+
+
+@pytest.fixture(scope="session")
+def dataset(settings: Settings, split: Split) -> PromptDataset:
+    """The training questions, ready to be processed."""
+    processor = load_processor(settings.model)
+    data = replace(settings.dataset)
+    return PromptDataset(split.samples, processor, data, tokens_per_second=2.0)

@@ -1,0 +1,211 @@
+"""A training step against the plain computation: one completion at a time, pixels and all, loops over tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import attrs
+import pytest
+import pytorch_lightning as pl
+import torch
+from transformers import AutoModelForImageTextToText
+
+from spacer.data.loading import PromptDataset, Use
+from spacer.data.processing import Prompt, PromptBatch, collate
+from spacer.modeling import load_policy, load_processor, load_reference
+from spacer.module import GrpoModule, ScoredRollout
+from spacer.settings import ObjectiveSettings, RewardSettings, Settings
+from tests.parity.conftest import composed
+
+GROUP = 4
+
+
+@dataclass
+class Repeated:
+    """A loader that gives one batch so many times; Lightning would take a list for a list of loaders."""
+
+    batch: PromptBatch
+    times: int
+
+    def __len__(self) -> int:
+        return self.times
+
+    def __iter__(self) -> Iterator[PromptBatch]:
+        return iter([self.batch] * self.times)
+
+
+class Capture(pl.Callback):
+    """Keeps the gradients of the first step, before clipping."""
+
+    def __init__(self) -> None:
+        self.gradients: dict[str, torch.Tensor] = {}
+
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        named = pl_module.policy.named_parameters()
+        self.gradients = {name: p.grad.clone() for name, p in named if p.grad is not None}
+
+
+def naive_positions(ids: list[int], video_token: int) -> torch.Tensor:
+    """3 x 1 x L, worked out for the videos of this test: 4 steps of 3 x 3 tokens, 1 s apart, 2 positions a second."""
+    rows: list[tuple[int, int, int]] = []
+    seen = start = 0
+    for token in ids:
+        after = max((max(row) for row in rows), default=-1) + 1
+        if token == video_token:
+            start = after if seen == 0 else start
+            rows.append((start + 2 * (seen // 9), start + seen % 9 // 3, start + seen % 3))
+            seen += 1
+        else:
+            rows.append((after, after, after))
+    assert seen == 36
+    return torch.tensor(rows).T[:, None]
+
+
+def naive_logps(model: Any, prompt: Prompt, completion: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities of one completion: pixels and ids of the whole row through transformers' own forward."""
+    ids = torch.cat([prompt.ids_L, completion])[None]
+    logits = model(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        pixel_values_videos=prompt.pixels_PD.to(model.dtype),
+        video_grid_thw=prompt.grid_thw,
+        position_ids=naive_positions(ids[0].tolist(), model.config.video_token_id),
+    ).logits[0]
+    start = len(prompt.ids_L)
+    rows = [logits[start + t - 1].log_softmax(-1)[token] for t, token in enumerate(completion.tolist())]
+    return torch.stack(rows)
+
+
+def naive_loss(
+    policy: Any, reference: Any, prompts: list[Prompt], scored: ScoredRollout, objective: ObjectiveSettings
+) -> torch.Tensor:
+    """The published loss (spec, group-relative policy optimisation), on-policy, in loops."""
+    group = objective.group_size
+    per_completion, token_count, kept = [], 0, 0
+    for n, prompt in enumerate(prompts):
+        rewards = [part.total for part in scored.parts[n * group : (n + 1) * group]]
+        mean = sum(rewards) / group
+        spread = math.sqrt(sum((r - mean) ** 2 for r in rewards) / (group - 1))
+        for g in range(group):
+            if objective.drop_zero_variance and max(rewards) == min(rewards):
+                continue
+            i = n * group + g
+            ids = scored.rollout.ids_BC[i][scored.rollout.mask_BC[i]]
+            if objective.mask_truncated and bool(scored.rollout.truncated_B[i]):
+                continue
+            advantage = rewards[g] - mean
+            if objective.advantage == "std":
+                advantage /= spread + objective.advantage_eps
+            new = naive_logps(policy, prompt, ids)
+            old = new.detach()
+            total: Any = 0.0
+            log_ratio = (new - old).mean() if objective.ratio == "sequence" else None
+            with torch.no_grad():
+                ref = naive_logps(reference, prompt, ids) if objective.beta else None
+            for t in range(len(ids)):
+                ratio = torch.exp(log_ratio if log_ratio is not None else new[t] - old[t])
+                total = total + ratio * advantage
+                if ref is not None:
+                    d = (ref[t] - new[t]).clamp(-objective.kl_clamp, objective.kl_clamp)
+                    total = total - objective.beta * (torch.exp(d) - d - 1)
+            kept += 1
+            token_count += len(ids)
+            if objective.loss_mean == "completion":
+                total = total / len(ids)
+            elif objective.loss_mean == "budget":
+                total = total / objective.max_completion_length
+            per_completion.append(-total)
+    summed = torch.stack(per_completion).sum()
+    return summed / (token_count if objective.loss_mean == "token" else kept)
+
+
+@pytest.fixture(scope="module")
+def batch(dataset: PromptDataset) -> tuple[PromptBatch, list[Prompt]]:
+    """Prompts of unequal length, in float64."""
+    prompts = [dataset[Use(i, i)] for i in (0, 5, 10)]
+    assert all(isinstance(p, Prompt) for p in prompts) and len({len(p.ids_L) for p in prompts}) > 1
+    joined = collate(prompts, dataset.pad_id)
+    assert joined.video_pixels is not None
+    return attrs.evolve(joined, video_pixels=joined.video_pixels.double()), prompts
+
+
+@pytest.mark.parametrize("objective", ["grpo", "dr_grpo", "dapo", "gspo", "ppo_clip"])
+def test_gradient_of_a_step_equals_the_naive_one(
+    settings: Settings, batch: tuple[PromptBatch, list[Prompt]], objective: str
+) -> None:
+    chosen = composed(f"objective={objective}", f"objective.group_size={GROUP}").objective
+    chosen = replace(chosen, max_completion_length=64, updates_per_rollout=1)  # some completions are cut
+    model = replace(settings.model, dtype="float64")
+    policy, reference = load_policy(model), load_reference(model)
+    with torch.no_grad():  # so that the KL is not zero
+        for parameter in reference.parameters():
+            parameter.mul_(1.02)
+    assert settings.stage.optimizer is not None
+    module = GrpoModule(
+        policy, reference, load_processor(model), chosen, RewardSettings(), settings.stage.optimizer, seed=3
+    )
+    before = AutoModelForImageTextToText.from_pretrained(model.name_or_path, dtype=torch.float64)
+    capture = Capture()
+    trainer = pl.Trainer(
+        max_steps=1,
+        accelerator="cpu",
+        devices=1,
+        precision="64-true",
+        callbacks=[capture],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, Repeated(batch[0], 1))
+    assert module.last_rollout is not None
+    scored = module.last_rollout[1]
+    assert len({part.total for part in scored.parts}) > 1
+
+    naive_loss(before, reference, batch[1], scored, chosen).backward()
+    naive = {name: p.grad for name, p in before.named_parameters() if p.grad is not None}
+    assert naive.keys() == capture.gradients.keys()
+    largest = max(float(gradient.abs().max()) for gradient in naive.values())
+    assert largest > 1e-6
+    for name, gradient in naive.items():
+        torch.testing.assert_close(capture.gradients[name], gradient, rtol=1e-6, atol=1e-9 * largest, msg=name)
+
+
+def test_overfitting_one_batch_raises_its_reward(settings: Settings, dataset: PromptDataset) -> None:
+    joined = collate([dataset[Use(i, i)] for i in (0, 4, 8, 12)], dataset.pad_id)
+    objective = replace(settings.objective, group_size=8, max_completion_length=100)
+    assert settings.stage.optimizer is not None
+    optimizer = replace(settings.stage.optimizer, learning_rate=3e-4)
+    module = GrpoModule(
+        load_policy(settings.model),
+        load_reference(settings.model),
+        load_processor(settings.model),
+        objective,
+        settings.reward,
+        optimizer,
+        seed=0,
+    )
+    seen: list[float] = []
+
+    class Keep(pl.Callback):
+        def on_train_batch_end(self, *args: Any) -> None:
+            assert module.last_rollout is not None
+            parts = module.last_rollout[1].parts
+            seen.append(sum(part.total for part in parts) / len(parts))
+
+    trainer = pl.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        devices=1,
+        callbacks=[Keep()],
+        logger=False,
+        gradient_clip_val=5.0,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, Repeated(joined, 16))
+    assert sum(seen[-4:]) / 4 > sum(seen[:4]) / 4 + 0.15, seen

@@ -1,0 +1,78 @@
+"""What the data tests share: one small rooms data set, its samples, a processor, and a process that decodes."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from spacer.data import rooms
+from spacer.data.decode import Video, read_video
+from spacer.data.samples import Sample, read_maps, read_samples
+from spacer.settings import RoomsSettings, VideoSettings
+
+if TYPE_CHECKING:
+    from transformers import Qwen2_5_VLProcessor
+
+REPOSITORY = Path(__file__).parents[3]
+PATIENCE = 60  # seconds after which a decoder counts as hung
+
+Decode = Callable[[Path, VideoSettings], Video]
+
+
+@pytest.fixture(scope="session")
+def shipped_rooms() -> dict[str, Any]:
+    """The values of conf/dataset/rooms.yaml that shape the files."""
+    values = OmegaConf.to_container(OmegaConf.load(REPOSITORY / "conf/dataset/rooms.yaml"))
+    assert isinstance(values, dict)
+    return {name: values[name] for name in rooms.SHAPING if name != "seed"}
+
+
+@pytest.fixture(scope="session")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> RoomsSettings:
+    """4 + 2 scenes, small and short."""
+    prompts = OmegaConf.to_container(OmegaConf.load(REPOSITORY / "conf/dataset/prompts/default.yaml"))
+    assert isinstance(prompts, dict)
+    return RoomsSettings(
+        root=str(tmp_path_factory.mktemp("rooms")),
+        seed=3,
+        train_scenes=4,
+        heldout_scenes=2,
+        questions_per_scene=3,
+        size_px=96,
+        seconds=4.0,
+        video_fps=4,
+        video=VideoSettings(max_frames=4, fps=2.0, max_pixels=56 * 56),
+        workers=1,
+        prompts={str(name): str(text) for name, text in prompts.items()},
+    )
+
+
+@pytest.fixture(scope="session")
+def folder(settings: RoomsSettings) -> Path:
+    return rooms.build(settings)
+
+
+@pytest.fixture(scope="session")
+def samples(folder: Path) -> list[Sample]:
+    found, faults = read_samples(folder / "train.jsonl", folder, read_maps(folder / "cognitive_map.jsonl"))
+    assert not faults
+    return found
+
+
+@pytest.fixture(scope="session")
+def processor(samples: list[Sample]) -> Qwen2_5_VLProcessor:
+    from spacer.tiny import make_processor
+
+    return make_processor(sample.problem for sample in samples)
+
+
+@pytest.fixture(scope="session")
+def decode() -> Iterator[Decode]:
+    """`read_video` in a process of its own, so that a decoder that hangs is a failure and no later fork breaks."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        yield lambda path, video: pool.apply_async(read_video, (path, video)).get(timeout=PATIENCE)
