@@ -77,6 +77,9 @@ _CHECKED: tuple[tuple[Check, str], ...] = (
 CHECKS: dict[str, Check] = {path: check for check, paths in _CHECKED for path in paths.split()}
 
 
+_NARROW = ("bf16-true", "16-true")
+
+
 def _trains(s: Settings) -> bool:
     return s.stage.name in ("train", "sft")
 
@@ -96,6 +99,15 @@ def _no_checkpoint(path: str) -> bool:
 
 # Values that are fine alone and not together: (whether this is so, the problem and its remedy)
 RULES: tuple[tuple[Callable[[Settings], bool], str], ...] = (
+    (
+        lambda s: s.model.fresh and not isinstance(s.dataset, RoomsSettings),
+        "model.fresh makes a tokenizer from the questions of dataset=rooms: choose that",
+    ),
+    (
+        lambda s: isinstance(s.dataset, RoomsSettings) and s.dataset.stills and s.stage.name != "sft",
+        "dataset.stills holds pictures to draw, not questions to answer, and is for stage=sft: "
+        "set dataset.stills=false",
+    ),
     (
         lambda s: s.model.completion.bonus_min > s.model.completion.bonus_max,
         "model.completion.bonus_min={s.model.completion.bonus_min} exceeds "
@@ -192,6 +204,16 @@ RULES: tuple[tuple[Callable[[Settings], bool], str], ...] = (
         "cluster.devices={s.cluster.devices!r} cluster.num_nodes={s.cluster.num_nodes} "
         "cluster.strategy={s.cluster.strategy}: a run takes one device for now: "
         "set cluster.devices=1 cluster.num_nodes=1 cluster.strategy=auto",
+    ),
+    (
+        lambda s: (
+            _trains(s)
+            and s.model.lora is None
+            and (s.model.dtype in ("bfloat16", "float16") or s.trainer.precision in _NARROW)
+        ),
+        "model.dtype={s.model.dtype} trainer.precision={s.trainer.precision} would keep the trained weights in 16 bits, "
+        "where steps of a usual learning rate are rounded away: set model.dtype=float32 "
+        "trainer.precision=bf16-mixed, or train adapters (model.lora)",
     ),
     (
         lambda s: s.ckpt_path is not None and _no_checkpoint(s.ckpt_path),

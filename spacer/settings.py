@@ -70,7 +70,7 @@ class ModelSettings:
 
     name_or_path: str
     revision: str | None = None
-    dtype: str = "bfloat16"
+    dtype: str = "float32"
     attn_implementation: str = "auto"
     trust_remote_code: bool = False
     gradient_checkpointing: bool = True
@@ -126,6 +126,7 @@ class RoomsSettings(DatasetSettings):
     size_px: int = 224
     seconds: float = 4.0
     video_fps: int = 8
+    stills: bool = False  # in place of videos and questions, a picture of each room from above, to be drawn as a map
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from pytorch_lightning.loggers import Logger
 
 from spacer import tiny
 from spacer.callbacks import FaultRecorder, Progress, ProgressLines, RolloutTable
+from spacer.data import rooms
 from spacer.data.loading import PromptDataset, TrainLoader
 from spacer.data.prompts import ShownTarget, prompt_text, worked_completion
 from spacer.data.samples import Fault, Sample
@@ -26,10 +27,11 @@ from spacer.files import read_rows
 from spacer.modeling import load_policy, load_processor, load_reference, save_pretrained
 from spacer.module import GrpoModule, SftModule
 from spacer.report.summary import report_evaluation, report_training
-from spacer.settings import OptimizerSettings, Settings
+from spacer.settings import OptimizerSettings, RoomsSettings, Settings
 from spacer.tracking import make_loggers
 
 log = logging.getLogger(__name__)
+CORPUS_SCENES = 1000  # whose questions a fresh model's tokenizer is made from
 PROGRESS_EVERY = 10  # steps between two lines in the log
 
 
@@ -47,7 +49,7 @@ class Run:
             self.heldout = load_heldout(settings.dataset)
         with self.phase("load model"):
             if settings.model.fresh:
-                _make_fresh(settings, self.data or self.heldout)
+                _make_fresh(settings)
             self.processor = load_processor(settings.model)
             self.policy = load_policy(settings.model)
 
@@ -117,6 +119,7 @@ class Run:
                 RolloutTable(settings.logger.rollouts_every_n_steps),
             ],
         )
+        self.policy.train()  # from_pretrained gives it in eval mode, where nothing is checkpointed or dropped out
         with self.phase("train"):
             # our own checkpoints hold counters beside tensors; they are read as data, never unpickled
             trainer.fit(module, train_dataloaders=loader, ckpt_path=settings.ckpt_path, weights_only=True)
@@ -212,9 +215,11 @@ def _trainer_options(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _make_fresh(settings: Settings, split: Split) -> None:
+def _make_fresh(settings: Settings) -> None:
     folder = Path(settings.model.name_or_path)
     if not folder.exists():
+        assert isinstance(settings.dataset, RoomsSettings)  # a rule of the configuration
         prompts = settings.dataset.prompts
-        corpus = (f"{prompt_text(sample, prompts)}\n{worked_completion(sample)}" for sample in split.samples)
+        examples = rooms.example_samples(settings.dataset, CORPUS_SCENES)
+        corpus = (f"{prompt_text(sample, prompts)}\n{worked_completion(sample)}" for sample in examples)
         tiny.build(folder, corpus, settings.seed)

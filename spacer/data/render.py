@@ -1,4 +1,4 @@
-"""Rooms drawn as seen by a camera that hangs above the (open) ceiling, looks down and travels; written as H.264."""
+"""Rooms drawn as seen by a camera that hangs above the (open) ceiling, looks down, travels and rises; written as H.264."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ Colour = tuple[int, int, int]
 
 HALF_ANGLE = math.tan(math.radians(17.5))  # half of a 35 degree field of view: tall furniture does not fill the frame
 WALL_HEIGHT = 2.4
+OVERVIEW = 1.12  # what is seen of the whole room from above, as a multiple of its longer side: the walls show
 OUTSIDE: Colour = (38, 40, 46)
 
 
@@ -117,9 +118,10 @@ def camera_path(
     clockwise: bool,
     coverage: float = 0.6,
 ) -> list[Camera]:
-    """A tour of the room's four corners from corner `start`: dwell, travel on, dwell; all of the floor is seen.
+    """A tour of the room's four corners from corner `start`: dwell, travel on, dwell; then the camera rises.
 
-    `coverage` is the side of what is seen at once as a fraction of the room's longer side.
+    All of the floor is seen on the tour, `coverage` of the room's longer side at once, and once more as a whole in the
+    last quarter of the frames.
     """
     x0, y0, x1, y1 = bounds
     window = coverage * max(x1 - x0, y1 - y0)
@@ -128,16 +130,23 @@ def camera_path(
     corners.append((x0 + near_x, y1 - near_y))
     step = -1 if clockwise else 1
     stops = [corners[(start + step * i) % 4] for i in range(4)]
+    touring = frames - frames // 4
     cameras = []
-    for frame in range(frames):
-        progress = frame / max(frames - 1, 1) * 3
+    for frame in range(touring):
+        progress = frame / max(touring - 1, 1) * 3
         leg = min(int(progress), 2)
         # a smoothstep that rests at both ends, like a hand-held tour does
         share = min(1.0, max(0.0, (progress - leg - 0.2) / 0.6))
         share = share * share * (3 - 2 * share)
         (ax, ay), (bx, by) = stops[leg], stops[leg + 1]
         cameras.append(Camera(ax + (bx - ax) * share, ay + (by - ay) * share, window, pixels))
-    return cameras
+    return cameras + [overview(bounds, pixels)] * (frames - touring)
+
+
+def overview(bounds: tuple[float, float, float, float], pixels: int) -> Camera:
+    """High above the middle of the room, with all of it in view."""
+    x0, y0, x1, y1 = bounds
+    return Camera((x0 + x1) / 2, (y0 + y1) / 2, OVERVIEW * max(x1 - x0, y1 - y0), pixels)
 
 
 def draw(scene: Scene, camera: Camera) -> Image.Image:

@@ -27,11 +27,12 @@ import numpy as np
 from tqdm import tqdm
 
 from spacer.data.questions import Question, pose
-from spacer.data.render import camera_path, write_video
+from spacer.data.render import camera_path, draw, overview, write_video
+from spacer.data.samples import Sample, to_sample
 from spacer.data.scenes import Scene, SceneObject, polygon_distance
 from spacer.settings import RoomsSettings
 
-VERSION = 1  # raised when the same settings give other rooms, so that cached folders are made anew
+VERSION = 2  # raised when the same settings give other rooms, so that cached folders are made anew
 
 # category → ranges of (width, depth, height) in metres, and how many of it may stand in a room
 FURNITURE: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float, float], int]] = {
@@ -49,7 +50,7 @@ FURNITURE: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float
 # the settings that shape the files, and so name their folder
 SHAPING = (
     *("seed", "train_scenes", "heldout_scenes", "questions_per_scene", "heldout_questions_per_scene"),
-    *("min_objects", "max_objects", "size_px", "seconds", "video_fps"),
+    *("min_objects", "max_objects", "size_px", "seconds", "video_fps", "stills"),
 )
 ROOM_SIDE = (4.0, 7.0)
 CLEARANCE = 0.2  # metres between two objects
@@ -71,7 +72,7 @@ def build(settings: RoomsSettings) -> Path:
     root.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=root, prefix=f".{folder.name}-"))
     try:
-        (work / "videos").mkdir()
+        (work / "stills" if settings.stills else work / "videos").mkdir()
         _write(settings, work)
         try:
             work.rename(folder)
@@ -107,7 +108,11 @@ def _write(settings: RoomsSettings, work: Path) -> None:
 
 def _make(task: tuple[RoomsSettings, Path, str, int]) -> Scene:
     settings, work, split, index = task
-    return make_scene(settings, split, index, work / "videos")
+    if not settings.stills:
+        return make_scene(settings, split, index, work / "videos")
+    scene = make_scene(settings, split, index, None)
+    draw(scene, overview(scene.bounds, settings.size_px)).save(work / f"stills/{scene.name}.png")
+    return scene
 
 
 def _rng(settings: RoomsSettings, split: str, index: int, use: int) -> np.random.Generator:
@@ -186,10 +191,38 @@ def _place(
 def _lines(settings: RoomsSettings, scene: Scene, split: str, index: int) -> Iterator[dict[str, object]]:
     """The questions of a scene as data lines, each of another type; which types come is drawn."""
     rng = _rng(settings, split, index, 1)
+    if settings.stills:
+        yield _still_line(scene)
+        return
     posed = pose(scene, rng)
     count = settings.questions_per_scene if split == "train" else settings.heldout_questions_per_scene
     for number, kind in enumerate([list(posed)[i] for i in rng.permutation(len(posed))][:count]):
         yield data_line(posed[kind], scene, f"{scene.name}_{number}")
+
+
+def example_samples(settings: RoomsSettings, scenes: int) -> Iterator[Sample]:
+    """Every question that can be asked of the first so many training rooms, without their media: text to learn from."""
+    for index in range(scenes):
+        scene = make_scene(settings, "train", index, None)
+        for kind, question in pose(scene, _rng(settings, "train", index, 1)).items():
+            line = data_line(question, scene, f"{scene.name}_{kind}")
+            yield to_sample(line, Path(str(line["path"])), scene.cognitive_map())
+
+
+def _still_line(scene: Scene) -> dict[str, object]:
+    return {
+        "problem_id": scene.name,
+        "problem": "Draw the room.",
+        "data_type": "image",
+        "problem_type": "free-form",
+        "options": [],
+        "solution": "<answer>done</answer>",
+        "path": f"stills/{scene.name}.png",
+        "data_source": "rooms",
+        "scene": scene.name,
+        "question_type": "drawing",
+        "reasoning": "",
+    }
 
 
 def data_line(question: Question, scene: Scene, problem_id: str) -> dict[str, object]:

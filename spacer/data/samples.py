@@ -135,23 +135,26 @@ def read_samples(index: Path, root: Path, maps: Mapping[str, CognitiveMap]) -> t
             faults.append(Fault(where, "duplicate problem_id", repr(row["problem_id"])))
             continue
         seen.add(identity)
-        samples.append(
-            Sample(
-                id=identity,
-                problem=row["problem"],
-                problem_type=row["problem_type"],
-                options=tuple(row["options"]),
-                solution=_bare(row["solution"]),
-                data_type=row["data_type"],
-                path=media,
-                source=str(row.get("data_source", index.stem)),
-                scene=str(row.get("scene", media.stem)),
-                question_type=str(row.get("question_type", row["problem_type"])),
-                reasoning=row.get("reasoning"),
-                true_map=maps.get(media.stem),
-            )
-        )
+        samples.append(to_sample(row, media, maps.get(media.stem)))
     return samples, faults
+
+
+def to_sample(row: Mapping[str, Any], media: Path, true_map: CognitiveMap | None) -> Sample:
+    """The sample of a sound line."""
+    return Sample(
+        id=str(row["problem_id"]),
+        problem=row["problem"],
+        problem_type=row["problem_type"],
+        options=tuple(row["options"]),
+        solution=_bare(row["solution"]),
+        data_type=row["data_type"],
+        path=media,
+        source=str(row.get("data_source", "")),
+        scene=str(row.get("scene", media.stem)),
+        question_type=str(row.get("question_type", row["problem_type"])),
+        reasoning=row.get("reasoning"),
+        true_map=true_map,
+    )
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

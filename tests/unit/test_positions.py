@@ -179,7 +179,9 @@ def theirs(types_L: Tensor, images: Sequence[Grid], videos: Sequence[Grid], seco
         "video_grid_thw": torch.tensor(videos) if videos else None,
         "second_per_grid_ts": torch.tensor(seconds) if seconds else None,
     }
-    positions, _ = model().get_rope_index(torch.zeros(1, len(types_L), dtype=torch.long), types_L[None], **grids)
+    ids: Any = torch.zeros(1, len(types_L), dtype=torch.long)
+    kinds: Any = types_L[None]
+    positions, _ = model().get_rope_index(ids, kinds, **grids)
     return positions[:, 0]
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import Qwen2_5_VLProcessor
 
 REPOSITORY = Path(__file__).parents[3]
-PATIENCE = 60  # seconds after which a decoder counts as hung
+PATIENCE = 240  # seconds after which a decoder counts as hung; a busy machine is merely slow
 
 Decode = Callable[[Path, VideoSettings], Video]
 
@@ -29,7 +29,7 @@ def shipped_rooms() -> dict[str, Any]:
     """The values of conf/dataset/rooms.yaml that shape the files."""
     values = OmegaConf.to_container(OmegaConf.load(REPOSITORY / "conf/dataset/rooms.yaml"))
     assert isinstance(values, dict)
-    return {name: values[name] for name in rooms.SHAPING if name != "seed"}
+    return {name: values[name] for name in rooms.SHAPING if name in values and name != "seed"}
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +46,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> RoomsSettings:
         size_px=96,
         seconds=4.0,
         video_fps=4,
-        video=VideoSettings(max_frames=4, fps=2.0, max_pixels=56 * 56),
+        video=VideoSettings(max_frames=4, fps=2.0, max_pixels=3_300),
         workers=1,
         prompts={str(name): str(text) for name, text in prompts.items()},
     )

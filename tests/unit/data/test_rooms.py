@@ -149,6 +149,7 @@ def test_what_a_short_video_never_shows_has_no_first_seen(filmed: Any) -> None:
 def test_a_tour_shows_all_of_the_floor(width: float, depth: float, start: int, clockwise: bool, frames: int) -> None:
     cameras = camera_path((0, 0, width, depth), frames=frames, pixels=64, start=start, clockwise=clockwise)
     assert len(cameras) == frames
+    cameras = [camera for camera in cameras if camera.window == cameras[0].window]  # before it rises
     x, y = np.meshgrid(np.linspace(0, width, 15), np.linspace(0, depth, 15))
     shown = np.zeros_like(x, dtype=bool)
     for camera in cameras:
@@ -156,12 +157,22 @@ def test_a_tour_shows_all_of_the_floor(width: float, depth: float, start: int, c
     assert shown.all()
 
 
+def test_a_video_ends_with_the_whole_room_in_view() -> None:
+    for width, depth in ((4.0, 7.0), (7.0, 4.0), (5.5, 5.5)):
+        *_, last = camera_path((0, 0, width, depth), frames=16, pixels=64, start=1, clockwise=True)
+        for corner in itertools.product((0, width), (0, depth)):
+            across, down = last.project(*corner, 0)
+            assert 0 < across < 64 and 0 < down < 64
+
+
 def test_tours_start_in_every_corner_and_go_both_ways(filmed: Any) -> None:
     ways = set()
     for index in range(SCENES):
         scene, cameras = filmed(RoomsSettings(root="nowhere"), "train", index)
         middle = (scene.bounds[2] / 2, scene.bounds[3] / 2)
-        corners = [(camera.x > middle[0], camera.y > middle[1]) for camera in cameras]
+        corners = [
+            (camera.x > middle[0], camera.y > middle[1]) for camera in cameras if camera.window == cameras[0].window
+        ]
         ways.add(tuple(corner for corner, _ in itertools.groupby(corners)))
     assert len({way[0] for way in ways}) == 4
     assert len(ways) == 8
@@ -189,7 +200,7 @@ def test_right_order_of_appearance_is_the_order_in_the_pictures(filmed: Any) -> 
     """What is half on show, of what is ever seen of it, before another begins to be, appears before it."""
     settings = RoomsSettings(root="nowhere", size_px=64, video_fps=4)
     asked, wrong = 0, []
-    for index in range(40):
+    for index in range(30):
         scene, cameras = filmed(settings, "train", index)
         question = rooms.pose(scene, np.random.default_rng(index)).get("obj_appearance_order")
         if question is None:
@@ -204,7 +215,7 @@ def test_right_order_of_appearance_is_the_order_in_the_pictures(filmed: Any) -> 
         for said_first, said_later in itertools.pairwise(names):
             if half[said_later] < begins[said_first]:
                 wrong.append((scene.name, said_first, said_later))
-    assert asked >= 20
+    assert asked >= 15
     assert not wrong
 
 
@@ -332,7 +343,9 @@ def test_every_setting_that_shapes_the_files_names_the_folder() -> None:
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         if field.name not in how_files_are_read:  # a new setting lands here, and must be placed in one of the two
-            changed = dataclasses.replace(settings, **{field.name: value + 1})
+            other = not value if isinstance(value, bool) else value + 1
+            change: dict[str, Any] = {field.name: other}
+            changed = dataclasses.replace(settings, **change)
             assert rooms.digest(changed) not in digests, field.name
             digests.add(rooms.digest(changed))
     same = dataclasses.replace(settings, root="there", max_prompt_length=9, on_bad=OnBad.skip, prompts={"a": "b"})

@@ -210,7 +210,7 @@ def test_all_types_of_the_published_data_are_read(problem_type: str, data_type: 
 def test_what_other_data_leaves_out_gets_a_value(root: Path) -> None:
     line = {key: value for key, value in row(7).items() if key != "data_source"}
     (sample,), _ = read_samples(write(root / "mine.jsonl", line), root, {})
-    assert (sample.source, sample.scene, sample.question_type) == ("mine", "a", "numerical")
+    assert (sample.source, sample.scene, sample.question_type) == ("", "a", "numerical")
     assert (sample.reasoning, sample.true_map) == (None, None)
 
 

@@ -1,0 +1,77 @@
+"""Other ways to train, through the command line: adapters, the temporal bonus, several updates, supervised, a sweep."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from tests.cli.conftest import ROOT, SMALL, Command
+from tests.cli.test_train import rows
+
+QUICK = (*SMALL, "stage.evaluate_before=false", "stage.evaluate_after=false", "logger=none", "trainer.max_steps=2")
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return {name: value.float() for name, value in load_file(folder / "model.safetensors").items()}
+
+
+def test_adapters_change_only_what_they_adapt_and_are_merged_on_saving(command: Command, tmp_path: Path) -> None:
+    adapters = "model.lora={rank: 4, alpha: 8, dropout: 0.0}"
+    done = command(*QUICK, adapters, "model.learning_rate=0.01", f"hydra.run.dir={tmp_path}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    before, after = weights(ROOT / "spacer/assets/tiny"), weights(tmp_path / "model")
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.allclose(before[name], after[name], atol=1e-7)}
+    assert changed and all("layers" in name and "proj" in name and "visual" not in name for name in changed)
+    assert all("kl" in row for row in rows(tmp_path / "history.jsonl"))
+
+
+def test_temporal_bonus_is_paid_for_order(command: Command, tmp_path: Path) -> None:
+    done = command(*QUICK, "reward=sg_rlvr_temporal", f"hydra.run.dir={tmp_path}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    history = rows(tmp_path / "history.jsonl")
+    assert any(row["reward/temporal"] > 0 for row in history)
+    # the bonus goes to completions with a good answer only
+    assert all(row["reward/temporal"] <= 0.3 for row in history)
+
+
+def test_further_updates_leave_the_policy_that_sampled(command: Command, tmp_path: Path) -> None:
+    overrides = ("objective=ppo_clip", "trainer.checkpoint_every_n_steps=2", "model.learning_rate=0.01")
+    done = command(*QUICK, *overrides, f"hydra.run.dir={tmp_path}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    first, second = rows(tmp_path / "history.jsonl")
+    assert first["objective/ratio_mean"] == 1
+    assert second["objective/ratio_mean"] != 1
+    # one rollout serves both updates: its reward is logged once
+    assert "reward/total" in first and "reward/total" not in second
+
+
+def test_accumulation_takes_one_step_for_several_batches(command: Command, tmp_path: Path) -> None:
+    done = command(*QUICK, "trainer.accumulate_grad_batches=2", f"hydra.run.dir={tmp_path}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    steps = json.loads((tmp_path / "history.jsonl").read_text().splitlines()[-1])["step"]
+    assert steps == 1  # the second of two, counted from 0
+
+
+def test_supervised_training_from_untrained_weights(command: Command, tmp_path: Path) -> None:
+    overrides = ("experiments=tiny_warmstart", "dataset.train_scenes=10", "dataset.heldout_scenes=4")
+    more = ("trainer.max_steps=6", "trainer.checkpoint_every_n_steps=3", "stage.batch_size=8", "benchmark.limit=6")
+    done = command(*overrides, *more, f"hydra.run.dir={tmp_path}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    losses = [row["loss"] for row in rows(tmp_path / "history.jsonl")]
+    assert len(losses) == 6 and losses[-1] < losses[0]
+    assert weights(tmp_path / "model").keys() == weights(ROOT / "spacer/assets/tiny").keys()
+    assert (tmp_path / "model/model.safetensors").stat().st_size <= 8e6
+    assert len(rows(tmp_path / "predictions/after.jsonl")) == 6
+
+
+def test_a_sweep_gives_each_run_its_folder(command: Command, tmp_path: Path) -> None:
+    swept = ("-m", "reward=accuracy,grpo", "trainer.max_steps=1", f"hydra.sweep.dir={tmp_path}")
+    done = command(*QUICK[:-1], *swept)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for job, formatted in (("0", False), ("1", True)):
+        history = rows(tmp_path / job / "history.jsonl")
+        assert (history[0]["reward/format"] > 0) is formatted
