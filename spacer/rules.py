@@ -211,8 +211,8 @@ RULES: tuple[tuple[Callable[[Settings], bool], str], ...] = (
             and s.model.lora is None
             and (s.model.dtype in ("bfloat16", "float16") or s.trainer.precision in _NARROW)
         ),
-        "model.dtype={s.model.dtype} trainer.precision={s.trainer.precision} would keep the trained weights in 16 bits, "
-        "where steps of a usual learning rate are rounded away: set model.dtype=float32 "
+        "model.dtype={s.model.dtype} trainer.precision={s.trainer.precision} would keep the trained weights in "
+        "16 bits, where steps of a usual learning rate are rounded away: set model.dtype=float32 "
         "trainer.precision=bf16-mixed, or train adapters (model.lora)",
     ),
     (

@@ -125,6 +125,8 @@ class TrainLoader:
         self._epoch, self._given = state["epoch"], state["given"]
 
     def __iter__(self) -> Iterator[PromptBatch]:
+        if self._given >= len(self):  # the last epoch was taken by its length, as Lightning does, not to its end
+            self._epoch, self._given = self._epoch + 1, 0
         order = np.random.default_rng([self._seed, 0, self._epoch]).permutation(len(self._dataset))
         first = self._given // self._repeat // self._chunk * self._chunk
         skip = self._given - first * self._repeat
@@ -179,5 +181,5 @@ def _loader(dataset: PromptDataset, batches: list[list[Use]]) -> DataLoader[Any]
             batch_sampler=batches,
             num_workers=dataset.settings.workers,
             collate_fn=partial(collate, pad_id=dataset.pad_id),
-            prefetch_factor=2,
+            prefetch_factor=2 if dataset.settings.workers else None,
         )

@@ -112,6 +112,8 @@ def prepare(
             grid, pixels = inputs["image_grid_thw"], inputs["pixel_values"]
     except MediaError as error:
         return Fault(sample.id, "unreadable media", str(error))
+    except ValueError as error:  # of the processor: a picture too thin, or its own marks in a question
+        return Fault(sample.id, "cannot be processed", f"{sample.path}: {error}")
     ids = inputs["input_ids"][0]
     if len(ids) > settings.max_prompt_length:
         detail = f"{len(ids)} tokens, over dataset.max_prompt_length={settings.max_prompt_length}"

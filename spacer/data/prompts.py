@@ -63,8 +63,8 @@ class ShownTarget:
         """The completion to imitate at the `position`-th use of any sample."""
         if position < self._after or rng.random() >= self._share:
             return worked_completion(sample)
-        if sample.options:
-            return self._guess("ABCDEFGH"[int(rng.integers(len(sample.options)))])
+        if sample.problem_type == "multiple choice":
+            return self._guess(chr(ord("A") + int(rng.integers(len(sample.options)))))
         answers = self._answers[sample.question_type]
         return self._guess(answers[int(rng.integers(len(answers)))])
 

@@ -23,7 +23,7 @@ MIN_STANDING = 0.6  # metres between two places before one can be said to look f
 DISTANCE_MARGIN = 0.25  # metres by which the closest object must be closer than the next
 ANGLE_MARGIN = 15.0  # degrees to the border between two directions
 TIME_MARGIN = 0.5  # seconds between two first appearances
-TURN_MARGIN = 30.0  # degrees to the border between two turns of a route
+TURN_MARGIN = 15.0  # degrees to the border between two turns of a route
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ _TURNS = {"turn left": 90.0, "turn right": -90.0, "turn back": 180.0}
 def turn(angle: float) -> str | None:
     """The name of a turn by `angle` degrees, or None where it is not clearly one of left, right and back."""
     for name, middle in _TURNS.items():
-        if abs((angle - middle + 180) % 360 - 180) <= 45 - (45 - TURN_MARGIN):
+        if abs((angle - middle + 180) % 360 - 180) <= 45 - TURN_MARGIN:
             return name
     return None
 

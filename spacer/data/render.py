@@ -1,4 +1,4 @@
-"""Rooms drawn as seen by a camera that hangs above the (open) ceiling, looks down, travels and rises; written as H.264."""
+"""Rooms drawn as a camera sees them that looks down through the open ceiling, travels and rises; written as H.264."""
 
 from __future__ import annotations
 
@@ -104,9 +104,11 @@ class Camera:
         return self.pixels / 2 + (x - self.x) * scale, self.pixels / 2 - (y - self.y) * scale
 
     def sees(self, item: SceneObject) -> bool:
-        """Whether the object's foot is inside the picture by a tenth of its width."""
+        """Whether the object begins to show: some of its footprint is in the picture, by a twentieth of its width."""
         reach = self.window * 0.45
-        return abs(item.centre[0] - self.x) <= reach and abs(item.centre[1] - self.y) <= reach
+        xs, ys = zip(*item.footprint(), strict=True)
+        across = min(xs) - self.x <= reach and self.x - max(xs) <= reach
+        return across and min(ys) - self.y <= reach and self.y - max(ys) <= reach
 
 
 def camera_path(

@@ -32,7 +32,7 @@ from spacer.data.samples import Sample, to_sample
 from spacer.data.scenes import Scene, SceneObject, polygon_distance
 from spacer.settings import RoomsSettings
 
-VERSION = 2  # raised when the same settings give other rooms, so that cached folders are made anew
+VERSION = 3  # raised when the same settings give other rooms, so that cached folders are made anew
 
 # category → ranges of (width, depth, height) in metres, and how many of it may stand in a room
 FURNITURE: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float, float], int]] = {
@@ -74,6 +74,9 @@ def build(settings: RoomsSettings) -> Path:
     try:
         (work / "stills" if settings.stills else work / "videos").mkdir()
         _write(settings, work)
+        mask = os.umask(0)
+        os.umask(mask)
+        work.chmod(0o777 & ~mask)  # mkdtemp makes it for this user alone; a cache may be shared
         try:
             work.rename(folder)
         except OSError:

@@ -7,6 +7,7 @@ rooms adds `scene`, `question_type` and `reasoning`, which other data may leave 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -53,9 +54,13 @@ class DataError(ValueError):
 
     def __init__(self, index: Path, faults: list[Fault]) -> None:
         self.faults = faults
-        super().__init__(
-            f"{index}: {len(faults)} faulty line{'s' if len(faults) > 1 else ''}\n{describe(faults)}\n"
-            "Mend the lines, or leave them out and count them with dataset.on_bad=skip."
+        self.index = index
+        super().__init__(index, faults)  # not the text: a pickled error is made again from these arguments
+
+    def __str__(self) -> str:
+        return (
+            f"{self.index}: {len(self.faults)} faulty line{'s' if len(self.faults) > 1 else ''}\n"
+            f"{describe(self.faults)}\nMend the lines, or leave them out and count them with dataset.on_bad=skip."
         )
 
 
@@ -81,8 +86,10 @@ def read_maps(path: Path) -> dict[str, CognitiveMap]:
     for number, line in _lines(path):
         try:
             entry = json.loads(line)
+            if not isinstance(entry["video_id"], str):
+                raise ValueError(f"'video_id' must be text, not {entry['video_id']!r}")
             maps[entry["video_id"]] = _checked_map(entry["cognitive_map"])
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(
                 f"{path}:{number}: expected {{'video_id': …, 'cognitive_map': {{category: [[x, y], …]}}}}: {error}"
             ) from error
@@ -97,7 +104,11 @@ def _checked_map(raw: Any) -> CognitiveMap:
         if not isinstance(points, list):
             raise ValueError(f"{category!r} has no list of points")
         for point in points:
-            if not (isinstance(point, list) and len(point) == 2 and all(isinstance(v, int | float) for v in point)):
+            if not (
+                isinstance(point, list)
+                and len(point) == 2
+                and all(type(v) in (int, float) and math.isfinite(v) for v in point)
+            ):
                 raise ValueError(f"{category!r} has the point {point!r}, not [x, y]")
         checked[str(category)] = points
     return checked
@@ -117,7 +128,7 @@ def read_samples(index: Path, root: Path, maps: Mapping[str, CognitiveMap]) -> t
         where = f"line {number}"
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # a line that is not UTF-8 and a number of too many digits too
             faults.append(Fault(where, "not JSON", str(error)))
             continue
         problems = list(_field_faults(row))
@@ -150,15 +161,15 @@ def to_sample(row: Mapping[str, Any], media: Path, true_map: CognitiveMap | None
         data_type=row["data_type"],
         path=media,
         source=str(row.get("data_source", "")),
-        scene=str(row.get("scene", media.stem)),
-        question_type=str(row.get("question_type", row["problem_type"])),
+        scene=row.get("scene", media.stem),
+        question_type=row.get("question_type", row["problem_type"]),
         reasoning=row.get("reasoning"),
         true_map=true_map,
     )
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    with open(path, encoding="utf-8") as file:
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    with open(path, "rb") as file:  # decoded line by line, so that one bad line is one fault
         for number, line in enumerate(file, start=1):
             if line.strip():
                 yield number, line
@@ -178,12 +189,18 @@ def _field_faults(row: Any) -> Iterator[tuple[str, str]]:
             yield "missing field", f"{name!r} is not there"
         elif not isinstance(row[name], str) or not row[name].strip():
             yield "wrong field", f"{name!r} must be text, not {row[name]!r}"
-    if not isinstance(row.get("problem_id"), int | str) or isinstance(row.get("problem_id"), bool):
+    for name in ("problem_id", "options"):
+        if name not in row:
+            yield "missing field", f"{name!r} is not there"
+    for name in ("data_source", "scene", "question_type", "reasoning"):
+        if not isinstance(row.get(name, ""), str):
+            yield "wrong field", f"{name!r} must be text or left out, not {row[name]!r}"
+    if "problem_id" in row and (not isinstance(row["problem_id"], int | str) or isinstance(row["problem_id"], bool)):
         yield "wrong field", f"'problem_id' must be a whole number or text, not {row.get('problem_id')!r}"
-    options = row.get("options")
+    options = row.get("options", [])
     if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
         yield "wrong field", f"'options' must be a list of texts, not {options!r}"
-    elif row.get("problem_type") == "multiple choice" and len(options) < 2:
+    elif "options" in row and row.get("problem_type") == "multiple choice" and len(options) < 2:
         yield "wrong field", f"a multiple choice needs at least two 'options', not {len(options)}"
     for name, valid in (("problem_type", PROBLEM_TYPES), ("data_type", DATA_TYPES)):
         if isinstance(row.get(name), str) and row[name].strip() and row[name] not in valid:
@@ -191,9 +208,12 @@ def _field_faults(row: Any) -> Iterator[tuple[str, str]]:
 
 
 def _media(path: str, real_root: Path) -> Fault | Path:
-    resolved = (real_root / path).resolve()
-    if not resolved.is_relative_to(real_root):
-        return Fault(path, "outside the data root", f"{path!r} leads to {resolved}, which is not under {real_root}")
-    if not resolved.is_file():
-        return Fault(path, "missing file", f"{path!r} is not under {real_root}")
+    try:
+        resolved = (real_root / path).resolve()
+        if not resolved.is_relative_to(real_root):
+            return Fault(path, "outside the data root", f"{path!r} leads to {resolved}, which is not under {real_root}")
+        if not resolved.is_file():
+            return Fault(path, "missing file", f"{path!r} is not under {real_root}")
+    except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, a character no path has
+        return Fault(path, "unusable path", f"{path!r}: {error}")
     return resolved

@@ -116,11 +116,15 @@ def filmed(monkeypatch: pytest.MonkeyPatch) -> Callable[[RoomsSettings, str, int
 
 
 def off_centre(item: SceneObject, camera: Camera) -> float:
-    """How far the object's place on the floor lies from the picture's middle, as a share of half the picture."""
-    return max(abs(item.centre[0] - camera.x), abs(item.centre[1] - camera.y)) / (camera.window / 2)
+    """How far the nearest of the object's footprint lies from the picture's middle, as a share of half the picture."""
+    gaps = []
+    for axis, middle in enumerate((camera.x, camera.y)):
+        edges = [corner[axis] - middle for corner in item.footprint()]
+        gaps.append(max(min(edges), -max(edges), 0.0))
+    return max(gaps) / (camera.window / 2)
 
 
-def test_first_seen_is_the_first_frame_with_the_centre_in_view(filmed: Any) -> None:
+def test_first_seen_is_the_first_frame_with_some_of_it_in_view(filmed: Any) -> None:
     settings = RoomsSettings(root="nowhere", seconds=3.0, video_fps=8)
     for index in range(SCENES):
         scene, cameras = filmed(settings, "train", index)
@@ -185,7 +189,7 @@ def visible_pixels(scene: Scene, item: SceneObject, camera: Camera) -> int:
     return int((np.subtract(*both) != 0).any(-1).sum())
 
 
-def test_every_object_shows_when_its_centre_is_in_view(filmed: Any) -> None:
+def test_every_object_shows_at_first_seen(filmed: Any) -> None:
     """Nothing is hidden behind what stands nearer to the camera."""
     settings = RoomsSettings(root="nowhere", size_px=64, video_fps=4)
     for index in range(12):
@@ -193,7 +197,7 @@ def test_every_object_shows_when_its_centre_is_in_view(filmed: Any) -> None:
         for item in scene.objects:
             assert item.first_seen is not None
             shown = [visible_pixels(scene, item, camera) for camera in cameras]
-            assert shown[round(item.first_seen * 4)] > 0.2 * max(shown) > 0
+            assert shown[round(item.first_seen * 4)] > 0.05 * max(shown) > 0
 
 
 def test_right_order_of_appearance_is_the_order_in_the_pictures(filmed: Any) -> None:
@@ -309,7 +313,7 @@ def test_objects_show_their_colours_in_the_file_at_first_seen(
             others = dataclasses.replace(scene, objects=tuple(other for other in scene.objects if other is not item))
             without.append(own_colours(np.asarray(draw(others, cameras[number])), item, cameras[number]))
     assert len(shown) >= 24
-    assert min(shown) > 0.35
+    assert min(shown) > 0.02
     assert np.mean(without) < 0.1  # the measure can tell
 
 
