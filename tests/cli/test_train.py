@@ -52,6 +52,18 @@ def test_leaves_what_the_readme_promises(finished: tuple[Path, str]) -> None:
     assert all(len(line) <= 80 for line in output.splitlines() if "[" not in line and str(folder) not in line)
 
 
+def test_wandb_offline_has_the_table_of_rollouts_with_pictures(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    tables = [json.loads(path.read_text()) for path in folder.glob("wandb/**/*.table.json")]
+    assert tables
+    columns = tables[0]["columns"]
+    for wanted in ("step", "frame", "question", "completion", "solution", "advantage"):
+        assert wanted in columns
+    assert any("map" in column for column in columns) and tables[0]["data"]
+    assert list((folder / "wandb").rglob("*.png"))
+    assert list(folder.glob("wandb/offline-run-*/run-*.wandb"))
+
+
 def test_saved_model_is_an_ordinary_hugging_face_folder(finished: tuple[Path, str]) -> None:
     from transformers import AutoModelForImageTextToText, AutoProcessor
 

@@ -17,7 +17,7 @@ from spacer.data.loading import PromptDataset, Use
 from spacer.data.processing import Prompt, PromptBatch, collate
 from spacer.modeling import load_policy, load_processor, load_reference
 from spacer.module import GrpoModule, ScoredRollout
-from spacer.settings import ObjectiveSettings, RewardSettings, Settings
+from spacer.settings import ObjectiveSettings, RewardSettings, Schedule, Settings
 from tests.parity.conftest import composed
 
 GROUP = 4
@@ -178,7 +178,7 @@ def test_overfitting_one_batch_raises_its_reward(settings: Settings, dataset: Pr
     joined = collate([dataset[Use(i, i)] for i in (0, 4, 8, 12)], dataset.pad_id)
     objective = replace(settings.objective, group_size=8, max_completion_length=100)
     assert settings.stage.optimizer is not None
-    optimizer = replace(settings.stage.optimizer, learning_rate=3e-4)
+    optimizer = replace(settings.stage.optimizer, learning_rate=5e-4, schedule=Schedule.constant)
     module = GrpoModule(
         load_policy(settings.model),
         load_reference(settings.model),
@@ -207,5 +207,5 @@ def test_overfitting_one_batch_raises_its_reward(settings: Settings, dataset: Pr
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(module, Repeated(joined, 16))
-    assert sum(seen[-4:]) / 4 > sum(seen[:4]) / 4 + 0.15, seen
+    trainer.fit(module, Repeated(joined, 12))
+    assert sum(seen[-3:]) / 3 > sum(seen[:3]) / 3 + 0.15, seen
