@@ -120,6 +120,7 @@ class Run:
             ],
         )
         self.policy.train()  # from_pretrained gives it in eval mode, where nothing is checkpointed or dropped out
+        log.info("run folder %s; if interrupted, go on with ckpt_path=last hydra.run.dir=%s", self.folder, self.folder)
         with self.phase("train"):
             # our own checkpoints hold counters beside tensors; they are read as data, never unpickled
             trainer.fit(module, train_dataloaders=loader, ckpt_path=settings.ckpt_path, weights_only=True)
