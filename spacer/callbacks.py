@@ -47,7 +47,7 @@ class ProgressLines(Callback):
             return
         self._told = step
         figures = ", ".join(f"{name} {float(value):.3g}" for name, value in trainer.progress_bar_metrics.items())
-        log.info("step %d of %d: %s", step, trainer.estimated_stepping_batches, figures)
+        log.info("step %d of %.0f: %s", step, trainer.estimated_stepping_batches, figures)
 
 
 class FaultRecorder(Callback):

@@ -111,7 +111,10 @@ def save_pretrained(model: Any, processor: Qwen2_5_VLProcessor, folder: Path, dt
         model = model.merge_and_unload()  # this takes the wrapped model apart, hence the return
     state = model.state_dict()
     if dtype is not None:
-        state = {name: value.to(getattr(torch, dtype)) for name, value in state.items()}
+        # tied weights are one tensor under two names, and must stay one to be written once
+        cast: dict[int, Tensor] = {}
+        for name, value in state.items():
+            state[name] = cast.setdefault(value.data_ptr(), value.to(getattr(torch, dtype)))
     model.save_pretrained(folder, state_dict=state)
     processor.save_pretrained(folder)
     return model

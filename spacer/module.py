@@ -30,20 +30,25 @@ if TYPE_CHECKING:
     from transformers import Qwen2_5_VLProcessor
 
 
-def configure_adamw(module: pl.LightningModule, settings: OptimizerSettings) -> Mapping[str, Any]:
-    """AdamW over the trainable parameters; linear warm-up, then the schedule over the rest of the run."""
+def configure_adamw(
+    module: pl.LightningModule, settings: OptimizerSettings, total_steps: int | None
+) -> Mapping[str, Any]:
+    """AdamW over the trainable parameters; linear warm-up, then the schedule over the rest of `total_steps`.
+
+    The steps are told, not asked of `Trainer.estimated_stepping_batches`: that sets the loader up before a resumed run
+    has restored where it stands.
+    """
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(
         trainable, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
     )
-    total = module.trainer.estimated_stepping_batches
 
     def factor(step: int) -> float:
         if step < settings.warmup_steps:
             return (step + 1) / settings.warmup_steps
-        if settings.schedule == Schedule.constant or not math.isfinite(total):
+        if settings.schedule == Schedule.constant or total_steps is None:
             return 1.0
-        done = (step - settings.warmup_steps) / max(1, total - settings.warmup_steps)
+        done = (step - settings.warmup_steps) / max(1, total_steps - settings.warmup_steps)
         return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
@@ -58,10 +63,11 @@ def no_loss(module: pl.LightningModule) -> Tensor:
 class SftModule(pl.LightningModule):
     """Supervised training on worked completions; the prompt bears no loss."""
 
-    def __init__(self, policy: Any, optimizer: OptimizerSettings) -> None:
+    def __init__(self, policy: Any, optimizer: OptimizerSettings, total_steps: int | None) -> None:
         super().__init__()
         self.policy = policy
         self._optimizer = optimizer
+        self._total_steps = total_steps
 
     def training_step(self, batch: PromptBatch, batch_idx: int) -> Tensor:
         """Mean negative log-likelihood of the batch's target tokens."""
@@ -82,7 +88,7 @@ class SftModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW as `stage.optimizer` says."""
-        return configure_adamw(self, self._optimizer)
+        return configure_adamw(self, self._optimizer, self._total_steps)
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,7 @@ class GrpoModule(pl.LightningModule):
         objective: ObjectiveSettings,
         reward: RewardSettings,
         optimizer: OptimizerSettings,
+        total_steps: int | None,
         seed: int,
     ) -> None:
         super().__init__()
@@ -126,6 +133,7 @@ class GrpoModule(pl.LightningModule):
         self._objective = objective
         self._reward = reward
         self._optimizer = optimizer
+        self._total_steps = total_steps
         self._seed = seed
         self._held: dict[int, ScoredRollout] = {}  # rollouts that further updates are taken from
 
@@ -160,7 +168,7 @@ class GrpoModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW as `stage.optimizer` says."""
-        return configure_adamw(self, self._optimizer)
+        return configure_adamw(self, self._optimizer, self._total_steps)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leaves the frozen reference out: it is where training began, and is loaded from there."""

@@ -154,6 +154,13 @@ def train(run: Run) -> float:
     settings = run.settings
     assert run.data is not None
     before = run.ask("before") if settings.stage.evaluate_before else None
+    loader = TrainLoader(
+        run.dataset(run.data.samples, shuffle_frames=settings.reward.temporal is not None),
+        batch_size=settings.objective.prompts_per_batch,
+        seed=settings.seed,
+        repeat=settings.objective.updates_per_rollout,
+        chunk=settings.trainer.accumulate_grad_batches,
+    )
     needs_reference = settings.objective.beta > 0 and settings.model.lora is None
     module = GrpoModule(
         run.policy,
@@ -162,14 +169,8 @@ def train(run: Run) -> float:
         settings.objective,
         settings.reward,
         run.optimizer,
+        total_steps(settings, loader),
         settings.seed,
-    )
-    loader = TrainLoader(
-        run.dataset(run.data.samples, shuffle_frames=settings.reward.temporal is not None),
-        batch_size=settings.objective.prompts_per_batch,
-        seed=settings.seed,
-        repeat=settings.objective.updates_per_rollout,
-        chunk=settings.trainer.accumulate_grad_batches,
     )
     loggers = run.fit(module, loader)
     after = run.ask("after") if settings.stage.evaluate_after else None
@@ -188,7 +189,7 @@ def sft(run: Run) -> float:
         seed=settings.seed,
         chunk=settings.trainer.accumulate_grad_batches,
     )
-    loggers = run.fit(SftModule(run.policy, run.optimizer), loader)
+    loggers = run.fit(SftModule(run.policy, run.optimizer, total_steps(settings, loader)), loader)
     after = run.ask("after") if settings.stage.evaluate_after else None
     return report_training(settings, run.folder, before, after, run.faults(), run.seconds, loggers)
 
@@ -197,6 +198,14 @@ def evaluate(run: Run) -> float:
     """The held-out questions, asked and scored. Returns the total reward."""
     rows = run.ask(run.settings.benchmark.name)
     return report_evaluation(run.settings, run.folder, rows, run.faults(), run.seconds)
+
+
+def total_steps(settings: Settings, loader: TrainLoader) -> int | None:
+    """Optimiser steps until the run ends by steps or by epochs, whichever is first; None where only time ends it."""
+    limits = [settings.trainer.max_steps] if settings.trainer.max_steps >= 0 else []
+    if settings.trainer.max_epochs is not None and settings.trainer.max_epochs >= 0:
+        limits.append(settings.trainer.max_epochs * len(loader) // settings.trainer.accumulate_grad_batches)
+    return min(limits, default=None)
 
 
 def _shows_bar(settings: Settings) -> bool:

@@ -49,18 +49,18 @@ class Capture(pl.Callback):
 
 
 def naive_positions(ids: list[int], video_token: int) -> torch.Tensor:
-    """3 x 1 x L, worked out for the videos of this test: 4 steps of 3 x 3 tokens, 1 s apart, 2 positions a second."""
+    """3 x 1 x L, worked out for the videos of this test: 4 steps of 4 x 4 tokens, 1 s apart, 2 positions a second."""
     rows: list[tuple[int, int, int]] = []
     seen = start = 0
     for token in ids:
         after = max((max(row) for row in rows), default=-1) + 1
         if token == video_token:
             start = after if seen == 0 else start
-            rows.append((start + 2 * (seen // 9), start + seen % 9 // 3, start + seen % 3))
+            rows.append((start + 2 * (seen // 16), start + seen % 16 // 4, start + seen % 4))
             seen += 1
         else:
             rows.append((after, after, after))
-    assert seen == 36
+    assert seen == 64
     return torch.tensor(rows).T[:, None]
 
 
@@ -145,7 +145,7 @@ def test_gradient_of_a_step_equals_the_naive_one(
             parameter.mul_(1.02)
     assert settings.stage.optimizer is not None
     module = GrpoModule(
-        policy, reference, load_processor(model), chosen, RewardSettings(), settings.stage.optimizer, seed=3
+        policy, reference, load_processor(model), chosen, RewardSettings(), settings.stage.optimizer, 1, seed=3
     )
     before = AutoModelForImageTextToText.from_pretrained(model.name_or_path, dtype=torch.float64)
     capture = Capture()
@@ -186,6 +186,7 @@ def test_overfitting_one_batch_raises_its_reward(settings: Settings, dataset: Pr
         objective,
         settings.reward,
         optimizer,
+        None,
         seed=0,
     )
     seen: list[float] = []
