@@ -171,7 +171,9 @@ def test_gradient_of_a_step_equals_the_naive_one(
     largest = max(float(gradient.abs().max()) for gradient in naive.values())
     assert largest > 1e-6
     for name, gradient in naive.items():
-        torch.testing.assert_close(capture.gradients[name], gradient, rtol=1e-6, atol=1e-9 * largest, msg=name)
+        # rewards and advantages are float32: entries that nearly cancel carry their rounding
+        error = float((capture.gradients[name] - gradient).abs().max())
+        assert error <= 5e-7 * largest, (name, error, largest)
 
 
 def test_overfitting_one_batch_raises_its_reward(settings: Settings, dataset: PromptDataset) -> None:
