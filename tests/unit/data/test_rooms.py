@@ -197,7 +197,7 @@ def test_every_object_shows_at_first_seen(filmed: Any) -> None:
         for item in scene.objects:
             assert item.first_seen is not None
             shown = [visible_pixels(scene, item, camera) for camera in cameras]
-            assert shown[round(item.first_seen * 4)] > 0.05 * max(shown) > 0
+            assert shown[round(item.first_seen * 4)] > 0.02 * max(shown) > 0
 
 
 def test_right_order_of_appearance_is_the_order_in_the_pictures(filmed: Any) -> None:
