@@ -150,7 +150,11 @@ def test_reward_curves(tmp_path, steps):
 
 
 def test_reward_curves_leave_out_what_is_absent():
-    rows = [{"step": 2, "reward/total": 1.0}, {"step": 1, "reward/total": 0.0, "kl": math.nan}, {"step": 2, "reward/total": 3.0}]
+    rows = [
+        {"step": 2, "reward/total": 1.0},
+        {"step": 1, "reward/total": 0.0, "kl": math.nan},
+        {"step": 2, "reward/total": 3.0},
+    ]
     figure = reward_curves(rows)
     assert len(figure.axes) == 1
     assert np.asarray(figure.axes[0].lines[0].get_xydata()).tolist() == [[1, 0], [2, 3]]
