@@ -43,7 +43,7 @@ class ProgressLines(Callback):
     ) -> None:
         """Tells when it is time."""
         step = trainer.global_step
-        if step % self._every or step == self._told:
+        if step // self._every == self._told // self._every:
             return
         self._told = step
         figures = ", ".join(f"{name} {float(value):.3g}" for name, value in trainer.progress_bar_metrics.items())
@@ -78,7 +78,7 @@ class RolloutTable(Callback):
         """Logs when it is time."""
         logger = next((entry for entry in trainer.loggers if isinstance(entry, WandbLogger)), None)
         step = trainer.global_step
-        due = (step - 1) % self._every == 0 and step != self._shown
+        due = self._shown < 0 or (step - 1) // self._every != (self._shown - 1) // self._every
         if logger is None or not due or not trainer.is_global_zero or not isinstance(pl_module, GrpoModule):
             return
         self._shown = step

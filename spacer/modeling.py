@@ -1,22 +1,62 @@
-"""Loading Qwen2.5-VL, and the two things asked of it: the embeddings of a prompt, and log-probabilities after it."""
+"""Loading a model, and the three things asked of it: vision features, states over a packed row, log-probabilities.
+
+Works for the Qwen2-VL, Qwen2.5-VL and Qwen3-VL classes of transformers. Everything goes through the text model by its
+public arguments: embeddings, explicit M-RoPE positions, and `tree`, which `spacer.attention` attends with.
+
+Shape suffixes: M vision tokens of a batch, H hidden, L tokens of a row, N predicted tokens, V vocabulary.
+"""
 
 from __future__ import annotations
 
-import logging
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from spacer.data.processing import PromptBatch
+from spacer.attention import TREE, Attention, register, row_attention
+from spacer.data.processing import Pictures
 from spacer.objective import token_logps
-from spacer.settings import ModelSettings
+from spacer.positions import PositionRule
+from spacer.settings import ModelSettings, Positions
+from spacer.tree import PackedRow
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLProcessor
 
-log = logging.getLogger(__name__)
+_LOGITS = 2**24  # logits held at once; where there are more, they are made again in the backward pass, chunk by chunk
+
+register()
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How trees are computed: the attention over a row (`spacer.attention.row_attention`) and the tokens of a row."""
+
+    attention: str
+    row_tokens: int
+
+
+@dataclass(frozen=True)
+class Vision:
+    """Features of a batch's vision tokens, images before videos; `deeper_MH` are Qwen3-VL's for the first layers."""
+
+    embeds_MH: Tensor | None = None
+    deeper_MH: tuple[Tensor, ...] = ()
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All features."""
+        return () if self.embeds_MH is None else (self.embeds_MH, *self.deeper_MH)
+
+    def detach(self) -> Vision:
+        """The same values, cut off from the vision tower. Ready to gather the gradients of rows, if it is trained."""
+        if self.embeds_MH is None:
+            return self
+        first, *deeper = (x.detach().requires_grad_(x.requires_grad) for x in self.tensors)
+        return Vision(first, tuple(deeper))
 
 
 def load_processor(settings: ModelSettings) -> Qwen2_5_VLProcessor:
@@ -28,17 +68,22 @@ def load_processor(settings: ModelSettings) -> Qwen2_5_VLProcessor:
     )
 
 
-def load_policy(settings: ModelSettings) -> Any:
-    """The model with its weights: trainable as `settings` say, wrapped by peft where adapters are asked for."""
+def load_policy(settings: ModelSettings, vision_attention: str = "sdpa") -> Any:
+    """The model with its weights: trainable as `settings` say, wrapped by peft where adapters are asked for.
+
+    Raises:
+        ValueError: the text model attends in sliding windows, which trees do not.
+    """
     from transformers import AutoModelForImageTextToText
 
     model: Any = AutoModelForImageTextToText.from_pretrained(
         settings.name_or_path,
         revision=settings.revision,
         dtype=getattr(torch, settings.dtype),
-        attn_implementation=None if settings.attn_implementation == "auto" else settings.attn_implementation,
+        attn_implementation={"text_config": TREE, "vision_config": vision_attention},
         trust_remote_code=settings.trust_remote_code,
     )
+    check_text_model(model)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if settings.freeze_vision:
@@ -58,12 +103,36 @@ def load_policy(settings: ModelSettings) -> Any:
     return model
 
 
-def load_reference(settings: ModelSettings) -> Any:
-    """A frozen copy of the weights that training starts from."""
-    from dataclasses import replace
+def check_text_model(model: Any) -> None:
+    """ValueError for a model whose layers do not all attend to everything before them."""
+    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ["full_attention"])
+    if kinds != {"full_attention"}:
+        raise ValueError(
+            f"{model.config.name_or_path}: its layers are {', '.join(sorted(kinds))}; "
+            "prefix trees need full attention in each: set use_sliding_window to false in its config.json"
+        )
 
-    model = load_policy(replace(settings, lora=None, gradient_checkpointing=False))
+
+def load_reference(settings: ModelSettings, vision_attention: str = "sdpa") -> Any:
+    """A frozen copy of the weights that training starts from."""
+    model = load_policy(replace(settings, lora=None, gradient_checkpointing=False), vision_attention)
     return model.requires_grad_(False).eval()
+
+
+def plain(model: Any) -> Any:
+    """The transformers model inside peft's wrapper; adapters act in it too."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def position_rule(config: Any, positions: Positions) -> PositionRule:
+    """How the model of this configuration numbers its tokens: each family has its own idea of time."""
+    vision = config.vision_config
+    return PositionRule(
+        merge=vision.spatial_merge_size,
+        tokens_per_second=getattr(vision, "tokens_per_second", None),
+        split_frames=config.model_type.startswith("qwen3_vl"),
+        original=Positions(positions) == Positions.original,
+    )
 
 
 def eos_ids(processor: Qwen2_5_VLProcessor) -> tuple[int, ...]:
@@ -71,38 +140,70 @@ def eos_ids(processor: Qwen2_5_VLProcessor) -> tuple[int, ...]:
     return (processor.tokenizer.eos_token_id,)
 
 
-def embed(model: Any, batch: PromptBatch) -> Tensor:
-    """Prompt embeddings, BLH: each image and video goes through the vision tower once."""
-    embeds = model.get_input_embeddings()(batch.ids_BL)
-    config = model.config
-    for pixels, grids, token, features in (
-        (batch.image_pixels, batch.image_grids, config.image_token_id, model.get_image_features),
-        (batch.video_pixels, batch.video_grids, config.video_token_id, model.get_video_features),
+def encode_vision(model: Any, pictures: Pictures) -> Vision:
+    """Each image and video through the vision tower once."""
+    found = []
+    base = plain(model)
+    for pixels, grids, features in (
+        (pictures.image_pixels, pictures.image_grids, base.get_image_features),
+        (pictures.video_pixels, pictures.video_grids, base.get_video_features),
     ):
         if pixels is not None:
-            vision = torch.cat(features(pixels, grids, return_dict=True).pooler_output).to(embeds.dtype)
-            embeds = embeds.masked_scatter((batch.ids_BL == token).unsqueeze(-1), vision)
-    return embeds
+            output = features(pixels, grids, return_dict=True)
+            deeper = getattr(output, "deepstack_features", None) or ()
+            found.append([torch.cat(output.pooler_output), *(torch.cat(feature) for feature in deeper)])
+    if not found:
+        return Vision()
+    first, *deeper = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return Vision(first, tuple(deeper))
 
 
-def completion_logps(
-    model: Any, embeds_BLH: Tensor, mask_BL: Tensor, positions_3BL: Tensor, ids_BC: Tensor, mask_BC: Tensor
-) -> Tensor:
-    """Log-probabilities BC (float32) of completions after their prompts; rows line up with the prompts'.
-
-    The positions of a completion follow its prompt's last on all three axes.
-    """
-    steps = torch.arange(1, ids_BC.shape[1] + 1, device=ids_BC.device)
-    positions = torch.cat([positions_3BL, positions_3BL[:, :, -1:] + steps], dim=-1)
-    embeds = torch.cat([embeds_BLH, model.get_input_embeddings()(ids_BC)], dim=1)
-    logits = model(
-        inputs_embeds=embeds,
-        attention_mask=torch.cat([mask_BL, mask_BC.to(mask_BL.dtype)], dim=1),
-        position_ids=positions,
+def row_states(model: Any, row: PackedRow, vision: Vision, attention: Attention) -> Tensor:
+    """Final hidden states of a packed row, LH."""
+    base = plain(model)
+    embed = base.get_input_embeddings()
+    device = embed.weight.device
+    embeds_LH = embed(row.ids_L.to(device))
+    extra: dict[str, Any] = {}
+    seen = row.vision_L >= 0
+    if vision.embeds_MH is not None and bool(seen.any()):
+        places, features = seen.nonzero()[:, 0].to(device), row.vision_L[seen].to(device)
+        embeds_LH = embeds_LH.index_put((places,), vision.embeds_MH[features].to(embeds_LH.dtype))
+        if vision.deeper_MH:
+            extra["visual_pos_masks"] = seen[None].to(device)
+            extra["deepstack_visual_embeds"] = [deeper[features] for deeper in vision.deeper_MH]
+    states: Tensor = base.model.language_model(
+        inputs_embeds=embeds_LH[None],
+        position_ids=row.positions_3L[:, None].to(device),
         use_cache=False,
-        logits_to_keep=ids_BC.shape[1] + 1,
-    ).logits
-    return token_logps(logits[:, :-1], ids_BC)
+        tree=attention,
+        **extra,
+    ).last_hidden_state[0]
+    return states
+
+
+def row_logps(model: Any, row: PackedRow, vision: Vision, packing: Packing, temperature: float = 1.0) -> Tensor:
+    """Log-probability (N, float32 at least) of each predicted token of a row, under logits / temperature.
+
+    The vocabulary is met only where a token is predicted, and in chunks, so that no L x V tensor is made.
+    """
+    head = plain(model).lm_head
+    device = head.weight.device
+    states_LH = row_states(model, row, vision, row_attention(row, packing.attention, device))
+    states_NH = states_LH[row.predictors_N.to(device)]
+    targets_N = row.targets_N.to(device)
+    size = max(1, _LOGITS // head.weight.shape[0])
+
+    def logps(states: Tensor, targets: Tensor) -> Tensor:
+        logits = head(states)
+        return token_logps((logits / temperature if temperature != 1 else logits)[None], targets[None])[0]
+
+    if len(targets_N) <= size:
+        return logps(states_NH, targets_N)
+    parts = zip(states_NH.split(size), targets_N.split(size), strict=True)
+    if not torch.is_grad_enabled():
+        return torch.cat([logps(*part) for part in parts])
+    return torch.cat([checkpoint(logps, *part, use_reentrant=False) for part in parts])
 
 
 def save_pretrained(model: Any, processor: Qwen2_5_VLProcessor, folder: Path, dtype: str | None = None) -> Any:

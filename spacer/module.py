@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,17 +14,21 @@ import torch
 from torch import Tensor
 
 from spacer.data.processing import PromptBatch
-from spacer.modeling import completion_logps, embed
+from spacer.modeling import Packing, Vision, encode_vision, plain, row_logps
 from spacer.objective import (
     PolicyBatch,
     group_advantages,
     group_stats,
+    kept_completions,
+    loss_denominator,
     policy_loss,
     zero_variance,
 )
 from spacer.rewards import RewardParts, score_group
 from spacer.rollout import Decoding, Rollout, sample
+from spacer.selfcheck import check_tree
 from spacer.settings import ObjectiveSettings, OptimizerSettings, RewardSettings, Schedule
+from spacer.tree import Completion, PackedRow, pack
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLProcessor
@@ -55,40 +59,108 @@ def configure_adamw(
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
-def no_loss(module: pl.LightningModule) -> Tensor:
-    """Zero, with a gradient of zero for every parameter: a batch without a readable sample still takes part in DDP."""
-    return sum((p.sum() * 0.0 for p in module.parameters() if p.requires_grad), torch.zeros((), device=module.device))
+@dataclass(frozen=True)
+class Training:
+    """How the modules train: the optimiser, its steps in all, how they are gathered, and whether trees are checked.
+
+    `accumulate` batches make a step; gradients are clipped to a norm of `clip`, None for no bound.
+    """
+
+    optimizer: OptimizerSettings
+    total_steps: int | None = None
+    accumulate: int = 1
+    clip: float | None = None
+    self_check: bool = True
 
 
-class SftModule(pl.LightningModule):
-    """Supervised training on worked completions; the prompt bears no loss."""
+class TreeModule(pl.LightningModule):
+    """Training on prefix trees, row by row.
 
-    def __init__(self, policy: Any, optimizer: OptimizerSettings, total_steps: int | None) -> None:
+    Lightning's automatic optimisation knows one backward pass a step. Here a batch has one for each packed row, so that
+    only one row is in memory, and one for the vision tower, whose features all rows share; hence the manual one.
+    """
+
+    def __init__(self, policy: Any, packing: Packing, training: Training) -> None:
         super().__init__()
+        self.automatic_optimization = False
         self.policy = policy
-        self._optimizer = optimizer
-        self._total_steps = total_steps
-
-    def training_step(self, batch: PromptBatch, batch_idx: int) -> Tensor:
-        """Mean negative log-likelihood of the batch's target tokens."""
-        if not batch.samples:
-            return no_loss(self)
-        assert batch.targets_BC is not None and batch.target_mask_BC is not None
-        logp_BC = completion_logps(
-            self.policy,
-            embed(self.policy, batch),
-            batch.mask_BL,
-            batch.positions_3BL,
-            batch.targets_BC,
-            batch.target_mask_BC,
-        )
-        loss = -(logp_BC * batch.target_mask_BC).sum() / batch.target_mask_BC.sum()
-        self.log("loss", loss, prog_bar=True, batch_size=len(batch.samples))
-        return loss
+        self.packing = packing
+        self.training_plan = training
+        self._checked = not training.self_check
 
     def configure_optimizers(self) -> Any:
         """AdamW as `stage.optimizer` says."""
-        return configure_adamw(self, self._optimizer, self._total_steps)
+        return configure_adamw(self, self.training_plan.optimizer, self.training_plan.total_steps)
+
+    def backward_rows(
+        self,
+        vision: Vision,
+        batch: PromptBatch,
+        completions: Sequence[Completion],
+        loss_of: Callable[[PackedRow, Tensor], Tensor],
+        temperature: float = 1.0,
+    ) -> None:
+        """Adds the gradient of Σ loss_of(row, its predicted tokens' log-probabilities) over the rows of the batch."""
+        shared = vision.detach()
+        for row in pack(batch.forest, completions, self.packing.row_tokens):
+            logp_N = row_logps(self.policy, row, shared, self.packing, temperature)
+            self.manual_backward(loss_of(row, logp_N) / self.training_plan.accumulate)
+        through = [
+            (x * g.grad).sum() for x, g in zip(vision.tensors, shared.tensors, strict=True) if g.grad is not None
+        ]
+        if through:
+            self.manual_backward(torch.stack(through).sum())  # its gradient is what the rows sent to the features
+
+    def steps_now(self, batch_idx: int) -> bool:
+        """Whether enough batches have been gathered for an optimiser step. What is logged is of these batches."""
+        return (batch_idx + 1) % self.training_plan.accumulate == 0
+
+    def log_step(self) -> None:
+        """Makes the coming optimiser step the one that metrics are logged for; Lightning would count batches."""
+        self.log("step", float(self.trainer.global_step))
+
+    def step(self, batch_idx: int) -> None:
+        """An optimiser step where it is time for one."""
+        if not self.steps_now(batch_idx):
+            return
+        optimizer: Any = self.optimizers()
+        if self.training_plan.clip is not None:
+            self.clip_gradients(optimizer, self.training_plan.clip, "norm")
+        optimizer.step()
+        optimizer.zero_grad()
+        scheduler: Any = self.lr_schedulers()
+        scheduler.step()
+
+    def check_once(self, vision: Vision, batch: PromptBatch, completions: Sequence[Completion]) -> None:
+        """On the first batch, the log-probabilities of its first prompt's completions against the plain computation."""
+        if not self._checked:
+            self._checked = True
+            check_tree(self.policy, batch, vision, [c for c in completions if c.prompt == 0], self.packing)
+
+
+class SftModule(TreeModule):
+    """Supervised training on worked completions; the prompt bears no loss."""
+
+    def training_step(self, batch: PromptBatch, batch_idx: int) -> None:
+        """A step down the mean negative log-likelihood of the batch's target tokens."""
+        if batch.samples:
+            assert batch.targets is not None
+            completions = [Completion(n, target) for n, target in enumerate(batch.targets)]
+            tokens = sum(len(target) for target in batch.targets)
+            losses: list[Tensor] = []
+
+            def loss_of(row: PackedRow, logp_N: Tensor) -> Tensor:
+                losses.append(-logp_N.sum() / tokens)
+                return losses[-1]
+
+            vision = encode_vision(self.policy, batch.pictures)
+            self.check_once(vision, batch, completions)
+            self.backward_rows(vision, batch, completions, loss_of)
+            if self.steps_now(batch_idx):
+                self.log_step()
+                loss = torch.stack([part.detach() for part in losses]).sum()
+                self.log("loss", loss, prog_bar=True, batch_size=len(batch.samples))
+        self.step(batch_idx)
 
 
 @dataclass(frozen=True)
@@ -100,14 +172,14 @@ class ScoredRollout:
     advantages_B: Tensor
     zero_variance_B: Tensor
     ref_logp_BC: Tensor | None
-    old_logp_BC: Tensor | None
 
 
-class GrpoModule(pl.LightningModule):
+class GrpoModule(TreeModule):
     """Group-relative policy optimisation (spec: SG-RLVR): sample a group a prompt, score it, take a step.
 
-    Departures from the released trainer: a video goes through the vision tower once for its group, not G times; frame
-    times are kept in training; a forward that fails is an error, not a step without vision.
+    Departures from the released trainer: prompts, completions and videos are computed as trees, once each; frame times
+    are kept in training; a forward that fails is an error, not a step without vision; log-probabilities are taken at
+    the temperature that completions are sampled at (1 as published).
 
     `reference` is the frozen model that the KL is taken to; None where beta is 0, or where the policy has adapters that
     can be switched off.
@@ -120,69 +192,96 @@ class GrpoModule(pl.LightningModule):
         processor: Qwen2_5_VLProcessor,
         objective: ObjectiveSettings,
         reward: RewardSettings,
-        optimizer: OptimizerSettings,
-        total_steps: int | None,
+        packing: Packing,
+        training: Training,
         seed: int,
     ) -> None:
-        super().__init__()
-        self.policy = policy
+        super().__init__(policy, packing, training)
         self.reference = reference
         self.strict_loading = False  # checkpoints leave the reference out, see on_save_checkpoint
         self.last_rollout: tuple[PromptBatch, ScoredRollout] | None = None  # for callbacks that show it
         self._processor = processor
         self._objective = objective
         self._reward = reward
-        self._optimizer = optimizer
-        self._total_steps = total_steps
         self._seed = seed
-        self._held: dict[int, ScoredRollout] = {}  # rollouts that further updates are taken from
+        # adapters are on the language model alone
+        self._sees_alike = not any(p.requires_grad for p in plain(policy).model.visual.parameters())
 
-    def training_step(self, batch: PromptBatch, batch_idx: int) -> Tensor:
-        """The policy loss of the batch's groups."""
+    def training_step(self, batch: PromptBatch, batch_idx: int) -> None:
+        """Rolls out the batch's prompts, scores them, and takes a step, or several, on the completions."""
         if not batch.samples:
-            return no_loss(self)
-        embeds_NLH = embed(self.policy, batch)
-        slot = batch_idx % self.trainer.accumulate_grad_batches
-        if batch.reuse == 0:
-            self._held[slot] = self._roll_out(batch, embeds_NLH.detach(), batch_idx)
-            self.last_rollout = (batch, self._held[slot])
-        scored = self._held[slot]
-        logp_BC = self._logps(self.policy, embeds_NLH, batch, scored.rollout)
-        loss = policy_loss(
-            PolicyBatch(
-                logp_BC=logp_BC,
-                advantages_B=scored.advantages_B,
-                mask_BC=scored.rollout.mask_BC,
-                old_logp_BC=scored.old_logp_BC,
-                ref_logp_BC=scored.ref_logp_BC,
-                truncated_B=scored.rollout.truncated_B,
-                zero_variance_B=scored.zero_variance_B,
-            ),
-            self._objective,
-        )
-        if batch.reuse == 0 and self._objective.updates_per_rollout > 1:
-            # the policy that sampled is the policy of this first update
-            self._held[slot] = replace(scored, old_logp_BC=logp_BC.detach())
-        self._log(batch, scored, loss.metrics)
-        return loss.loss
-
-    def configure_optimizers(self) -> Any:
-        """AdamW as `stage.optimizer` says."""
-        return configure_adamw(self, self._optimizer, self._total_steps)
+            self.step(batch_idx)
+            return
+        vision = encode_vision(self.policy, batch.pictures)
+        scored = self._roll_out(batch, vision.detach(), batch_idx)
+        self.last_rollout = (batch, scored)
+        if self.steps_now(batch_idx):
+            self.log_step()
+            self._log_rollout(batch, scored)
+        metrics: list[Mapping[str, Tensor]] = []
+        for update in range(self._objective.updates_per_rollout):
+            if update:
+                if self.trainer.global_step == self.trainer.max_steps:
+                    break
+                vision = encode_vision(self.policy, batch.pictures)
+            metrics.append(self._backward(batch, vision, scored, update))
+            self.step(batch_idx)
+        if self.steps_now(batch_idx):
+            self._log_objective(batch, metrics)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leaves the frozen reference out: it is where training began, and is loaded from there."""
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith("reference.")}
 
-    def _roll_out(self, batch: PromptBatch, embeds_NLH: Tensor, batch_idx: int) -> ScoredRollout:
+    def _backward(self, batch: PromptBatch, vision: Vision, scored: ScoredRollout, update: int) -> Mapping[str, Tensor]:
+        """The gradient of the policy loss of all groups, and its metrics: means over completions, as of one row."""
+        rollout = scored.rollout
+        kept_B = kept_completions(
+            rollout.mask_BC,
+            self._objective,
+            truncated_B=rollout.truncated_B,
+            zero_variance_B=scored.zero_variance_B,
+        )
+        denominator = loss_denominator(rollout.mask_BC, kept_B, self._objective)
+        metrics: list[dict[str, Tensor]] = []
+
+        def loss_of(row: PackedRow, logp_N: Tensor) -> Tensor:
+            logp_BC = row.unpack(logp_N)
+            rows, width = list(row.completions), logp_BC.shape[1]
+            found = policy_loss(
+                PolicyBatch(
+                    logp_BC=logp_BC,
+                    advantages_B=scored.advantages_B[rows],
+                    mask_BC=rollout.mask_BC[rows, :width],
+                    # the policy that sampled is the policy of the first update: its ratio is 1
+                    old_logp_BC=rollout.logp_BC[rows, :width] if update else None,
+                    ref_logp_BC=None if scored.ref_logp_BC is None else scored.ref_logp_BC[rows, :width],
+                    truncated_B=rollout.truncated_B[rows],
+                    zero_variance_B=scored.zero_variance_B[rows],
+                ),
+                self._objective,
+                denominator,
+            )
+            metrics.append({name: value * len(rows) / len(kept_B) for name, value in found.metrics.items()})
+            if not update:
+                drift = (logp_BC.detach() - rollout.logp_BC[rows, :width]).abs() * rollout.mask_BC[rows, :width]
+                metrics[-1]["sampling_drift"] = drift.sum() / rollout.mask_BC.sum()
+            return found.loss
+
+        completions = rollout.completions(self._objective.group_size)
+        self.backward_rows(vision, batch, completions, loss_of, self._objective.temperature)
+        return {name: torch.stack([part[name] for part in metrics]).sum() for name in metrics[0]}
+
+    def _roll_out(self, batch: PromptBatch, vision: Vision, batch_idx: int) -> ScoredRollout:
         group = self._objective.group_size
-        rollout = self._sample(batch, embeds_NLH, group, batch_idx, use=0)
+        rollout = self._sample(batch, vision, group, batch_idx, use=0)
+        self.check_once(vision, batch, rollout.completions(group))
         shuffled_texts: list[tuple[str, ...] | None] = [None] * len(batch.samples)
         if self._reward.temporal is not None and batch.shuffled_video_pixels is not None:
-            mixed = batch.shuffled()
             with torch.no_grad():
-                shuffled = self._sample(mixed, embed(self.policy, mixed), group // 2, batch_idx, use=1)
+                mixed = encode_vision(self.policy, batch.shuffled())
+            shuffled = self._sample(batch, mixed, group // 2, batch_idx, use=1)
             for n, item in enumerate(batch.samples):
                 if item.data_type == "video":
                     shuffled_texts[n] = shuffled.texts[n * (group // 2) : (n + 1) * (group // 2)]
@@ -201,43 +300,36 @@ class GrpoModule(pl.LightningModule):
             )
         rewards_NG = torch.tensor([part.total for part in parts], device=self.device).view(-1, group)
         advantages_NG = group_advantages(rewards_NG, kind=self._objective.advantage, eps=self._objective.advantage_eps)
-        reference_logps = self._reference_logps(batch, rollout) if self._objective.beta else None
         return ScoredRollout(
             rollout=rollout,
             parts=tuple(parts),
             advantages_B=advantages_NG.flatten(),
             zero_variance_B=zero_variance(rewards_NG),
-            ref_logp_BC=reference_logps,
-            old_logp_BC=None,
+            ref_logp_BC=self._reference_logps(batch, vision, rollout) if self._objective.beta else None,
         )
 
-    def _sample(self, batch: PromptBatch, embeds_NLH: Tensor, group: int, batch_idx: int, use: int) -> Rollout:
+    def _sample(self, batch: PromptBatch, vision: Vision, group: int, batch_idx: int, use: int) -> Rollout:
         words = [self._seed, self.global_rank, self.current_epoch, batch_idx, use]
         return sample(
             self.policy,
             self._processor,
-            embeds_NLH.repeat_interleave(group, 0),
-            batch.mask_BL.repeat_interleave(group, 0),
-            batch.positions_3BL.repeat_interleave(group, 1),
+            batch.forest,
+            vision,
+            self.packing,
             Decoding(self._objective.temperature, self._objective.top_p, self._objective.max_completion_length),
-            seed=int(np.random.SeedSequence(words).generate_state(1)[0]),
-        )
-
-    def _logps(self, model: Any, embeds_NLH: Tensor, batch: PromptBatch, rollout: Rollout) -> Tensor:
-        group = self._objective.group_size
-        return completion_logps(
-            model,
-            embeds_NLH.repeat_interleave(group, 0),
-            batch.mask_BL.repeat_interleave(group, 0),
-            batch.positions_3BL.repeat_interleave(group, 1),
-            rollout.ids_BC,
-            rollout.mask_BC,
+            seeds=[[*words, i] for i in range(len(batch.samples) * group)],
         )
 
     @torch.no_grad()
-    def _reference_logps(self, batch: PromptBatch, rollout: Rollout) -> Tensor:
+    def _reference_logps(self, batch: PromptBatch, vision: Vision, rollout: Rollout) -> Tensor:
+        logp_BC = torch.zeros_like(rollout.logp_BC)
         with self._as_reference() as model:
-            return self._logps(model, embed(model, batch), batch, rollout)
+            seen = vision if self._sees_alike else encode_vision(model, batch.pictures)
+            completions = rollout.completions(self._objective.group_size)
+            for row in pack(batch.forest, completions, self.packing.row_tokens):
+                found = row.unpack(row_logps(model, row, seen, self.packing, self._objective.temperature))
+                logp_BC[list(row.completions), : found.shape[1]] = found.to(logp_BC.dtype)
+        return logp_BC
 
     @contextlib.contextmanager
     def _as_reference(self) -> Iterator[Any]:
@@ -247,18 +339,21 @@ class GrpoModule(pl.LightningModule):
             with self.policy.disable_adapter():
                 yield self.policy
 
-    def _log(self, batch: PromptBatch, scored: ScoredRollout, objective: Mapping[str, Tensor]) -> None:
-        if batch.reuse == 0:
-            self.log_dict(rollout_metrics(scored, self._objective.group_size), batch_size=len(batch.samples))
-            shown: dict[str, Any] = {
-                "reward": float(np.mean([part.total for part in scored.parts])),
-                "map": float(np.mean([part.map_quality for part in scored.parts])),
-                "length": objective["completion_length_mean"],
-            }
-            self.log_dict(shown, prog_bar=True, logger=False, batch_size=len(batch.samples))
-        renamed = {f"objective/{name}": value for name, value in objective.items() if name != "kl"}
-        if "kl" in objective:
-            self.log("kl", objective["kl"], prog_bar=True, batch_size=len(batch.samples))
+    def _log_rollout(self, batch: PromptBatch, scored: ScoredRollout) -> None:
+        self.log_dict(rollout_metrics(scored, self._objective.group_size), batch_size=len(batch.samples))
+        shown: dict[str, Any] = {
+            "reward": float(np.mean([part.total for part in scored.parts])),
+            "map": float(np.mean([part.map_quality for part in scored.parts])),
+            "length": float(np.mean(scored.rollout.lengths)),
+        }
+        self.log_dict(shown, prog_bar=True, logger=False, batch_size=len(batch.samples))
+
+    def _log_objective(self, batch: PromptBatch, updates: Sequence[Mapping[str, Tensor]]) -> None:
+        """Logs the metrics of a rollout's updates: their mean, and of the sampling drift the first, the only one."""
+        metrics = {name: torch.stack([found[name] for found in updates if name in found]).mean() for name in updates[0]}
+        renamed = {f"objective/{name}": value for name, value in metrics.items() if name != "kl"}
+        if "kl" in metrics:
+            self.log("kl", metrics["kl"], prog_bar=True, batch_size=len(batch.samples))
         self.log_dict(renamed, batch_size=len(batch.samples))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 import torch
@@ -19,6 +20,7 @@ def mrope_positions(
     *,
     merge: int = 2,
     tokens_per_second: float = 2.0,
+    original: bool = True,
 ) -> Tensor:
     """Positions of a prompt on the axes time, height and width.
 
@@ -32,6 +34,7 @@ def mrope_positions(
         image_grids, video_grids: (t, h, w) of each block in patches, in order.
         seconds_per_grid: seconds that one step in time stands for, for each video.
         merge: patches joined into a token along each side.
+        original: False leaves time out of where text goes on, as transformers 5 does.
 
     Returns:
         positions_3L, int64.
@@ -57,7 +60,7 @@ def mrope_positions(
                     raise ValueError(f"{length} vision tokens, but the grids fill only {filled}") from None
                 blocks.append(_block(t, h // merge, w // merge, pace) + start)
                 filled += blocks[-1].shape[1]
-                start = int(blocks[-1].max()) + 1
+                start = (int(blocks[-1].max()) + 1) if original else start + max(h, w) // merge
             if filled != length:
                 raise ValueError(f"{length} vision tokens, but the grids make {filled}")
             continue
@@ -65,6 +68,43 @@ def mrope_positions(
     if next(images, None) is not None or next(videos, None) is not None:
         raise ValueError("there are more grids than blocks of vision tokens")
     return torch.cat(blocks, dim=1)
+
+
+@dataclass(frozen=True)
+class PositionRule:
+    """How a family of models numbers the tokens of a prompt.
+
+    Qwen2-VL counts a video's steps in time by one, Qwen2.5-VL by its seconds (`tokens_per_second`), and Qwen3-VL writes
+    times between the frames as text, so that each frame is a block of its own (`split_frames`). Where a block is one
+    step in time deep, as an image, `original` makes no difference.
+    """
+
+    merge: int
+    tokens_per_second: float | None
+    split_frames: bool
+    original: bool = True
+
+    def positions(
+        self,
+        types_L: Tensor,
+        image_grids: Sequence[Sequence[int]],
+        video_grids: Sequence[Sequence[int]],
+        seconds_per_grid: Sequence[float],
+    ) -> Tensor:
+        """Positions (3, L) of a prompt; arguments and errors as of `mrope_positions`."""
+        if self.split_frames:
+            video_grids = [(1, h, w) for t, h, w in video_grids for _ in range(t)]
+        if self.split_frames or self.tokens_per_second is None:
+            seconds_per_grid = [1.0] * len(video_grids)
+        return mrope_positions(
+            types_L,
+            image_grids,
+            video_grids,
+            seconds_per_grid,
+            merge=self.merge,
+            tokens_per_second=1.0 if self.tokens_per_second is None else self.tokens_per_second,
+            original=self.original,
+        )
 
 
 def _block(t: int, h: int, w: int, pace: float) -> Tensor:

@@ -1,15 +1,23 @@
-"""Prompts → completions, sampled with transformers' `generate`."""
+"""Prompts → completions: each segment of the prefix tree is prefilled once, all completions are written together.
+
+Shape suffixes: R rows (completions still being written), B completions, C tokens, H hidden, V vocabulary.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from spacer.modeling import eos_ids
+from spacer.attention import KeptKeys, row_attention
+from spacer.cache import KeysValues, LeafCache
+from spacer.modeling import Packing, Vision, eos_ids, plain, row_states
 from spacer.objective import completion_mask, truncated
+from spacer.tree import Completion, Forest, pack
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLProcessor
@@ -26,10 +34,14 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Rollout:
-    """Completions padded on the right: their tokens, which of them count (up to the first end), their text."""
+    """Completions padded on the right: their tokens, which of them count (up to the first end), their text.
+
+    `logp_BC` are the tokens' log-probabilities as they were drawn, at the temperature and before top-p.
+    """
 
     ids_BC: Tensor
     mask_BC: Tensor
+    logp_BC: Tensor
     truncated_B: Tensor
     texts: tuple[str, ...]
 
@@ -38,47 +50,136 @@ class Rollout:
         """Tokens of each completion, its end included."""
         return [int(n) for n in self.mask_BC.sum(1)]
 
+    def completions(self, group: int) -> list[Completion]:
+        """The completions as leaves of the forest, `group` of them a prompt."""
+        ids_BC = self.ids_BC.cpu()
+        return [Completion(i // group, ids_BC[i, :length]) for i, length in enumerate(self.lengths)]
+
 
 @torch.no_grad()
 def sample(
     model: Any,
     processor: Qwen2_5_VLProcessor,
-    embeds_BLH: Tensor,
-    mask_BL: Tensor,
-    positions_3BL: Tensor,
+    forest: Forest,
+    vision: Vision,
+    packing: Packing,
     decoding: Decoding,
-    seed: int,
+    seeds: Sequence[Sequence[int]],
 ) -> Rollout:
-    """Draws a completion for each row; equal seeds on equal inputs draw equal completions.
+    """Draws len(seeds) / len(prompts) completions for each prompt in turn.
 
-    The global random state is left as it was found.
+    A completion's random numbers are named by its own seed, whatever stands beside it: equal seeds on equal prompts
+    draw equal completions, up to rounding. Rows that have ended leave the batch.
     """
-    eos = eos_ids(processor)
-    pad = processor.tokenizer.pad_token_id
-    greedy = decoding.temperature == 0
+    group, rest = divmod(len(seeds), len(forest.ends))
+    assert rest == 0 and group > 0, (len(seeds), len(forest.ends))
     was_training = model.training
     model.eval()
-    devices = [embeds_BLH.device] if embeds_BLH.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        # every knob that a model's own generation_config may turn is set: Qwen2.5-VL ships a repetition penalty
-        ids = model.generate(
-            inputs_embeds=embeds_BLH,
-            attention_mask=mask_BL,
-            position_ids=positions_3BL,
-            do_sample=not greedy,
-            max_new_tokens=decoding.max_new_tokens,
-            repetition_penalty=1.0,
-            top_k=0,
-            temperature=None if greedy else decoding.temperature,
-            top_p=None if greedy else decoding.top_p,
-            eos_token_id=list(eos),
-            pad_token_id=pad,
-            use_cache=True,
-        )
-    model.train(was_training)
-    mask = completion_mask(ids, eos)
-    texts = tuple(
-        processor.tokenizer.decode(row[kept], skip_special_tokens=True) for row, kept in zip(ids, mask, strict=True)
+    try:
+        rows, logp_rows = _write(model, forest, vision, packing, decoding, eos_ids(processor), group, seeds)
+    finally:
+        model.train(was_training)
+    pad = processor.tokenizer.pad_token_id
+    ids_BC = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad)
+    logp_BC = torch.nn.utils.rnn.pad_sequence(logp_rows, batch_first=True)
+    mask_BC = completion_mask(ids_BC, eos_ids(processor))
+    lengths = torch.tensor([len(row) for row in rows], device=ids_BC.device)
+    mask_BC &= torch.arange(ids_BC.shape[1], device=ids_BC.device) < lengths[:, None]
+    texts = tuple(processor.tokenizer.decode(row, skip_special_tokens=True) for row in rows)
+    cut_B = truncated(ids_BC.masked_fill(~mask_BC, -1), eos_ids(processor))
+    return Rollout(ids_BC, mask_BC, logp_BC, cut_B, texts)
+
+
+def _write(
+    model: Any,
+    forest: Forest,
+    vision: Vision,
+    packing: Packing,
+    decoding: Decoding,
+    eos: Sequence[int],
+    group: int,
+    seeds: Sequence[Sequence[int]],
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Tokens and log-probabilities of each completion, up to its end."""
+    base = plain(model)
+    embed, head, text_model = base.get_input_embeddings(), base.lm_head, base.model.language_model
+    device = embed.weight.device
+    states_NH, kept = _prefill(model, forest, vision, packing)
+    cache = LeafCache(kept, [forest.path(end) for end in forest.ends for _ in range(group)])
+    last_3R = torch.stack([forest.segments[end].positions_3L[:, -1] for end in forest.ends], 1)
+    last_3R = last_3R.repeat_interleave(group, 1).to(device)
+    steps = decoding.max_new_tokens
+    draws_BC = torch.from_numpy(np.stack([np.random.default_rng(list(seed)).random(steps) for seed in seeds])).to(
+        device
     )
-    return Rollout(ids, mask, truncated(ids, eos), texts)
+    ends = torch.tensor(list(eos), device=device)
+    ids_BC = torch.zeros(len(seeds), steps, dtype=torch.long, device=device)
+    logp_BC = torch.zeros(len(seeds), steps, dtype=torch.float32, device=device)
+    lengths_B = torch.full((len(seeds),), steps, device=device)
+    rows_R = torch.arange(len(seeds), device=device)
+    logits_RV = head(states_NH).repeat_interleave(group, 0)
+    for step in range(steps):
+        ids_R, logp_R = draw(logits_RV, decoding, draws_BC[rows_R, step])
+        ids_BC[rows_R, step], logp_BC[rows_R, step] = ids_R, logp_R.to(logp_BC.dtype)
+        ended_R = torch.isin(ids_R, ends)
+        if bool(ended_R.any()):
+            lengths_B[rows_R[ended_R]] = step + 1
+            live = (~ended_R).nonzero()[:, 0]
+            if not len(live):
+                break
+            cache.keep(live)
+            rows_R, ids_R, last_3R = rows_R[live], ids_R[live], last_3R[:, live]
+        if step + 1 == steps:
+            break
+        cache.advance()
+        states = text_model(
+            inputs_embeds=embed(ids_R)[:, None],
+            position_ids=(last_3R + step + 1)[:, :, None],
+            use_cache=False,
+            tree=cache,
+        ).last_hidden_state
+        logits_RV = head(states[:, 0])
+    lengths = lengths_B.tolist()
+    return (
+        [ids_BC[i, :length] for i, length in enumerate(lengths)],
+        [logp_BC[i, :length] for i, length in enumerate(lengths)],
+    )
+
+
+def _prefill(
+    model: Any, forest: Forest, vision: Vision, packing: Packing
+) -> tuple[Tensor, dict[int, dict[int, KeysValues]]]:
+    """The state after each prompt's last token, and every segment's keys and values by layer."""
+    device = plain(model).lm_head.weight.device
+    kept: dict[int, dict[int, KeysValues]] = {}
+    last: dict[int, Tensor] = {}
+    for row in pack(forest, None, packing.row_tokens):
+        attention = KeptKeys(row_attention(row, packing.attention, device))
+        states_LH = row_states(model, row, vision, attention)
+        for segment, span in zip(row.segments, row.spans, strict=True):
+            cut = slice(span.start, span.stop)
+            kept[segment] = {layer: (k[0, :, cut], v[0, :, cut]) for layer, (k, v) in attention.layers.items()}
+            last[segment] = states_LH[span.stop - 1]
+    return torch.stack([last[end] for end in forest.ends]), kept
+
+
+def draw(logits_RV: Tensor, decoding: Decoding, uniform_R: Tensor) -> tuple[Tensor, Tensor]:
+    """A token for each row and its log-probability under logits / temperature, before top-p.
+
+    Top-p keeps the likeliest tokens up to the one with which their sum reaches `top_p`; the token is where `uniform_R`,
+    in [0, 1), falls in their cumulative distribution. At temperature 0 the likeliest token, with its log-probability at
+    temperature 1.
+    """
+    logits_RV = logits_RV.to(torch.promote_types(logits_RV.dtype, torch.float32))
+    if decoding.temperature == 0:
+        logp_RV = logits_RV.log_softmax(-1)
+        ids_R = logits_RV.argmax(-1)
+    else:
+        logp_RV = (logits_RV / decoding.temperature).log_softmax(-1)
+        order = logp_RV.sort(-1, descending=True)
+        sums_RV = order.values.double().exp().cumsum(-1)
+        reached_R1 = torch.full_like(sums_RV[:, :1], decoding.top_p).minimum(sums_RV[:, -1:])
+        last_R1 = torch.searchsorted(sums_RV, reached_R1)
+        places_R1 = torch.searchsorted(sums_RV, uniform_R[:, None] * sums_RV.gather(1, last_R1), right=True)
+        ids_R = order.indices.gather(1, places_R1.minimum(last_R1))[:, 0]
+    return ids_R, logp_RV.gather(1, ids_R[:, None])[:, 0]

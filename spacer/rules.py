@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from os.path import expanduser, isdir, isfile, join  # unlike Path, never raise: an unreadable folder is no folder
 from typing import Any
 
@@ -30,10 +31,11 @@ def _one_of(*names: str) -> Check:
 _CHECKED: tuple[tuple[Check, str], ...] = (
     (
         Check(lambda n: n >= 1, "at least 1"),
-        "model.prompts_per_batch model.lora.rank model.lora.alpha model.completion.max_tokens "
+        "model.prompts_per_rollout model.row_tokens model.lora.rank model.lora.alpha model.completion.max_tokens "
         "model.completion.bonus_max dataset.max_prompt_length dataset.train_scenes dataset.heldout_scenes "
+        "dataset.questions_per_video "
         "dataset.questions_per_scene dataset.heldout_questions_per_scene dataset.min_objects dataset.video_fps "
-        "reward.length.max_tokens objective.prompts_per_batch objective.max_completion_length "
+        "reward.length.max_tokens objective.prompts_per_rollout objective.row_tokens objective.max_completion_length "
         "objective.updates_per_rollout benchmark.limit benchmark.max_new_tokens benchmark.batch_size "
         "benchmark.resamples trainer.accumulate_grad_batches trainer.log_every_n_steps "
         "trainer.checkpoint_every_n_steps stage.batch_size",
@@ -68,6 +70,7 @@ _CHECKED: tuple[tuple[Check, str], ...] = (
     (Check(re.compile(r"\d+:\d\d:\d\d:\d\d").fullmatch, "like 00:12:00:00, from days to seconds"), "trainer.max_time"),
     (_one_of(*STAGES), "stage.name"),
     (_one_of("wandb", "none"), "logger.kind"),
+    (_one_of("auto", "sdpa", "flex_attention", "flash_attention_2"), "model.attn_implementation"),
     (_one_of("bfloat16", "float16", "float32", "float64"), "model.dtype stage.save_dtype"),
     (
         _one_of("32-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true", "64-true", "32", "bf16", "16", "64"),
@@ -177,13 +180,21 @@ RULES: tuple[tuple[Callable[[Settings], bool], str], ...] = (
     ),
     (
         lambda s: (
-            s.stage.name == "train"
-            and s.objective.updates_per_rollout > 1
-            and s.trainer.checkpoint_every_n_steps % s.objective.updates_per_rollout != 0
+            s.stage.name == "train" and s.objective.updates_per_rollout > 1 and s.trainer.accumulate_grad_batches > 1
         ),
-        "trainer.checkpoint_every_n_steps={s.trainer.checkpoint_every_n_steps} would stop between the updates of one "
-        "rollout, which a resumed run cannot take up: make it a multiple of "
-        "objective.updates_per_rollout={s.objective.updates_per_rollout}",
+        "objective.updates_per_rollout={s.objective.updates_per_rollout} takes its steps on one rollout, and "
+        "trainer.accumulate_grad_batches={s.trainer.accumulate_grad_batches} would take them on several: set the "
+        "latter to 1 and raise objective.prompts_per_rollout, which objective.row_tokens cuts to fit the memory",
+    ),
+    (
+        lambda s: s.model.attn_implementation == "flash_attention_2" and find_spec("flash_attn") is None,
+        "model.attn_implementation=flash_attention_2 needs the package flash-attn, which is not installed: "
+        "pip install -e '.[cuda]', or choose auto",
+    ),
+    (
+        lambda s: _trains(s) and s.trainer.precision in ("16-mixed", "16"),
+        "trainer.precision={s.trainer.precision} scales its losses, which training on trees does not: "
+        "choose bf16-mixed",
     ),
     (
         lambda s: _trains(s) and s.stage.optimizer is None,

@@ -39,6 +39,13 @@ class OnBad(StrEnum):
     skip = "skip"
 
 
+class Positions(StrEnum):
+    """Where text goes on after a video."""
+
+    original = "original"  # after the largest position on any axis, time included, as the models were trained
+    transformers = "transformers"  # after the largest of height and width, as transformers 5 has it
+
+
 class Schedule(StrEnum):
     """Learning-rate schedule after the warm-up."""
 
@@ -66,18 +73,20 @@ class LoraSettings:
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """A Qwen2.5-VL model in a Hugging Face folder or on the hub."""
+    """A Qwen2-VL, Qwen2.5-VL or Qwen3-VL model in a Hugging Face folder or on the hub."""
 
     name_or_path: str
     revision: str | None = None
     dtype: str = "float32"
     attn_implementation: str = "auto"
+    positions: Positions = Positions.original
     trust_remote_code: bool = False
     gradient_checkpointing: bool = True
     freeze_vision: bool = False
     fresh: bool = False  # untrained weights of the embedded architecture, made in name_or_path
     learning_rate: float = 1e-6
-    prompts_per_batch: int = 1  # groups that fit a device at once
+    prompts_per_rollout: int = 1  # whose completions are written together
+    row_tokens: int = 16_384  # of a packed row, which fits a device at once
     lora: LoraSettings | None = None
     completion: CompletionSettings = field(default_factory=CompletionSettings)
 
@@ -99,6 +108,7 @@ class DatasetSettings:
     video: VideoSettings = field(default_factory=VideoSettings)
     image_max_pixels: int = 401_408
     max_prompt_length: int = 16_384
+    questions_per_video: int = 1  # that stand together in training and share the video's prefix
     workers: int = 2
     on_bad: OnBad = OnBad.stop
     prompts: dict[str, str] = field(default_factory=dict)
@@ -166,7 +176,8 @@ class ObjectiveSettings:
     """Group-relative policy optimisation and its variants."""
 
     group_size: int = 8
-    prompts_per_batch: int = 1
+    prompts_per_rollout: int = 1
+    row_tokens: int = 16_384
     temperature: float = 1.0
     top_p: float = 0.95
     max_completion_length: int = 1024
@@ -213,7 +224,7 @@ class StageSettings:
 
     name: str
     optimizer: OptimizerSettings | None = None
-    batch_size: int = 1  # questions a batch in sft; objective.prompts_per_batch rules in train
+    batch_size: int = 1  # questions a batch in sft; objective.prompts_per_rollout rules in train
     evaluate_before: bool = False
     evaluate_after: bool = False
     guess_share: float = 0.0  # sft: share of samples that show a bare guess in place of the worked completion …
@@ -246,6 +257,7 @@ class TrainerSettings:
     deterministic: bool = False
     enable_progress_bar: bool = True
     fast_dev_run: bool = False
+    self_check: bool = True  # compare the first batch's log-probabilities with the plain computation
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 
 from spacer import tiny
+from spacer.backends import choose_attention
 from spacer.callbacks import FaultRecorder, Progress, ProgressLines, RolloutTable
 from spacer.data import rooms
 from spacer.data.loading import PromptDataset, TrainLoader
@@ -24,10 +25,10 @@ from spacer.data.samples import Fault, Sample
 from spacer.data.sources import Split, load_heldout, load_train
 from spacer.evaluation.predict import Row, predict
 from spacer.files import read_rows
-from spacer.modeling import load_policy, load_processor, load_reference, save_pretrained
-from spacer.module import GrpoModule, SftModule
+from spacer.modeling import Packing, load_policy, load_processor, load_reference, position_rule, save_pretrained
+from spacer.module import GrpoModule, SftModule, Training
 from spacer.report.summary import report_evaluation, report_training
-from spacer.settings import OptimizerSettings, RoomsSettings, Settings
+from spacer.settings import RoomsSettings, Settings
 from spacer.tracking import make_loggers
 
 log = logging.getLogger(__name__)
@@ -50,8 +51,11 @@ class Run:
         with self.phase("load model"):
             if settings.model.fresh:
                 _make_fresh(settings)
+            attention = choose_attention(settings)
+            self.packing = Packing(attention.rows, settings.objective.row_tokens)
+            self.vision_attention = attention.vision
             self.processor = load_processor(settings.model)
-            self.policy = load_policy(settings.model)
+            self.policy = load_policy(settings.model, attention.vision)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -63,12 +67,11 @@ class Run:
 
     def dataset(self, samples: tuple[Sample, ...], **options: Any) -> PromptDataset:
         """The samples, to be decoded and processed for this run's model."""
-        vision = self.policy.config.vision_config
         return PromptDataset(
             samples,
             self.processor,
             self.settings.dataset,
-            tokens_per_second=float(getattr(vision, "tokens_per_second", 1)),
+            rule=position_rule(self.policy.config, self.settings.model.positions),
             seed=self.settings.seed,
             **options,
         )
@@ -88,6 +91,8 @@ class Run:
                 self.settings.reward,
                 self.settings.seed,
                 path,
+                self.packing,
+                self.settings.trainer.self_check,
             )
 
     def fit(self, module: pl.LightningModule, loader: TrainLoader) -> list[Logger]:
@@ -106,8 +111,6 @@ class Run:
             max_steps=settings.trainer.max_steps,
             max_epochs=settings.trainer.max_epochs,
             max_time=settings.trainer.max_time,
-            accumulate_grad_batches=settings.trainer.accumulate_grad_batches,
-            gradient_clip_val=settings.trainer.gradient_clip_val,
             log_every_n_steps=settings.trainer.log_every_n_steps,
             fast_dev_run=settings.trainer.fast_dev_run,
             logger=loggers,
@@ -128,11 +131,17 @@ class Run:
             self.policy = save_pretrained(self.policy, self.processor, self.folder / "model", settings.stage.save_dtype)
         return loggers
 
-    @property
-    def optimizer(self) -> OptimizerSettings:
-        """The optimiser of a stage that trains; the configuration was checked for it."""
-        assert self.settings.stage.optimizer is not None
-        return self.settings.stage.optimizer
+    def training(self, loader: TrainLoader, updates: int = 1) -> Training:
+        """How this run trains, with `updates` optimiser steps a batch."""
+        assert self.settings.stage.optimizer is not None  # a rule of the configuration
+        trainer = self.settings.trainer
+        return Training(
+            self.settings.stage.optimizer,
+            total_steps(self.settings, loader, updates),
+            trainer.accumulate_grad_batches,
+            trainer.gradient_clip_val,
+            trainer.self_check,
+        )
 
     def faults(self) -> list[Fault]:
         """Everything that was wrong with the data so far."""
@@ -156,20 +165,19 @@ def train(run: Run) -> float:
     before = run.ask("before") if settings.stage.evaluate_before else None
     loader = TrainLoader(
         run.dataset(run.data.samples, shuffle_frames=settings.reward.temporal is not None),
-        batch_size=settings.objective.prompts_per_batch,
+        batch_size=settings.objective.prompts_per_rollout,
         seed=settings.seed,
-        repeat=settings.objective.updates_per_rollout,
-        chunk=settings.trainer.accumulate_grad_batches,
+        together=settings.dataset.questions_per_video,
     )
     needs_reference = settings.objective.beta > 0 and settings.model.lora is None
     module = GrpoModule(
         run.policy,
-        load_reference(settings.model) if needs_reference else None,
+        load_reference(settings.model, run.vision_attention) if needs_reference else None,
         run.processor,
         settings.objective,
         settings.reward,
-        run.optimizer,
-        total_steps(settings, loader),
+        run.packing,
+        run.training(loader, settings.objective.updates_per_rollout),
         settings.seed,
     )
     loggers = run.fit(module, loader)
@@ -187,9 +195,9 @@ def sft(run: Run) -> float:
         run.dataset(run.data.samples, target=target),
         batch_size=settings.stage.batch_size,
         seed=settings.seed,
-        chunk=settings.trainer.accumulate_grad_batches,
+        together=settings.dataset.questions_per_video,
     )
-    loggers = run.fit(SftModule(run.policy, run.optimizer, total_steps(settings, loader)), loader)
+    loggers = run.fit(SftModule(run.policy, run.packing, run.training(loader)), loader)
     after = run.ask("after") if settings.stage.evaluate_after else None
     return report_training(settings, run.folder, before, after, run.faults(), run.seconds, loggers)
 
@@ -200,11 +208,12 @@ def evaluate(run: Run) -> float:
     return report_evaluation(run.settings, run.folder, rows, run.faults(), run.seconds)
 
 
-def total_steps(settings: Settings, loader: TrainLoader) -> int | None:
+def total_steps(settings: Settings, loader: TrainLoader, updates: int) -> int | None:
     """Optimiser steps until the run ends by steps or by epochs, whichever is first; None where only time ends it."""
     limits = [settings.trainer.max_steps] if settings.trainer.max_steps >= 0 else []
     if settings.trainer.max_epochs is not None and settings.trainer.max_epochs >= 0:
-        limits.append(settings.trainer.max_epochs * len(loader) // settings.trainer.accumulate_grad_batches)
+        batches = settings.trainer.max_epochs * len(loader)
+        limits.append(batches * updates // settings.trainer.accumulate_grad_batches)
     return min(limits, default=None)
 
 
@@ -218,7 +227,8 @@ def _trainer_options(settings: Settings) -> dict[str, Any]:
     return {
         **asdict(settings.cluster),
         "precision": settings.trainer.precision,
-        "deterministic": settings.trainer.deterministic,
+        # an operation that has no deterministic form (cumsum on CUDA) is told of, and does not end the run
+        "deterministic": "warn" if settings.trainer.deterministic else False,
         "enable_progress_bar": _shows_bar(settings),
         "enable_model_summary": False,
         "use_distributed_sampler": False,  # the loaders know their rank

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,3 +76,34 @@ def read_image(path: Path) -> Image.Image:
             return image.convert("RGB")
     except (*_PILLOW_ERRORS, Image.DecompressionBombError) as error:
         raise MediaError(f"{path}: cannot be read as an image: {error}") from error
+
+
+class MediaReader:
+    """Reads media, each file once: what was decoded, or the reason why it could not be, is remembered."""
+
+    def __init__(self, settings: VideoSettings) -> None:
+        self._settings = settings
+        self._held: dict[tuple[str, Path], Video | Image.Image | str] = {}
+
+    def video(self, path: Path) -> Video:
+        """As `read_video`."""
+        found = self._once("video", path, lambda: read_video(path, self._settings))
+        assert isinstance(found, Video)
+        return found
+
+    def image(self, path: Path) -> Image.Image:
+        """As `read_image`."""
+        found = self._once("image", path, lambda: read_image(path))
+        assert isinstance(found, Image.Image)
+        return found
+
+    def _once(self, kind: str, path: Path, read: Callable[[], Video | Image.Image]) -> Video | Image.Image:
+        if (kind, path) not in self._held:
+            try:
+                self._held[kind, path] = read()
+            except MediaError as error:
+                self._held[kind, path] = str(error)
+        found = self._held[kind, path]
+        if isinstance(found, str):
+            raise MediaError(found)
+        return found

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import attrs
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
+from spacer.data.decode import MediaReader
 from spacer.data.processing import Prompt, PromptBatch, collate, prepare
 from spacer.data.samples import Fault, Sample
+from spacer.positions import PositionRule
 from spacer.settings import DatasetSettings
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class PromptDataset(Dataset[Prompt | Fault]):
         processor: Qwen2_5_VLProcessor,
         settings: DatasetSettings,
         *,
-        tokens_per_second: float,
+        rule: PositionRule,
         seed: int = 0,
         target: Target | None = None,
         shuffle_frames: bool = False,
@@ -48,7 +49,7 @@ class PromptDataset(Dataset[Prompt | Fault]):
         self.samples = samples
         self.processor = processor
         self.settings = settings
-        self.tokens_per_second = tokens_per_second
+        self.rule = rule
         self.seed = seed
         self.target = target
         self.shuffle_frames = shuffle_frames
@@ -57,30 +58,33 @@ class PromptDataset(Dataset[Prompt | Fault]):
         return len(self.samples)
 
     def __getitem__(self, use: Use) -> Prompt | Fault:
+        return self._prepare(use, MediaReader(self.settings.video))
+
+    def __getitems__(self, uses: Sequence[Use]) -> list[Prompt | Fault]:
+        """A batch, in which each file is decoded once. A `DataLoader` asks for this where it is there."""
+        reader = MediaReader(self.settings.video)
+        return [self._prepare(use, reader) for use in uses]
+
+    def _prepare(self, use: Use, reader: MediaReader) -> Prompt | Fault:
         sample = self.samples[use.index]
         rng = np.random.default_rng([self.seed, 1, use.position])
         return prepare(
             sample,
             self.processor,
             self.settings,
-            tokens_per_second=self.tokens_per_second,
+            rule=self.rule,
+            reader=reader,
             target=None if self.target is None else self.target(sample, use.position, rng),
             shuffle=rng if self.shuffle_frames else None,
         )
-
-    @property
-    def pad_id(self) -> int:
-        """The token that fills rows up."""
-        pad = self.processor.tokenizer.pad_token_id
-        return int(pad if pad is not None else self.processor.tokenizer.eos_token_id)
 
 
 class TrainLoader:
     """Batches of shuffled samples, an epoch an iteration; Lightning saves and restores where it stands.
 
-    Each epoch is a permutation drawn from (seed, epoch). Rank r takes every `world`-th batch; what does not fill a
-    batch on every rank is left for another epoch. Groups of `chunk` batches come `repeat` times running, marked by
-    `PromptBatch.reuse`, so that several updates can be made from one rollout.
+    Each epoch has an order of its own, drawn from (seed, epoch): questions about one video or picture stand together,
+    at most `together` of them, and these bunches are shuffled. Rank r takes every `world`-th batch; what does not fill
+    a batch on every rank is left for another epoch.
 
     Raises:
         ValueError: there are fewer samples than one batch on every rank takes.
@@ -92,29 +96,27 @@ class TrainLoader:
         *,
         batch_size: int,
         seed: int,
+        together: int = 1,
         rank: int = 0,
         world: int = 1,
-        repeat: int = 1,
-        chunk: int = 1,
     ) -> None:
         self._dataset = dataset
         self._batch_size = batch_size
         self._seed = seed
+        self._together = together
         self._rank = rank
         self._world = world
-        self._repeat = repeat
-        self._chunk = chunk
-        self._per_epoch = len(dataset) // (batch_size * world) // chunk * chunk
+        self._per_epoch = len(dataset) // (batch_size * world)
         if self._per_epoch == 0:
             raise ValueError(
-                f"{len(dataset)} samples do not fill {chunk} batches of {batch_size} on each of {world} ranks: take a "
-                "smaller objective.prompts_per_batch (stage.batch_size in sft) or more data"
+                f"{len(dataset)} samples do not fill a batch of {batch_size} on each of {world} ranks: take a smaller "
+                "objective.prompts_per_rollout (stage.batch_size in sft) or more data"
             )
         self._epoch = 0
         self._given = 0
 
     def __len__(self) -> int:
-        return self._per_epoch * self._repeat
+        return self._per_epoch
 
     def state_dict(self) -> dict[str, int]:
         """Where the loader stands: the epoch, and the batches of it that were given out."""
@@ -127,14 +129,8 @@ class TrainLoader:
     def __iter__(self) -> Iterator[PromptBatch]:
         if self._given >= len(self):  # the last epoch was taken by its length, as Lightning does, not to its end
             self._epoch, self._given = self._epoch + 1, 0
-        order = np.random.default_rng([self._seed, 0, self._epoch]).permutation(len(self._dataset))
-        first = self._given // self._repeat // self._chunk * self._chunk
-        skip = self._given - first * self._repeat
-        loader = _loader(self._dataset, [self._uses(order, i) for i in range(first, self._per_epoch)])
-        for batch in self._repeated(loader):
-            if skip:
-                skip -= 1
-                continue
+        order = epoch_order(self._dataset.samples, self._together, np.random.default_rng([self._seed, 0, self._epoch]))
+        for batch in _loader(self._dataset, [self._uses(order, i) for i in range(self._given, self._per_epoch)]):
             self._given += 1
             yield batch
         self._epoch, self._given = self._epoch + 1, 0
@@ -144,14 +140,27 @@ class TrainLoader:
         before = self._epoch * self._per_epoch * self._world * self._batch_size
         return [Use(before + start + i, int(order[start + i])) for i in range(self._batch_size)]
 
-    def _repeated(self, loader: Iterable[PromptBatch]) -> Iterator[PromptBatch]:
-        chunk: list[PromptBatch] = []
-        for batch in loader:
-            chunk.append(batch)
-            if len(chunk) == self._chunk:
-                for reuse in range(self._repeat):
-                    yield from (attrs.evolve(held, reuse=reuse) for held in chunk)
-                chunk = []
+
+def epoch_order(samples: Sequence[Sample], together: int, rng: np.random.Generator) -> np.ndarray:
+    """A permutation of the samples in which bunches of up to `together` questions about one file stand side by side.
+
+    Which questions form a bunch is drawn anew, too. What is left of files that do not divide fills bunches of its own,
+    so that no other bunch straddles two batches where `together` divides the batch.
+    """
+    order = rng.permutation(len(samples))
+    if together == 1:
+        return order
+    by_file: dict[Path, list[int]] = {}
+    for index in order.tolist():
+        by_file.setdefault(samples[index].path, []).append(index)
+    full = [
+        found[i : i + together] for found in by_file.values() for i in range(0, len(found) - together + 1, together)
+    ]
+    left = [index for found in by_file.values() for index in found[len(found) // together * together :]]
+    bunches = full + [left[i : i + together] for i in range(0, len(left), together)]
+    last = bunches.pop() if len(bunches[-1]) < together else []  # the only short one comes where it shifts no other
+    mixed = [index for bunch in rng.permutation(len(bunches)).tolist() for index in bunches[bunch]]
+    return np.array(mixed + last)
 
 
 class OrderedLoader:
@@ -180,6 +189,6 @@ def _loader(dataset: PromptDataset, batches: list[list[Use]]) -> DataLoader[Any]
             dataset,
             batch_sampler=batches,
             num_workers=dataset.settings.workers,
-            collate_fn=partial(collate, pad_id=dataset.pad_id),
+            collate_fn=collate,
             prefetch_factor=2 if dataset.settings.workers else None,
         )

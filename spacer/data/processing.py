@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 from transformers.video_utils import VideoMetadata
 
-from spacer.data.decode import MediaError, read_image, read_video
+from spacer.data.decode import MediaError, MediaReader
 from spacer.data.prompts import prompt_text
 from spacer.data.samples import Fault, Sample
-from spacer.positions import mrope_positions
+from spacer.positions import TEXT, PositionRule
 from spacer.settings import DatasetSettings
+from spacer.tree import Forest, Segment, share
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLProcessor
@@ -24,55 +25,69 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A sample made ready for the model. `frame_HWC` (uint8) is one picture of it, for people to look at."""
+    """A sample made ready for the model. `frame_HWC` (uint8) is one picture of it, for people to look at.
+
+    `types_L` says what a token is: 0 text, 1 image, 2 video. Patches and grids are of the sample's images or of its
+    video, as its `data_type` says; None for text alone.
+    """
 
     sample: Sample
     ids_L: Tensor
+    types_L: Tensor
     positions_3L: Tensor
-    pixels_PD: Tensor
-    grid_thw: Tensor
+    pixels_PD: Tensor | None
+    grid_thw: Tensor | None
     target_ids: Tensor | None
     frame_HWC: np.ndarray
     shuffled_pixels_PD: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Patches of all images and of all videos of a batch, with their grids (t, h, w) in patches."""
+
+    image_pixels: Tensor | None = None
+    image_grids: Tensor | None = None
+    video_pixels: Tensor | None = None
+    video_grids: Tensor | None = None
 
 
 # Not a dataclass: Lightning's half- and double-precision plugins take those apart and refuse frozen ones. The model
 # casts patches to its own precision.
 @attrs.frozen
 class PromptBatch:
-    """Prompts padded on the left to one length L, patches of all of them in one row.
+    """Prompts as a forest, each picture and video once, however many of the prompts are about it.
 
-    `targets_BC` and `target_mask_BC` are completions to imitate, padded on the right; None outside of sft.
-    `faults` are samples that could not be read and are not among the B.
+    `targets` are completions to imitate, one a prompt; None outside of sft. `shuffled_video_pixels` are the same
+    videos' patches with frames in random order (T-GRPO). `faults` are samples that could not be read and are not among
+    the prompts.
     """
 
     samples: tuple[Sample, ...]
     frames: tuple[np.ndarray, ...]
-    ids_BL: Tensor
-    mask_BL: Tensor
-    positions_3BL: Tensor
-    image_pixels: Tensor | None
-    image_grids: Tensor | None
-    video_pixels: Tensor | None
-    video_grids: Tensor | None
-    targets_BC: Tensor | None
-    target_mask_BC: Tensor | None
+    forest: Forest
+    pictures: Pictures
+    targets: tuple[Tensor, ...] | None
     shuffled_video_pixels: Tensor | None
     faults: tuple[Fault, ...]
-    reuse: int = 0  # how often this batch's rollout has been trained on before
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PromptBatch:
-        """The batch with all tensors on `device`; Lightning calls this."""
-        moved: dict[str, Any] = {
-            entry.name: value.to(device, non_blocking=non_blocking)
-            for entry in attrs.fields(PromptBatch)
-            if isinstance(value := getattr(self, entry.name), Tensor)
+        """The batch with patches and grids on `device`; Lightning calls this. Rows are moved when they are packed."""
+        moved = {
+            name: value.to(device, non_blocking=non_blocking)
+            for name, value in vars(self.pictures).items()
+            if value is not None
         }
-        return attrs.evolve(self, **moved)
+        shuffled = self.shuffled_video_pixels
+        return attrs.evolve(
+            self,
+            pictures=replace(self.pictures, **moved),
+            shuffled_video_pixels=None if shuffled is None else shuffled.to(device, non_blocking=non_blocking),
+        )
 
-    def shuffled(self) -> PromptBatch:
-        """The same questions about the same frames in random order (T-GRPO); images stay as they are."""
-        return attrs.evolve(self, video_pixels=self.shuffled_video_pixels)
+    def shuffled(self) -> Pictures:
+        """The same videos with their frames in random order (T-GRPO); images stay as they are."""
+        return replace(self.pictures, video_pixels=self.shuffled_video_pixels)
 
 
 def prepare(
@@ -80,14 +95,17 @@ def prepare(
     processor: Qwen2_5_VLProcessor,
     settings: DatasetSettings,
     *,
-    tokens_per_second: float,
+    rule: PositionRule,
+    reader: MediaReader | None = None,
     target: str | None = None,
     shuffle: np.random.Generator | None = None,
 ) -> Prompt | Fault:
     """Decodes the sample's media and processes its prompt; what cannot be read becomes a `Fault`.
 
-    With `shuffle`, the frames of a video are also processed in an order that it draws.
+    `reader` remembers what other samples have decoded. With `shuffle`, the frames of a video are also processed in an
+    order that it draws.
     """
+    reader = reader or MediaReader(settings.video)
     text = prompt_text(sample, settings.prompts)
     turn: Any = {"role": "user", "content": [{"type": sample.data_type}, {"type": "text", "text": text}]}
     chat: Any = processor.apply_chat_template([turn], add_generation_prompt=True)
@@ -95,8 +113,8 @@ def prepare(
     seconds: tuple[float, ...] = ()
     try:
         if sample.data_type == "video":
-            video = read_video(sample.path, settings.video)
-            frame = video.frames_THWC[len(video.frames_THWC) // 2]
+            video = reader.video(sample.path)
+            frame = video.frames_THWC[len(video.frames_THWC) // 2].copy()  # a view would keep all frames alive
             inputs = _process_video(processor, chat, video.frames_THWC, video.indices, video, settings)
             grid, pixels = inputs["video_grid_thw"], inputs["pixel_values_videos"]
             seconds = tuple(float(s) for s in inputs["second_per_grid_ts"])
@@ -105,7 +123,7 @@ def prepare(
                 mixed = _process_video(processor, chat, video.frames_THWC[order], video.indices, video, settings)
                 shuffled = mixed["pixel_values_videos"]
         else:
-            image = read_image(sample.path)
+            image = reader.image(sample.path)
             frame = np.asarray(image)
             size = {"shortest_edge": 4 * 28 * 28, "longest_edge": settings.image_max_pixels}
             inputs = processor(text=[chat], images=[image], images_kwargs={"size": size}, return_tensors="pt")
@@ -120,19 +138,13 @@ def prepare(
         detail += "; fewer or smaller frames (dataset.video) shorten it"
         return Fault(sample.id, "prompt too long", detail)
     is_video = sample.data_type == "video"
-    positions = mrope_positions(
-        inputs["mm_token_type_ids"][0],
-        image_grids=() if is_video else grid.tolist(),
-        video_grids=grid.tolist() if is_video else (),
-        seconds_per_grid=seconds,
-        merge=processor.video_processor.merge_size,
-        tokens_per_second=tokens_per_second,
-    )
+    types = inputs["mm_token_type_ids"][0]
+    positions = rule.positions(types, () if is_video else grid.tolist(), grid.tolist() if is_video else (), seconds)
     target_ids = None
     if target is not None:
         eos = processor.tokenizer.eos_token_id
         target_ids = torch.tensor([*processor.tokenizer(target)["input_ids"], eos])
-    return Prompt(sample, ids, positions, pixels, grid, target_ids, frame, shuffled)
+    return Prompt(sample, ids, types, positions, pixels, grid, target_ids, frame, shuffled)
 
 
 def _process_video(processor, chat, frames, indices, video, settings):  # type: ignore[no-untyped-def]
@@ -158,51 +170,44 @@ def _process_video(processor, chat, frames, indices, video, settings):  # type: 
     )
 
 
-def collate(items: Sequence[Prompt | Fault], pad_id: int) -> PromptBatch:
-    """Joins prompts into a batch; an all-faulty batch has B = 0."""
+def collate(items: Sequence[Prompt | Fault]) -> PromptBatch:
+    """Joins prompts into a batch; what several prompts are about is held once. An all-faulty batch has no prompts."""
     prompts = [item for item in items if isinstance(item, Prompt)]
-    faults = tuple(item for item in items if isinstance(item, Fault))
-    longest = max((len(prompt.ids_L) for prompt in prompts), default=0)
-    ids = torch.full((len(prompts), longest), pad_id)
-    mask = torch.zeros(len(prompts), longest, dtype=torch.long)
-    positions = torch.zeros(3, len(prompts), longest, dtype=torch.long)
-    for row, prompt in enumerate(prompts):
-        length = len(prompt.ids_L)
-        ids[row, longest - length :] = prompt.ids_L
-        mask[row, longest - length :] = 1
-        positions[:, row, longest - length :] = prompt.positions_3L
-    images = [p for p in prompts if p.sample.data_type == "image"]
-    videos = [p for p in prompts if p.sample.data_type == "video"]
-    targets, target_mask = _targets(prompts, pad_id)
+    first = {_medium(prompt): prompt for prompt in reversed(prompts) if prompt.grid_thw is not None}
+    media = [first[key] for key in dict.fromkeys(map(_medium, prompts)) if key in first]
+    media.sort(key=lambda prompt: prompt.sample.data_type)  # images come before videos, otherwise in order
+    starts: dict[tuple[str, str], int] = {}
+    count = 0
+    for prompt in media:
+        starts[_medium(prompt)] = count
+        count += int((prompt.types_L != TEXT).sum())
+    images = [prompt for prompt in media if prompt.sample.data_type == "image"]
+    videos = [prompt for prompt in media if prompt.sample.data_type == "video"]
     return PromptBatch(
         samples=tuple(prompt.sample for prompt in prompts),
         frames=tuple(prompt.frame_HWC for prompt in prompts),
-        ids_BL=ids,
-        mask_BL=mask,
-        positions_3BL=positions,
-        image_pixels=_cat([p.pixels_PD for p in images]),
-        image_grids=_cat([p.grid_thw for p in images]),
-        video_pixels=_cat([p.pixels_PD for p in videos]),
-        video_grids=_cat([p.grid_thw for p in videos]),
-        targets_BC=targets,
-        target_mask_BC=target_mask,
-        shuffled_video_pixels=_cat([p.shuffled_pixels_PD for p in videos if p.shuffled_pixels_PD is not None]),
-        faults=faults,
+        forest=share([_segment(prompt, starts.get(_medium(prompt), 0)) for prompt in prompts]),
+        pictures=Pictures(
+            image_pixels=_cat([p.pixels_PD for p in images]),
+            image_grids=_cat([p.grid_thw for p in images]),
+            video_pixels=_cat([p.pixels_PD for p in videos]),
+            video_grids=_cat([p.grid_thw for p in videos]),
+        ),
+        targets=tuple(p.target_ids for p in prompts if p.target_ids is not None) or None,
+        shuffled_video_pixels=_cat([p.shuffled_pixels_PD for p in videos]),
+        faults=tuple(item for item in items if isinstance(item, Fault)),
     )
 
 
-def _cat(tensors: list[Tensor]) -> Tensor | None:
-    return torch.cat(tensors) if tensors else None
+def _medium(prompt: Prompt) -> tuple[str, str]:
+    return prompt.sample.data_type, str(prompt.sample.path)
 
 
-def _targets(prompts: list[Prompt], pad_id: int) -> tuple[Tensor | None, Tensor | None]:
-    given = [prompt.target_ids for prompt in prompts if prompt.target_ids is not None]
-    if not given:
-        return None, None
-    longest = max(len(ids) for ids in given)
-    targets = torch.full((len(given), longest), pad_id)
-    mask = torch.zeros(len(given), longest, dtype=torch.bool)
-    for row, ids in enumerate(given):
-        targets[row, : len(ids)] = ids
-        mask[row, : len(ids)] = True
-    return targets, mask
+def _segment(prompt: Prompt, start: int) -> Segment:
+    seen = prompt.types_L != TEXT
+    return Segment(prompt.ids_L, prompt.positions_3L, torch.where(seen, start + seen.cumsum(0) - 1, -1))
+
+
+def _cat(tensors: Sequence[Tensor | None]) -> Tensor | None:
+    given = [tensor for tensor in tensors if tensor is not None]
+    return torch.cat(given) if given else None

@@ -14,9 +14,10 @@ from spacer.data.loading import OrderedLoader, PromptDataset
 from spacer.data.processing import PromptBatch
 from spacer.data.samples import Fault, Sample
 from spacer.files import append_rows, drop_torn_line, read_rows
-from spacer.modeling import embed
+from spacer.modeling import Packing, encode_vision
 from spacer.rewards import RewardParts, answer_text, read_choice, read_number, score_group
 from spacer.rollout import Decoding, sample
+from spacer.selfcheck import check_tree
 from spacer.settings import BenchmarkSettings, RewardSettings
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class PredictModule(pl.LightningModule):
         reward: RewardSettings,
         seed: int,
         indices: Sequence[int],
+        packing: Packing,
+        self_check: bool,
     ) -> None:
         super().__init__()
         self.policy = policy
@@ -46,6 +49,8 @@ class PredictModule(pl.LightningModule):
         self._reward = reward
         self._seed = seed
         self._indices = indices
+        self._packing = packing
+        self._unchecked = self_check
 
     def predict_dataloader(self) -> Any:
         """This rank's share of the questions."""
@@ -58,17 +63,20 @@ class PredictModule(pl.LightningModule):
         rows = [fault_row(by_id[fault.where], fault) for fault in batch.faults]
         if not batch.samples:
             return rows
-        # the questions asked, not their place in the run, name the random numbers: a restart asks in other batches
-        asked = zlib.crc32("\n".join(item.id for item in batch.samples).encode())
+        vision = encode_vision(self.policy, batch.pictures)
         rollout = sample(
             self.policy,
             self._processor,
-            embed(self.policy, batch),
-            batch.mask_BL,
-            batch.positions_3BL,
+            batch.forest,
+            vision,
+            self._packing,
             Decoding(self._benchmark.temperature, self._benchmark.top_p, self._benchmark.max_new_tokens),
-            seed=self._seed * 2**32 + asked,
+            # the question names the random numbers, not its place in the run: a restart asks in other batches
+            seeds=[[self._seed, zlib.crc32(item.id.encode())] for item in batch.samples],
         )
+        if self._unchecked:
+            self._unchecked = False
+            check_tree(self.policy, batch, vision, rollout.completions(1)[:1], self._packing)
         for item, text, length in zip(batch.samples, rollout.texts, rollout.lengths, strict=True):
             rows.append(answer_row(item, text, length, self._reward))
         return rows
@@ -144,6 +152,8 @@ def predict(
     reward: RewardSettings,
     seed: int,
     path: Path,
+    packing: Packing,
+    self_check: bool,
 ) -> list[Row]:
     """Asks every question that has no row in `path` yet, and returns the rows of all, in the data set's order."""
     order = {item.id: index for index, item in enumerate(dataset.samples)}
@@ -151,7 +161,7 @@ def predict(
     done = {row["id"] for row in read_rows(path)}
     left = [index for identity, index in order.items() if identity not in done]
     if left:
-        module = PredictModule(policy, processor, dataset, benchmark, reward, seed, left)
+        module = PredictModule(policy, processor, dataset, benchmark, reward, seed, left, packing, self_check)
         trainer = pl.Trainer(**trainer_options, logger=False, callbacks=[RowWriter(path)])
         trainer.predict(module, return_predictions=False)
         trainer.strategy.barrier()

@@ -16,7 +16,7 @@ SMALL = (
     "dataset.heldout_scenes=4",
     "dataset.workers=1",
     "benchmark.resamples=200",
-    "model.prompts_per_batch=2",
+    "model.prompts_per_rollout=2",
     "objective.group_size=4",
     "trainer.checkpoint_every_n_steps=1",
 )

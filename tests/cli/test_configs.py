@@ -97,7 +97,7 @@ PUBLISHED: dict[str, Any] = {
     "reward.length": LengthBonusSettings(bonus=0.2, min_tokens=320, max_tokens=512, min_answer=0.1),
     "reward.temporal": None,
     "objective.group_size": 8,
-    "objective.prompts_per_batch": 1,
+    "objective.prompts_per_rollout": 1,
     "objective.temperature": 1.0,
     "objective.top_p": 0.95,
     "objective.max_completion_length": 1024,

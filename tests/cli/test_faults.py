@@ -42,7 +42,7 @@ def jsonl(folder: Path, out: Path, on_bad: str) -> list[str]:
     return [
         *("dataset=jsonl", f"dataset.root={folder}", "dataset.index=train.jsonl", "dataset.maps=cognitive_map.jsonl"),
         *("dataset.workers=1", "dataset.video.max_pixels=8192", f"dataset.on_bad={on_bad}"),
-        *("model.prompts_per_batch=2", "objective.group_size=2", "objective.max_completion_length=16"),
+        *("model.prompts_per_rollout=2", "objective.group_size=2", "objective.max_completion_length=16"),
         *("model.completion.bonus_min=4", "model.completion.bonus_max=16", "logger=none"),
         *("stage.evaluate_before=false", "stage.evaluate_after=false", f"hydra.run.dir={out}"),
     ]

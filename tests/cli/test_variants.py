@@ -39,14 +39,11 @@ def test_temporal_bonus_is_paid_for_order(command: Command, tmp_path: Path) -> N
 
 
 def test_further_updates_leave_the_policy_that_sampled(command: Command, tmp_path: Path) -> None:
-    overrides = ("objective=ppo_clip", "trainer.checkpoint_every_n_steps=2", "model.learning_rate=0.01")
+    overrides = ("objective=ppo_clip", "model.learning_rate=0.01")
     done = command(*QUICK, *overrides, f"hydra.run.dir={tmp_path}")
     assert done.returncode == 0, done.stdout + done.stderr
-    first, second = rows(tmp_path / "history.jsonl")
-    assert first["objective/ratio_mean"] == 1
-    assert second["objective/ratio_mean"] != 1
-    # one rollout serves both updates
-    assert first["reward/total"] == second["reward/total"]
+    (row,) = rows(tmp_path / "history.jsonl")  # one rollout serves both updates
+    assert row["objective/ratio_mean"] != 1
 
 
 def test_accumulation_takes_one_step_for_several_batches(command: Command, tmp_path: Path) -> None:

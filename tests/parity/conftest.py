@@ -13,6 +13,7 @@ from spacer.config import load_settings
 from spacer.data.loading import PromptDataset
 from spacer.data.sources import Split, load_train
 from spacer.modeling import load_processor
+from spacer.positions import PositionRule
 from spacer.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,4 +47,4 @@ def dataset(settings: Settings, split: Split) -> PromptDataset:
     """The training questions, ready to be processed."""
     processor = load_processor(settings.model)
     data = replace(settings.dataset)
-    return PromptDataset(split.samples, processor, data, tokens_per_second=2.0)
+    return PromptDataset(split.samples, processor, data, rule=PositionRule(2, 2.0, split_frames=False))

@@ -1,41 +1,68 @@
-"""Sampling against transformers' own `generate` on pixels and ids."""
+"""Sampling through trees: against transformers' own `generate`, and against the plain computation."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForImageTextToText
+from transformers.generation.logits_process import TopPLogitsWarper
 
 from spacer.data.loading import PromptDataset, Use
 from spacer.data.processing import Prompt, collate
-from spacer.modeling import embed, load_policy, load_processor
-from spacer.rollout import Decoding, Rollout, sample
+from spacer.modeling import Packing, encode_vision, load_policy, load_processor
+from spacer.rollout import Decoding, Rollout, draw, sample
 from spacer.settings import Settings
+from tests.parity.families import EOS, FAMILIES, make, make_prompts, plain_attention, plain_logps
 from tests.parity.test_grpo import naive_positions
 
 GREEDY = Decoding(temperature=0.0, top_p=1.0, max_new_tokens=40)
 SAMPLED = Decoding(temperature=1.0, top_p=0.95, max_new_tokens=24)
+PACKING = Packing("blocks", 16_384)
 
 
 @pytest.fixture(scope="module")
 def prompts(dataset: PromptDataset) -> list[Prompt]:
-    """Prompts of unequal length."""
-    made = [dataset[Use(i, i)] for i in (0, 5, 10)]
+    """Prompts of unequal length, the first two about one video."""
+    made = [dataset[Use(i, i)] for i in (0, 1, 5, 10)]
     assert len({len(prompt.ids_L) for prompt in made if isinstance(prompt, Prompt)}) > 1
     return [prompt for prompt in made if isinstance(prompt, Prompt)]
 
 
-def drawn(settings: Settings, prompts: list[Prompt], decoding: Decoding, seed: int = 0) -> Rollout:
-    policy, processor = load_policy(settings.model), load_processor(settings.model)
-    batch = collate(prompts, processor.tokenizer.pad_token_id)
+class Words:
+    """The part of a processor that sampling needs, for tokens that are no words."""
+
+    tokenizer = SimpleNamespace(
+        eos_token_id=EOS, pad_token_id=0, decode=lambda ids, skip_special_tokens: " ".join(map(str, ids.tolist()))
+    )
+
+
+def rolled(
+    model: Any,
+    processor: Any,
+    prompts: Sequence[Prompt],
+    decoding: Decoding,
+    group: int = 1,
+    seed: int = 0,
+    packing: Packing = PACKING,
+) -> Rollout:
+    batch = collate(prompts)
     with torch.no_grad():
-        embeds = embed(policy, batch)
-    return sample(policy, processor, embeds, batch.mask_BL, batch.positions_3BL, decoding, seed)
+        vision = encode_vision(model, batch.pictures)
+    seeds = [[seed, i] for i in range(len(prompts) * group)]
+    return sample(model, processor, batch.forest, vision, packing, decoding, seeds)
 
 
-def test_greedy_decoding_of_a_padded_batch_equals_generate_one_by_one(
-    settings: Settings, prompts: list[Prompt]
-) -> None:
+def drawn(settings: Settings, prompts: Sequence[Prompt], decoding: Decoding, **options: Any) -> Rollout:
+    return rolled(load_policy(settings.model), load_processor(settings.model), prompts, decoding, **options)
+
+
+def test_greedy_decoding_equals_generate_one_by_one(settings: Settings, prompts: list[Prompt]) -> None:
     rollout = drawn(settings, prompts, GREEDY)
     model = AutoModelForImageTextToText.from_pretrained(settings.model.name_or_path)
     for row, prompt in enumerate(prompts):
@@ -53,21 +80,102 @@ def test_greedy_decoding_of_a_padded_batch_equals_generate_one_by_one(
         assert rollout.ids_BC[row][rollout.mask_BC[row]].tolist() == expected
 
 
-def test_a_seed_draws_the_same_completions_and_leaves_the_global_state_alone(
+@pytest.mark.parametrize("budget", [1, 10_000])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_decodes_greedily_as_generate_does(family: str, budget: int) -> None:
+    model = make(family)
+    rng = np.random.default_rng(2)
+    shown = (("video", 3), ("image", 2), ("images", 1), ("text", 2), ("video", 1))
+    prompts = [p for kind, count in shown for p in make_prompts(family, model, rng, kind, count, torch.float64)]
+    greedy = Decoding(temperature=0.0, top_p=1.0, max_new_tokens=20)
+    found = rolled(model, Words(), prompts, greedy, packing=Packing("blocks", budget))
+    lengths = set()
+    for row, prompt in enumerate(prompts):
+        names = {"video": ("pixel_values_videos", "video_grid_thw"), "image": ("pixel_values", "image_grid_thw")}
+        pictures = dict(zip(names[prompt.sample.data_type], (prompt.pixels_PD, prompt.grid_thw), strict=True))
+        with plain_attention(model):
+            whole = model.generate(
+                input_ids=prompt.ids_L[None],
+                attention_mask=torch.ones_like(prompt.ids_L)[None],
+                position_ids=prompt.positions_3L[:, None],
+                do_sample=False,
+                max_new_tokens=20,
+                eos_token_id=EOS,
+                pad_token_id=0,
+                **({} if prompt.grid_thw is None else pictures),
+            )
+        expected = whole[0, len(prompt.ids_L) :].tolist()
+        assert found.ids_BC[row][found.mask_BC[row]].tolist() == expected, (family, row)
+        lengths.add(len(expected))
+    assert len(lengths) > 1  # some ended before the others
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("questions", [1, 4])
+def test_log_probabilities_kept_while_sampling_are_the_plain_ones(family: str, questions: int) -> None:
+    model = make(family)
+    rng = np.random.default_rng(4)
+    prompts = [
+        prompt
+        for kind in ("video", "image", "text")
+        for prompt in make_prompts(family, model, rng, kind, questions, torch.float64)
+    ]
+    rollout = rolled(model, Words(), prompts, Decoding(1.0, 0.95, 160), group=3)  # past the first growth of the cache
+    ended = [length for length in rollout.lengths if length < 160]
+    assert len(set(ended)) > 3
+    for completion in rollout.completions(3):
+        row = len(completion.ids_C)
+        expected = plain_logps(model, prompts[completion.prompt], completion.ids_C).detach()
+        matches = [i for i in range(completion.prompt * 3, completion.prompt * 3 + 3) if rollout.lengths[i] == row]
+        kept = [rollout.logp_BC[i, :row] for i in matches if torch.equal(rollout.ids_BC[i, :row], completion.ids_C)]
+        torch.testing.assert_close(kept[0].double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_completion_depends_on_its_own_seed_and_not_on_what_stands_beside_it(
     settings: Settings, prompts: list[Prompt]
 ) -> None:
     torch.manual_seed(7)
     state = torch.get_rng_state()
-    first, again, other = (drawn(settings, prompts * 2, SAMPLED, seed) for seed in (1, 1, 2))
+    first, again, other = (drawn(settings, prompts, SAMPLED, group=2, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), state)
     assert first.texts == again.texts
     assert first.texts != other.texts
+    assert len(set(first.texts)) > len(prompts)  # the completions of a group differ
+    alone = drawn(settings, prompts[:1], SAMPLED, group=2, seed=1)
+    assert alone.texts == first.texts[:2]
 
 
 def test_lengths_count_the_end_and_truncation_is_told(settings: Settings, prompts: list[Prompt]) -> None:
-    rollout = drawn(settings, prompts * 4, Decoding(1.0, 1.0, 16))
+    rollout = drawn(settings, prompts, Decoding(1.0, 1.0, 16), group=4)
     end = load_processor(settings.model).tokenizer.eos_token_id
+    assert len(set(rollout.lengths)) > 1
     for row, length in enumerate(rollout.lengths):
         tokens = rollout.ids_BC[row, :length].tolist()
         assert end not in tokens[:-1]
         assert (tokens[-1] == end) != bool(rollout.truncated_B[row])
+        assert length == 16 or not rollout.truncated_B[row]
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 0.95), (0.5, 0.3), (2.0, 1.0), (1.0, 1e-6)])
+def test_draws_follow_the_distribution_that_transformers_cuts(temperature: float, top_p: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(1, 12, generator=generator) * 2
+    warped = TopPLogitsWarper(top_p)(torch.zeros(1, 1), logits / temperature).softmax(-1)[0]
+    draws = (torch.arange(4000) + 0.5).double() / 4000  # evenly spread, so that frequencies are exact to a part in 4000
+    ids, logp = draw(logits.expand(4000, -1), Decoding(temperature, top_p, 1), draws)
+    frequencies = torch.bincount(ids, minlength=12) / 4000
+    torch.testing.assert_close(frequencies, warped, rtol=0, atol=1 / 2000)
+    torch.testing.assert_close(logp, (logits / temperature).log_softmax(-1)[0][ids])
+
+
+def test_the_largest_random_number_draws_a_token_that_top_p_keeps() -> None:
+    logits = torch.tensor([[3.0, 1.0, 0.0, -1.0]])
+    below_one = torch.tensor([float(np.nextafter(1.0, 0.0))], dtype=torch.float64)
+    for top_p, last in ((0.5, 0), (0.9, 1), (1.0, 3)):
+        assert draw(logits, Decoding(1.0, top_p, 1), below_one)[0].item() == last
+
+
+def test_sampling_leaves_a_training_model_training(settings: Settings, prompts: list[Prompt]) -> None:
+    model = load_policy(replace(settings.model, gradient_checkpointing=True)).train()
+    rolled(model, load_processor(settings.model), prompts[:1], replace(GREEDY, max_new_tokens=2))
+    assert model.training

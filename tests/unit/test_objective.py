@@ -43,7 +43,7 @@ BUDGET = 9  # max_completion_length; not C, so that the two cannot be mixed up
 @functools.cache
 def compose_objective(name: str) -> DictConfig:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        model = [f"+model.completion.max_tokens={BUDGET}", "+model.prompts_per_batch=1"]
+        model = [f"+model.completion.max_tokens={BUDGET}", "+model.prompts_per_rollout=1", "+model.row_tokens=1000"]
         config = compose(overrides=[f"+objective={name}", *model])
     assert isinstance(config.objective, DictConfig)
     return config.objective

@@ -1,0 +1,266 @@
+"""Attention over a packed row: each token sees its ancestors and itself.
+
+The models ask for it by the name `TREE`, which transformers' attention interface looks up in every layer; what a
+forward pass attends with travels down to the layers as the keyword `tree`. Three ways, equal up to rounding:
+
+- `BlockAttention` (CPU) goes from segment to segment with the kernel for plain sequences and no mask, so that no pair
+  of tokens is computed that the mask would throw away. Each segment attends to itself, causally, and to each of its
+  ancestors, in full; the parts are joined by their log-sum-exp.
+- `FlexAttention` (CUDA) compiles the mask's rule into one kernel that skips empty blocks.
+- `MaskedAttention` (anywhere) hands the boolean mask to PyTorch's attention.
+
+Shape suffixes: H query heads, K key and value heads, L tokens of the row, D channels of a head, T tokens of a part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from spacer.tree import PackedRow
+
+TREE = "spacer_tree"
+
+
+class Attention(Protocol):
+    """What the keyword `tree` of a forward pass must offer."""
+
+    def __call__(self, layer: int, q_1HLD: Tensor, k_1KLD: Tensor, v_1KLD: Tensor, scale: float) -> Tensor:
+        """The attention output, with the shape of the query."""
+
+
+def register() -> None:
+    """Makes `TREE` an attention implementation of transformers; without `tree` it is ordinary causal attention."""
+    from transformers import AttentionInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    def attend(  # type: ignore[no-untyped-def]
+        module, query, key, value, attention_mask, scaling, dropout=0.0, tree: Attention | None = None, **kwargs
+    ):
+        if tree is None:
+            return sdpa_attention_forward(
+                module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+            )
+        # under autocast, rotation leaves queries and keys in float32; PyTorch's own attention would cast them too
+        query, key = query.to(value.dtype), key.to(value.dtype)
+        return tree(module.layer_idx, query, key, value, scaling).transpose(1, 2).contiguous(), None
+
+    AttentionInterface.register(TREE, attend)
+
+
+def row_attention(row: PackedRow, kind: str, device: torch.device) -> Attention:
+    """The attention over `row` by its name: blocks, flex or masked."""
+    makers: dict[str, Callable[[PackedRow, torch.device], Attention]] = {
+        "blocks": BlockAttention,
+        "flex": FlexAttention,
+        "masked": MaskedAttention,
+    }
+    return makers[kind](row, device)
+
+
+class KeptKeys:
+    """Attends as `inner` does and keeps the keys and values of every layer, detached: the cache of a prefill."""
+
+    def __init__(self, inner: Attention) -> None:
+        self._inner = inner
+        self.layers: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __call__(self, layer: int, q_1HLD: Tensor, k_1KLD: Tensor, v_1KLD: Tensor, scale: float) -> Tensor:
+        self.layers[layer] = (k_1KLD.detach(), v_1KLD.detach())
+        return self._inner(layer, q_1HLD, k_1KLD, v_1KLD, scale)
+
+
+class MaskedAttention:
+    """`F.scaled_dot_product_attention` with the dense mask."""
+
+    def __init__(self, row: PackedRow, device: torch.device) -> None:
+        self._mask = row.mask()[None, None].to(device)
+
+    def __call__(self, layer: int, q_1HLD: Tensor, k_1KLD: Tensor, v_1KLD: Tensor, scale: float) -> Tensor:
+        k, v = _per_query_head(q_1HLD, k_1KLD, v_1KLD)
+        return F.scaled_dot_product_attention(q_1HLD, k, v, attn_mask=self._mask, scale=scale)
+
+
+class FlexAttention:
+    """PyTorch's FlexAttention, compiled once, with a block mask made for each row."""
+
+    _compiled: Any = None
+
+    def __init__(self, row: PackedRow, device: torch.device) -> None:
+        from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+        if FlexAttention._compiled is None:
+            FlexAttention._compiled = (
+                torch.compile(flex_attention, dynamic=True) if device.type == "cuda" else flex_attention
+            )
+        segment_L, ancestors_SS = row.segment_L.to(device), row.ancestors_SS.to(device)
+
+        def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            return ancestors_SS[segment_L[query], segment_L[key]] & (query >= key)
+
+        self._mask = create_block_mask(sees, None, None, len(row), len(row), device=str(device))
+
+    def __call__(self, layer: int, q_1HLD: Tensor, k_1KLD: Tensor, v_1KLD: Tensor, scale: float) -> Tensor:
+        output: Tensor = FlexAttention._compiled(
+            q_1HLD, k_1KLD, v_1KLD, block_mask=self._mask, scale=scale, enable_gqa=q_1HLD.shape[1] != k_1KLD.shape[1]
+        )
+        return output
+
+
+class BlockAttention:
+    """Segment by segment with the CPU's flash kernel. See `_Blocks`."""
+
+    ALONE = 256  # a segment of so many tokens is computed by itself; shorter ones of similar length are stacked
+
+    def __init__(self, row: PackedRow, device: torch.device) -> None:
+        held = sorted(((span.start, span.stop) for span in row.spans if span.stop > span.start), key=_length)
+        self.alone = [slice(*ends) for ends in held if _length(ends) >= self.ALONE]
+        self.stacks = [_Stack(group) for group in _alike([ends for ends in held if _length(ends) < self.ALONE])]
+        # the queries below each segment that has descendants, and its keys, from the roots down
+        self.across = [
+            (slice(span.stop, span.below), slice(span.start, span.stop))
+            for span in row.spans
+            if span.below > span.stop > span.start
+        ]
+
+    def __call__(self, layer: int, q_1HLD: Tensor, k_1KLD: Tensor, v_1KLD: Tensor, scale: float) -> Tensor:
+        q, k, v = (x[0].transpose(0, 1) for x in (q_1HLD, k_1KLD, v_1KLD))
+        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
+        output_LHD: Tensor = _Blocks.apply(q, k, v, self, scale)
+        return output_LHD.transpose(0, 1)[None]
+
+
+class _Stack:
+    """Short segments padded to one length T, one above the other.
+
+    Past its end a segment repeats its last token: causal attention never looks there, and what the kernel makes of it
+    is left behind.
+    """
+
+    def __init__(self, ends: list[tuple[int, int]]) -> None:
+        self._shape = len(ends), max(map(_length, ends))
+        padded = [[min(start + t, stop - 1) for t in range(self._shape[1])] for start, stop in ends]
+        self._padded = torch.tensor(padded).flatten()
+        self.tokens_N = torch.tensor([t for start, stop in ends for t in range(start, stop)])  # their places in the row
+        kept = [[t < stop - start for t in range(self._shape[1])] for start, stop in ends]
+        self._kept = torch.tensor(kept).flatten().nonzero()[:, 0]
+
+    def take(self, x_LHD: Tensor) -> Tensor:
+        """The segments out of the row: S x H x T x D."""
+        return x_LHD.index_select(0, self._padded).unflatten(0, self._shape).transpose(1, 2)
+
+    def take_gradient(self, x_LHD: Tensor) -> Tensor:
+        """As `take`, with zero where there is padding."""
+        room = x_LHD.new_zeros(len(self._padded), *x_LHD.shape[1:]).index_copy_(
+            0, self._kept, x_LHD.index_select(0, self.tokens_N)
+        )
+        return room.unflatten(0, self._shape).transpose(1, 2)
+
+    def untake(self, x_SHTD: Tensor) -> Tensor:
+        """Back to one token after the other, padding left out: N x H x D, in the order of `tokens_N`."""
+        return x_SHTD.transpose(1, 2).flatten(0, 1).index_select(0, self._kept)
+
+
+def _length(ends: tuple[int, int]) -> int:
+    return ends[1] - ends[0]
+
+
+def _alike(ends: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+    """Ascending by length already, in groups in which little is padded."""
+    groups: list[list[tuple[int, int]]] = []
+    for segment in ends:
+        if groups and _length(segment) <= 1.25 * _length(groups[-1][0]) + 4:
+            groups[-1].append(segment)
+        else:
+            groups.append([segment])
+    return groups
+
+
+# What F.scaled_dot_product_attention calls on a CPU. The public function keeps the log-sum-exp to itself, and without
+# it parts of a softmax cannot be joined; no public kernel on CPU gives it and can be differentiated.
+_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+class _Blocks(torch.autograd.Function):
+    """softmax(q kᵀ) v over the tree's pairs, as a sum of blocks.
+
+    Forward: block b gives output o_b and log-sum-exp l_b; with l = logsumexp_b l_b the whole is Σ_b exp(l_b - l) o_b.
+    Backward: a block's probabilities are exp(s - l), so that the kernel's own backward pass, given the *whole* output
+    and log-sum-exp in place of the block's, yields that block's share of the gradients.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q_LHD: Tensor, k_LHD: Tensor, v_LHD: Tensor, blocks: BlockAttention, scale: float) -> Tensor:
+        # float32 where inputs are bfloat16: parts are added up here
+        out_LHD = q_LHD.new_empty(q_LHD.shape, dtype=torch.promote_types(q_LHD.dtype, torch.float32))
+        lse_LH = out_LHD.new_empty(out_LHD.shape[:2])
+        for own in blocks.alone:
+            part, lse = _flash(*(_heads_first(x[own]) for x in (q_LHD, k_LHD, v_LHD)), 0.0, True, scale=scale)
+            out_LHD[own], lse_LH[own] = part[0].transpose(0, 1), lse[0].T
+        for stack in blocks.stacks:
+            part, lse = _flash(*(stack.take(x) for x in (q_LHD, k_LHD, v_LHD)), 0.0, True, scale=scale)
+            out_LHD.index_copy_(0, stack.tokens_N, stack.untake(part).to(out_LHD.dtype))
+            lse_LH.index_copy_(0, stack.tokens_N, stack.untake(lse).to(lse_LH.dtype))
+        for below, segment in blocks.across:
+            blocked = (_heads_first(q_LHD[below]), _heads_first(k_LHD[segment]), _heads_first(v_LHD[segment]))
+            part, lse = _flash(*blocked, 0.0, False, scale=scale)
+            before, lse = lse_LH[below], lse[0].T
+            joined = torch.logaddexp(before, lse)
+            out_LHD[below].mul_((before - joined).exp_()[..., None])
+            out_LHD[below].addcmul_(part[0].transpose(0, 1).to(out_LHD.dtype), (lse - joined).exp_()[..., None])
+            lse_LH[below] = joined
+        out_LHD = out_LHD.to(q_LHD.dtype)
+        ctx.save_for_backward(q_LHD, k_LHD, v_LHD, out_LHD, lse_LH)
+        ctx.blocks, ctx.scale = blocks, scale
+        return out_LHD
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_LHD: Tensor) -> tuple[Tensor | None, ...]:
+        q_LHD, k_LHD, v_LHD, out_LHD, lse_LH = ctx.saved_tensors
+        blocks: BlockAttention = ctx.blocks
+        wide = torch.promote_types(q_LHD.dtype, torch.float32)
+        grads = [torch.empty_like(x, dtype=wide) for x in (q_LHD, k_LHD, v_LHD)]
+
+        def backward(queries: slice, keys: slice, causal: bool) -> list[Tensor]:
+            found = _flash_backward(
+                _heads_first(grad_LHD[queries]),
+                _heads_first(q_LHD[queries]),
+                _heads_first(k_LHD[keys]),
+                _heads_first(v_LHD[keys]),
+                _heads_first(out_LHD[queries]),
+                lse_LH[queries].T[None],
+                0.0,
+                causal,
+                scale=ctx.scale,
+            )
+            return [part[0].transpose(0, 1) for part in found]
+
+        for own in blocks.alone:  # every token is in one of these or of the stacks, so that all entries are set
+            for grad, part in zip(grads, backward(own, own, True), strict=True):
+                grad[own] = part
+        for stack in blocks.stacks:
+            taken = [stack.take(x) for x in (q_LHD, k_LHD, v_LHD, out_LHD, lse_LH)]
+            found = _flash_backward(stack.take_gradient(grad_LHD), *taken, 0.0, True, scale=ctx.scale)
+            for grad, part in zip(grads, found, strict=True):
+                grad.index_copy_(0, stack.tokens_N, stack.untake(part).to(wide))
+        for below, segment in blocks.across:
+            parts = zip(grads, backward(below, segment, False), (below, segment, segment), strict=True)
+            for grad, part, where in parts:
+                grad[where] += part
+        return (*(grad.to(q_LHD.dtype) for grad in grads), None, None)
+
+
+def _heads_first(x_LHD: Tensor) -> Tensor:
+    return x_LHD.transpose(0, 1)[None]
+
+
+def _per_query_head(q_1HLD: Tensor, *grouped: Tensor) -> list[Tensor]:
+    """Keys and values repeated for the query heads that share them."""
+    return [x.repeat_interleave(q_1HLD.shape[1] // x.shape[1], 1) for x in grouped]

@@ -1,0 +1,53 @@
+"""Which attention kernels a run uses, by what its device and its environment offer."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import torch
+
+from spacer.config import ConfigError
+from spacer.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class AttentionChoice:
+    """`vision` is a name of transformers, `rows` one of `spacer.attention.row_attention`."""
+
+    vision: str
+    rows: str
+
+
+def choose_attention(settings: Settings) -> AttentionChoice:
+    """What `model.attn_implementation` comes to here, said in the log.
+
+    Raises:
+        ConfigError: it asks for what runs on CUDA alone, and there is no CUDA device.
+    """
+    device = device_type(settings.cluster.accelerator)
+    asked = settings.model.attn_implementation
+    if device != "cuda" and asked in ("flash_attention_2", "flex_attention"):
+        raise ConfigError(
+            [f"model.attn_implementation={asked} needs a CUDA device, and this run is on {device}: choose auto or sdpa"]
+        )
+    narrow = settings.trainer.precision in ("bf16-mixed", "bf16-true", "bf16") or settings.model.dtype != "float32"
+    rows = {"cpu": "blocks", "cuda": "flex"}.get(device, "masked") if asked != "sdpa" else "masked"
+    flash = asked == "flash_attention_2" or (
+        asked == "auto" and device == "cuda" and narrow and find_spec("flash_attn") is not None
+    )
+    choice = AttentionChoice("flash_attention_2" if flash else "sdpa", rows)
+    log.info("attention on %s: %s in the vision tower, %s in packed rows", device, choice.vision, choice.rows)
+    return choice
+
+
+def device_type(accelerator: str) -> str:
+    """The kind of device that Lightning will choose for `cluster.accelerator`."""
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return "cuda"
+    if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
+        return "mps"
+    return "cpu"

@@ -1,0 +1,131 @@
+"""Whether a run's trees give what the plain computation gives: each completion in a row of its own, pixels and all."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spacer.attention import TREE
+from spacer.data.processing import Pictures, PromptBatch
+from spacer.modeling import Packing, Vision, plain, row_logps
+from spacer.tree import Completion, pack
+
+log = logging.getLogger(__name__)
+
+# Mean difference of log-probabilities that rounding may make, by the precision that is computed in. A token that sees
+# what it must not, or stands where it must not, makes differences of a tenth and more.
+LIMITS = {torch.float64: 1e-8, torch.float32: 1e-4, torch.float16: 0.01, torch.bfloat16: 0.04}
+
+
+class TreeMismatch(RuntimeError):
+    """Raised where the two computations differ by more than rounding."""
+
+
+@torch.no_grad()
+def check_tree(
+    model: Any, batch: PromptBatch, vision: Vision, completions: Sequence[Completion], packing: Packing
+) -> float | None:
+    """Compares the log-probabilities of completions of one prompt; returns their mean difference.
+
+    A completion that holds a token which stands for a picture is passed over, since the plain forward would look for
+    the picture; None where that leaves none.
+
+    Raises:
+        TreeMismatch: the difference exceeds what the precision allows; names both figures.
+    """
+    config = plain(model).config
+    standing_in = torch.tensor([config.image_token_id, config.video_token_id])
+    fit = [c for c in completions if not torch.isin(c.ids_C, standing_in).any()]
+    if not fit:
+        log.warning("self-check: every completion of the first prompt holds a picture's token; nothing was compared")
+        return None
+    was_training = model.training
+    model.eval()
+    try:
+        in_tree = torch.cat(
+            [row_logps(model, row, vision, packing) for row in pack(batch.forest, fit, packing.row_tokens)]
+        )
+        with _plain_attention(model):
+            expected = torch.cat([plain_logps(model, batch, completion) for completion in fit])
+    finally:
+        model.train(was_training)
+    difference = float((in_tree - expected).abs().mean())
+    precision = _precision(model)
+    if not difference <= LIMITS[precision]:
+        raise TreeMismatch(
+            f"log-probabilities of question {batch.samples[fit[0].prompt].id!r}: mean {float(in_tree.mean()):.6f} in "
+            f"the prefix tree, {float(expected.mean()):.6f} in the plain computation. They differ by {difference:.2e} "
+            f"a token, where {precision} allows {LIMITS[precision]:.0e}. Try model.attn_implementation=sdpa, "
+            "the plainest; trainer.self_check=false goes on regardless"
+        )
+    log.info(
+        "self-check: log-probabilities in the tree and in plain rows differ by %.1e a token, at most %.0e allowed",
+        difference,
+        LIMITS[precision],
+    )
+    return difference
+
+
+def plain_logps(model: Any, batch: PromptBatch, completion: Completion) -> Tensor:
+    """Log-probabilities of a completion through transformers' own forward on ids and pixels, at the same positions."""
+    base = plain(model)
+    prompt, count = batch.forest.prompt(completion.prompt), len(completion.ids_C)
+    pictures = pictures_of(batch, completion.prompt, base.config.vision_config.spatial_merge_size)
+    device = base.lm_head.weight.device
+    positions = torch.cat([prompt.positions_3L, prompt.positions_3L[:, -1:] + torch.arange(1, count + 1)], 1)
+    logits = base(
+        input_ids=torch.cat([prompt.ids_L, completion.ids_C])[None].to(device),
+        position_ids=positions[:, None].to(device),
+        pixel_values=pictures.image_pixels,
+        image_grid_thw=pictures.image_grids,
+        pixel_values_videos=pictures.video_pixels,
+        video_grid_thw=pictures.video_grids,
+        use_cache=False,
+        logits_to_keep=count + 1,
+    ).logits[0, :-1]
+    logp = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+    return logp.gather(1, completion.ids_C.to(device)[:, None])[:, 0]
+
+
+def pictures_of(batch: PromptBatch, prompt: int, merge: int) -> Pictures:
+    """The pictures that one prompt of a batch is about."""
+    vision_L = batch.forest.prompt(prompt).vision_L
+    wanted = set(vision_L[vision_L >= 0].tolist())
+    found: list[Tensor | None] = []
+    feature = 0
+    for pixels, grids in (
+        (batch.pictures.image_pixels, batch.pictures.image_grids),
+        (batch.pictures.video_pixels, batch.pictures.video_grids),
+    ):
+        patch, patches, kept = 0, [], []
+        for grid in () if grids is None else grids:
+            count = int(grid.prod())
+            if feature in wanted:
+                assert pixels is not None
+                patches.append(pixels[patch : patch + count])
+                kept.append(grid)
+            patch, feature = patch + count, feature + count // merge**2
+        found += [torch.cat(patches) if patches else None, torch.stack(kept) if kept else None]
+    return Pictures(*found)
+
+
+@contextlib.contextmanager
+def _plain_attention(model: Any) -> Iterator[None]:
+    """transformers' own attention in the text model, for as long as it lasts."""
+    base = plain(model)
+    base.set_attn_implementation({"text_config": "sdpa"})
+    try:
+        yield
+    finally:
+        base.set_attn_implementation({"text_config": TREE})
+
+
+def _precision(model: Any) -> torch.dtype:
+    weight = plain(model).lm_head.weight
+    kind = weight.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype

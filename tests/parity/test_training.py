@@ -1,0 +1,320 @@
+"""Whole runs on trees: against the plain computation step by step, and under everything that training can be under."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from transformers import AutoModelForImageTextToText
+
+from spacer.data.loading import PromptDataset, Use
+from spacer.data.processing import Prompt, PromptBatch, collate
+from spacer.modeling import Packing, load_policy, load_processor, load_reference
+from spacer.module import GrpoModule, SftModule, Training, TreeModule
+from spacer.rewards import score_group
+from spacer.rollout import Decoding
+from spacer.settings import LoraSettings, ModelSettings, ObjectiveSettings, Schedule, Settings
+from tests.parity.test_grpo import Capture, Repeated, naive_logps, naive_positions
+from tests.parity.test_rollout import rolled
+
+PACKING = Packing("blocks", 700)
+GROUP, LENGTH, STEPS, SEED = 4, 30, 3, 5
+
+
+def fit(module: TreeModule, batch: PromptBatch, batches: int = 1, **options: Any) -> dict[str, Tensor]:
+    """Trains on one batch again and again, and returns the gradients of the last step."""
+    capture = Capture()
+    callbacks = [capture, *options.pop("callbacks", [])]
+    trainer = pl.Trainer(
+        **{"max_epochs": 1, "accelerator": "cpu", "devices": 1, "precision": "32-true", "logger": False} | options,
+        callbacks=callbacks,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    module.policy.train()
+    trainer.fit(module, Repeated(batch, batches))
+    return capture.gradients
+
+
+def training(settings: Settings, **changes: Any) -> Training:
+    assert settings.stage.optimizer is not None
+    optimizer = replace(settings.stage.optimizer, learning_rate=3e-4, schedule=Schedule.constant)
+    return Training(optimizer, **changes)
+
+
+def grpo(settings: Settings, model: ModelSettings, plan: Training, **changes: Any) -> GrpoModule:
+    objective = replace(settings.objective, group_size=GROUP, max_completion_length=LENGTH, **changes)
+    reference = load_reference(model) if model.lora is None and objective.beta else None
+    processor = load_processor(model)
+    return GrpoModule(load_policy(model), reference, processor, objective, settings.reward, PACKING, plan, SEED)
+
+
+def doubled(batch: PromptBatch) -> PromptBatch:
+    assert batch.pictures.video_pixels is not None
+    return attrs.evolve(batch, pictures=replace(batch.pictures, video_pixels=batch.pictures.video_pixels.double()))
+
+
+@pytest.fixture(scope="module")
+def prompts(dataset: PromptDataset) -> list[Prompt]:
+    """Three questions, two of them about one video."""
+    made = [dataset[Use(i, i)] for i in (0, 1, 6)]
+    assert all(isinstance(prompt, Prompt) for prompt in made)
+    return [prompt for prompt in made if isinstance(prompt, Prompt)]
+
+
+def naive_completion(
+    policy: Any, prompt: Prompt, seed: Sequence[int], objective: ObjectiveSettings, end: int
+) -> Tensor:
+    """One token after the other, each from a forward pass over the whole row; top-p and the draw in plain Python."""
+    draws = np.random.default_rng(list(seed)).random(objective.max_completion_length)
+    ids: list[int] = []
+    while len(ids) < objective.max_completion_length and end not in ids:
+        probabilities = naive_next(policy, prompt, ids)
+        order = sorted(range(len(probabilities)), key=lambda i: -probabilities[i])
+        nucleus, total = [], 0.0
+        for token in order:
+            nucleus.append(token)
+            total += probabilities[token]
+            if total >= objective.top_p:
+                break
+        mark, passed = draws[len(ids)] * total, 0.0
+        for token in nucleus:
+            passed += probabilities[token]
+            if passed > mark:
+                break
+        ids.append(token)
+    return torch.tensor(ids)
+
+
+@torch.no_grad()
+def naive_next(policy: Any, prompt: Prompt, ids: list[int]) -> list[float]:
+    whole = torch.cat([prompt.ids_L, torch.tensor(ids, dtype=torch.long)])[None]
+    logits = policy(
+        input_ids=whole,
+        pixel_values_videos=prompt.pixels_PD.to(policy.dtype),
+        video_grid_thw=prompt.grid_thw,
+        position_ids=naive_positions(whole[0].tolist(), policy.config.video_token_id),
+        use_cache=False,
+    ).logits[0, -1]
+    return logits.softmax(-1).tolist()
+
+
+def test_the_training_curve_is_that_of_the_plain_computation(settings: Settings, prompts: list[Prompt]) -> None:
+    """Sampling, rewards, reference, loss, clipping and optimiser, step by step, both from the same seed."""
+    prompts = prompts[:2]
+    model = replace(settings.model, dtype="float64")
+    plan = training(settings, clip=5.0)
+    module = grpo(settings, model, plan)
+    curve: list[tuple[list[float], list[str]]] = []
+
+    class Keep(pl.Callback):
+        def on_train_batch_end(self, *args: Any) -> None:
+            assert module.last_rollout is not None
+            scored = module.last_rollout[1]
+            curve.append(([part.total for part in scored.parts], list(scored.rollout.texts)))
+
+    fit(module, doubled(collate(prompts)), STEPS, precision="64-true", callbacks=[Keep()])
+
+    policy = AutoModelForImageTextToText.from_pretrained(model.name_or_path, dtype=torch.float64)
+    reference = AutoModelForImageTextToText.from_pretrained(model.name_or_path, dtype=torch.float64)
+    processor = load_processor(model)
+    end = processor.tokenizer.eos_token_id
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=3e-4, betas=(0.9, 0.999), weight_decay=0.01)
+    objective = replace(settings.objective, group_size=GROUP, max_completion_length=LENGTH)
+    for step in range(STEPS):
+        loss: Any = 0.0
+        rewards, texts = [], []
+        for n, prompt in enumerate(prompts):
+            seeds = [[SEED, 0, 0, step, 0, n * GROUP + g] for g in range(GROUP)]
+            written = [naive_completion(policy, prompt, seed, objective, end) for seed in seeds]
+            texts += [processor.tokenizer.decode(ids, skip_special_tokens=True) for ids in written]
+            parts = score_group(
+                texts[-GROUP:],
+                [len(ids) for ids in written],
+                solution=prompt.sample.solution,
+                problem_type=prompt.sample.problem_type,
+                true_map=prompt.sample.true_map,
+                settings=settings.reward,
+                shuffled_completions=None,
+            )
+            totals = [part.total for part in parts]
+            rewards += totals
+            mean = sum(totals) / GROUP
+            spread = math.sqrt(sum((r - mean) ** 2 for r in totals) / (GROUP - 1))
+            for ids, total in zip(written, totals, strict=True):
+                new = naive_logps(policy, prompt, ids)
+                with torch.no_grad():
+                    apart = (naive_logps(reference, prompt, ids) - new).clamp(-10, 10)
+                d = apart + new.detach() - new  # the value of apart, with the gradient of -new
+                gain = torch.exp(new - new.detach()) * (total - mean) / (spread + 1e-4)
+                loss = loss - (gain - 0.04 * (torch.exp(d) - d - 1)).mean() / (len(prompts) * GROUP)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(policy.parameters(), 5.0)
+        optimizer.step()
+        assert texts == curve[step][1], step
+        assert rewards == pytest.approx(curve[step][0], abs=1e-12)
+    assert len({tuple(rewards) for rewards, _ in curve}) > 1
+    moved = dict(module.policy.named_parameters())
+    for name, parameter in policy.named_parameters():
+        torch.testing.assert_close(moved[name], parameter, rtol=0, atol=1e-6, msg=name)
+
+
+def test_gradient_checkpointing_changes_nothing(settings: Settings, prompts: list[Prompt]) -> None:
+    found = []
+    for checkpointing in (False, True):
+        model = replace(settings.model, dtype="float64", gradient_checkpointing=checkpointing)
+        found.append(fit(grpo(settings, model, training(settings)), doubled(collate(prompts)), precision="64-true"))
+    assert found[0].keys() == found[1].keys()
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(found[1][name], gradient, rtol=1e-6, atol=1e-9, msg=name)
+
+
+def test_accumulated_batches_make_one_step_of_their_mean_gradient(settings: Settings, prompts: list[Prompt]) -> None:
+    def targets(module: SftModule, count: int, accumulate: int) -> dict[str, Tensor]:
+        return fit(module, imitated(prompts, "<answer>B</answer>"), count)
+
+    once = SftModule(load_policy(settings.model), PACKING, training(settings))
+    twice = SftModule(load_policy(settings.model), PACKING, training(settings, accumulate=2))
+    first, second = targets(once, 1, 1), targets(twice, 2, 2)
+    for name, gradient in first.items():
+        torch.testing.assert_close(second[name], gradient, rtol=1e-4, atol=1e-7, msg=name)
+    for name, parameter in once.named_parameters():  # one step each
+        torch.testing.assert_close(dict(twice.named_parameters())[name], parameter, rtol=0, atol=1e-5, msg=name)
+
+
+def imitated(prompts: list[Prompt], text: str) -> PromptBatch:
+    """The prompts with completions to imitate, of different lengths."""
+    ids = torch.arange(10, 10 + len(text))
+    return collate([replace(prompt, target_ids=ids[: 5 + 3 * n]) for n, prompt in enumerate(prompts)])
+
+
+def test_supervised_gradient_equals_the_plain_one(settings: Settings, prompts: list[Prompt]) -> None:
+    model = replace(settings.model, dtype="float64")
+    batch = imitated(prompts, "<answer>B</answer>")
+    module = SftModule(load_policy(model), PACKING, training(settings))
+    found = fit(module, doubled(batch), precision="64-true")
+    policy = AutoModelForImageTextToText.from_pretrained(model.name_or_path, dtype=torch.float64)
+    assert batch.targets is not None
+    loss = -torch.cat([naive_logps(policy, p, t) for p, t in zip(prompts, batch.targets, strict=True)]).mean()
+    loss.backward()
+    for name, parameter in policy.named_parameters():
+        assert parameter.grad is not None
+        torch.testing.assert_close(found[name], parameter.grad, rtol=1e-5, atol=1e-8, msg=name)
+
+
+def test_adapters_alone_are_trained_and_their_reference_is_the_model_without_them(
+    settings: Settings, prompts: list[Prompt]
+) -> None:
+    model = replace(settings.model, lora=LoraSettings(rank=4, alpha=8, dropout=0.0), gradient_checkpointing=True)
+    module = grpo(settings, model, training(settings))
+    before = {name: p.detach().clone() for name, p in module.policy.named_parameters()}
+    found = fit(module, collate(prompts), batches=2)
+    assert found and all("lora_" in name for name in found)
+    after = dict(module.policy.named_parameters())
+    changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    assert changed and all("lora_" in name for name in changed)
+    assert module.last_rollout is not None
+    batch, scored = module.last_rollout
+    untouched = AutoModelForImageTextToText.from_pretrained(model.name_or_path)
+    assert scored.ref_logp_BC is not None
+    for i in (0, GROUP, 2 * GROUP):
+        ids = scored.rollout.ids_BC[i, : scored.rollout.lengths[i]]
+        expected = naive_logps(untouched, prompts[i // GROUP], ids).detach()
+        torch.testing.assert_close(scored.ref_logp_BC[i, : len(ids)], expected, rtol=1e-4, atol=1e-4)
+    assert len(batch.samples) == 3
+
+
+def test_bfloat16_autocast_stays_near_float32(settings: Settings, prompts: list[Prompt]) -> None:
+    batch = imitated(prompts, "<answer>B</answer>")
+    found = [
+        fit(SftModule(load_policy(settings.model), PACKING, training(settings)), batch, precision=precision)
+        for precision in ("32-true", "bf16-mixed")
+    ]
+    norms = [math.sqrt(sum(float((g**2).sum()) for g in gradients.values())) for gradients in found]
+    assert norms[1] == pytest.approx(norms[0], rel=0.05)
+    apart = math.sqrt(sum(float(((found[1][name] - g) ** 2).sum()) for name, g in found[0].items()))
+    assert apart < 0.1 * norms[0]
+
+
+def test_frozen_vision_is_encoded_once_for_policy_and_reference(
+    settings: Settings, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for frozen, runs in ((True, {"policy": 1, "reference": 0}), (False, {"policy": 1, "reference": 1})):
+        module = grpo(
+            settings, replace(settings.model, freeze_vision=frozen), replace(training(settings), self_check=False)
+        )
+        seen = {"policy": 0, "reference": 0}
+        for name in seen:
+            tower = getattr(module, name).model.visual
+
+            def count(*args: Any, name: str = name, seen: dict[str, int] = seen) -> None:
+                seen[name] += 1
+
+            tower.register_forward_pre_hook(count)
+        fit(module, collate(prompts))
+        assert seen == runs
+
+
+def test_further_updates_take_the_log_probabilities_kept_while_sampling(
+    settings: Settings, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = grpo(settings, settings.model, training(settings), updates_per_rollout=3, clip_low=0.2, clip_high=0.2)
+    found: list[dict[str, float]] = []
+
+    def keep(batch: PromptBatch, updates: Sequence[dict[str, Tensor]]) -> None:
+        found.extend({name: float(value) for name, value in metrics.items()} for metrics in updates)
+
+    monkeypatch.setattr(module, "_log_objective", keep)
+    fit(module, collate(prompts))
+    assert module.trainer.global_step == len(found) == 3
+    assert found[0]["ratio_mean"] == 1.0
+    assert found[0]["sampling_drift"] < 1e-5
+    assert all(abs(metrics["ratio_mean"] - 1) > 1e-6 for metrics in found[1:])
+
+
+def test_overfitting_one_batch_raises_its_reward(settings: Settings, dataset: PromptDataset) -> None:
+    made = [dataset[Use(i, i)] for i in (0, 4, 8, 12)]
+    prompts = [prompt for prompt in made if isinstance(prompt, Prompt)]
+    objective = replace(settings.objective, group_size=8, max_completion_length=100)
+    module = GrpoModule(
+        load_policy(settings.model),
+        load_reference(settings.model),
+        load_processor(settings.model),
+        objective,
+        settings.reward,
+        Packing("blocks", 16_384),
+        training(settings, clip=5.0),
+        seed=0,
+    )
+
+    def reward() -> float:
+        decoding = Decoding(objective.temperature, objective.top_p, objective.max_completion_length)
+        rollout = rolled(module.policy, load_processor(settings.model), prompts, decoding, group=24, seed=9)
+        parts = [
+            part
+            for n, prompt in enumerate(prompts)
+            for part in score_group(
+                rollout.texts[n * 24 : (n + 1) * 24],
+                rollout.lengths[n * 24 : (n + 1) * 24],
+                solution=prompt.sample.solution,
+                problem_type=prompt.sample.problem_type,
+                true_map=prompt.sample.true_map,
+                settings=settings.reward,
+                shuffled_completions=None,
+            )
+        ]
+        return sum(part.total for part in parts) / len(parts)
+
+    before = reward()
+    fit(module, collate(prompts), batches=8)
+    assert reward() > before + 0.15
