@@ -9,6 +9,7 @@ from importlib.util import find_spec
 import torch
 
 from spacer.config import ConfigError
+from spacer.rules import computes_in_16_bits
 from spacer.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ def choose_attention(settings: Settings) -> AttentionChoice:
         raise ConfigError(
             [f"model.attn_implementation={asked} needs a CUDA device, and this run is on {device}: choose auto or sdpa"]
         )
-    narrow = settings.trainer.precision in ("bf16-mixed", "bf16-true", "bf16") or settings.model.dtype != "float32"
+    narrow = computes_in_16_bits(settings)
     rows = {"cpu": "blocks", "cuda": "flex"}.get(device, "masked") if asked != "sdpa" else "masked"
     flash = asked == "flash_attention_2" or (
         asked == "auto" and device == "cuda" and narrow and find_spec("flash_attn") is not None

@@ -8,11 +8,13 @@ Shape suffixes: M vision tokens of a batch, H hidden, L tokens of a row, N predi
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -20,12 +22,13 @@ from spacer.attention import TREE, Attention, register, row_attention
 from spacer.data.processing import Pictures
 from spacer.objective import token_logps
 from spacer.positions import PositionRule
-from spacer.settings import ModelSettings, Positions
+from spacer.settings import Checkpointing, ModelSettings, Positions
 from spacer.tree import PackedRow
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLProcessor
 
+_PATCHES = 8192  # that go through the vision tower at once, unless one picture has more
 _LOGITS = 2**24  # logits held at once; where there are more, they are made again in the backward pass, chunk by chunk
 
 register()
@@ -33,10 +36,12 @@ register()
 
 @dataclass(frozen=True)
 class Packing:
-    """How trees are computed: the attention over a row (`spacer.attention.row_attention`) and the tokens of a row."""
+    """How trees are computed: the attention over a row (`spacer.attention.row_attention`), the tokens of a row, and
+    whether the vision tower computes again in the backward pass what it would otherwise keep."""
 
     attention: str
     row_tokens: int
+    vision_again: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,23 @@ class Vision:
             return self
         first, *deeper = (x.detach().requires_grad_(x.requires_grad) for x in self.tensors)
         return Vision(first, tuple(deeper))
+
+
+class PatchProjection(torch.nn.Conv3d):
+    """The vision tower's first layer, whose kernel is as large as the patches that it is given, as the matrix product
+    that it is: several times as fast as a convolution. Parameters keep their names and shapes."""
+
+    @classmethod
+    def of(cls, layer: torch.nn.Conv3d) -> PatchProjection:
+        """The same layer, sharing its parameters."""
+        with torch.device("meta"):
+            made = cls(layer.in_channels, layer.out_channels, kernel_size=1, bias=False)
+        made.weight, made.bias = layer.weight, layer.bias
+        return made
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """N x channels x frames x height x width → N x out x 1 x 1 x 1."""
+        return F.linear(patches.flatten(1), self.weight.flatten(1), self.bias)[..., None, None, None]
 
 
 def load_processor(settings: ModelSettings) -> Qwen2_5_VLProcessor:
@@ -84,7 +106,9 @@ def load_policy(settings: ModelSettings, vision_attention: str = "sdpa") -> Any:
         trust_remote_code=settings.trust_remote_code,
     )
     check_text_model(model)
-    if settings.gradient_checkpointing:
+    embed = model.model.visual.patch_embed
+    embed.proj = PatchProjection.of(embed.proj)
+    if settings.gradient_checkpointing == Checkpointing.all:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if settings.freeze_vision:
         model.model.visual.requires_grad_(False)
@@ -109,13 +133,14 @@ def check_text_model(model: Any) -> None:
     if kinds != {"full_attention"}:
         raise ValueError(
             f"{model.config.name_or_path}: its layers are {', '.join(sorted(kinds))}; "
-            "prefix trees need full attention in each: set use_sliding_window to false in its config.json"
+            "prefix trees need full attention in each: in its config.json, under text_config if there is one, "
+            "take layer_types out and set use_sliding_window to false"
         )
 
 
 def load_reference(settings: ModelSettings, vision_attention: str = "sdpa") -> Any:
     """A frozen copy of the weights that training starts from."""
-    model = load_policy(replace(settings, lora=None, gradient_checkpointing=False), vision_attention)
+    model = load_policy(replace(settings, lora=None, gradient_checkpointing=Checkpointing.none), vision_attention)
     return model.requires_grad_(False).eval()
 
 
@@ -140,22 +165,47 @@ def eos_ids(processor: Qwen2_5_VLProcessor) -> tuple[int, ...]:
     return (processor.tokenizer.eos_token_id,)
 
 
-def encode_vision(model: Any, pictures: Pictures) -> Vision:
-    """Each image and video through the vision tower once."""
-    found = []
+def encode_vision(model: Any, pictures: Pictures, again: bool = False) -> Vision:
+    """Each image and video through the vision tower once, a few thousand patches at a time.
+
+    With `again` only the features are kept, and the backward pass computes the rest anew, again a few thousand patches
+    at a time.
+    """
+    found: list[list[Tensor]] = []
     base = plain(model)
     for pixels, grids, features in (
         (pictures.image_pixels, pictures.image_grids, base.get_image_features),
         (pictures.video_pixels, pictures.video_grids, base.get_video_features),
     ):
-        if pixels is not None:
-            output = features(pixels, grids, return_dict=True)
+        if pixels is None or grids is None:
+            continue
+
+        def encode(some: Tensor, their_grids: Tensor, features: Any = features) -> list[Tensor]:
+            output = features(some, their_grids, return_dict=True)
             deeper = getattr(output, "deepstack_features", None) or ()
-            found.append([torch.cat(output.pooler_output), *(torch.cat(feature) for feature in deeper)])
+            return [torch.cat(output.pooler_output), *(torch.cat(feature) for feature in deeper)]
+
+        for some, their_grids in _portions(pixels, grids):
+            if again and torch.is_grad_enabled():
+                found.append(checkpoint(encode, some, their_grids, use_reentrant=False))
+            else:
+                found.append(encode(some, their_grids))
     if not found:
         return Vision()
     first, *deeper = (torch.cat(parts) for parts in zip(*found, strict=True))
     return Vision(first, tuple(deeper))
+
+
+def _portions(pixels: Tensor, grids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Whole pictures, as many as `_PATCHES` allow."""
+    patches = grids.prod(1).tolist()
+    first = start = stop = 0
+    for place, count in enumerate(patches):
+        if place > first and stop + count - start > _PATCHES:
+            yield pixels[start:stop], grids[first:place]
+            first, start = place, stop
+        stop += count
+    yield pixels[start:stop], grids[first:]
 
 
 def row_states(model: Any, row: PackedRow, vision: Vision, attention: Attention) -> Tensor:

@@ -153,7 +153,7 @@ class SftModule(TreeModule):
                 losses.append(-logp_N.sum() / tokens)
                 return losses[-1]
 
-            vision = encode_vision(self.policy, batch.pictures)
+            vision = encode_vision(self.policy, batch.pictures, self.packing.vision_again)
             self.check_once(vision, batch, completions)
             self.backward_rows(vision, batch, completions, loss_of)
             if self.steps_now(batch_idx):
@@ -212,7 +212,7 @@ class GrpoModule(TreeModule):
         if not batch.samples:
             self.step(batch_idx)
             return
-        vision = encode_vision(self.policy, batch.pictures)
+        vision = encode_vision(self.policy, batch.pictures, self.packing.vision_again)
         scored = self._roll_out(batch, vision.detach(), batch_idx)
         self.last_rollout = (batch, scored)
         if self.steps_now(batch_idx):
@@ -223,7 +223,7 @@ class GrpoModule(TreeModule):
             if update:
                 if self.trainer.global_step == self.trainer.max_steps:
                     break
-                vision = encode_vision(self.policy, batch.pictures)
+                vision = encode_vision(self.policy, batch.pictures, self.packing.vision_again)
             metrics.append(self._backward(batch, vision, scored, update))
             self.step(batch_idx)
         if self.steps_now(batch_idx):

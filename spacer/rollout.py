@@ -22,6 +22,8 @@ from spacer.tree import Completion, Forest, pack
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLProcessor
 
+_NUCLEUS = 1024  # tokens that are looked at first for top-p
+
 
 @dataclass(frozen=True)
 class Decoding:
@@ -176,10 +178,23 @@ def draw(logits_RV: Tensor, decoding: Decoding, uniform_R: Tensor) -> tuple[Tens
         ids_R = logits_RV.argmax(-1)
     else:
         logp_RV = (logits_RV / decoding.temperature).log_softmax(-1)
-        order = logp_RV.sort(-1, descending=True)
-        sums_RV = order.values.double().exp().cumsum(-1)
-        reached_R1 = torch.full_like(sums_RV[:, :1], decoding.top_p).minimum(sums_RV[:, -1:])
-        last_R1 = torch.searchsorted(sums_RV, reached_R1)
-        places_R1 = torch.searchsorted(sums_RV, uniform_R[:, None] * sums_RV.gather(1, last_R1), right=True)
-        ids_R = order.indices.gather(1, places_R1.minimum(last_R1))[:, 0]
+        sums_Rn, order_Rn = _likeliest(logp_RV, decoding.top_p)
+        reached_R1 = torch.full_like(sums_Rn[:, :1], decoding.top_p).minimum(sums_Rn[:, -1:])
+        last_R1 = torch.searchsorted(sums_Rn, reached_R1)
+        places_R1 = torch.searchsorted(sums_Rn, uniform_R[:, None] * sums_Rn.gather(1, last_R1), right=True)
+        ids_R = order_Rn.gather(1, places_R1.minimum(last_R1))[:, 0]
     return ids_R, logp_RV.gather(1, ids_R[:, None])[:, 0]
+
+
+def _likeliest(logp_RV: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
+    """The likeliest tokens, best first, and their cumulative probabilities: at least as many as top-p keeps.
+
+    A nucleus is a few tokens as a rule; a large vocabulary is sorted as a whole only where it is more.
+    """
+    if logp_RV.shape[1] > _NUCLEUS:
+        best = logp_RV.topk(_NUCLEUS, -1)
+        sums_Rn = best.values.double().exp().cumsum(-1)
+        if bool((sums_Rn[:, -1] >= top_p).all()):
+            return sums_Rn, best.indices
+    order = logp_RV.sort(-1, descending=True)
+    return order.values.double().exp().cumsum(-1), order.indices

@@ -83,6 +83,13 @@ CHECKS: dict[str, Check] = {path: check for check, paths in _CHECKED for path in
 _NARROW = ("bf16-true", "16-true")
 
 
+def computes_in_16_bits(s: Settings) -> bool:
+    """Whether the model's matrix products are taken in 16 bits, which flash-attn needs."""
+    if s.trainer.precision in ("32-true", "32", "64-true", "64"):
+        return s.trainer.precision in ("32-true", "32") and s.model.dtype in ("bfloat16", "float16")
+    return True
+
+
 def _trains(s: Settings) -> bool:
     return s.stage.name in ("train", "sft")
 
@@ -190,6 +197,11 @@ RULES: tuple[tuple[Callable[[Settings], bool], str], ...] = (
         lambda s: s.model.attn_implementation == "flash_attention_2" and find_spec("flash_attn") is None,
         "model.attn_implementation=flash_attention_2 needs the package flash-attn, which is not installed: "
         "pip install -e '.[cuda]', or choose auto",
+    ),
+    (
+        lambda s: s.model.attn_implementation == "flash_attention_2" and not computes_in_16_bits(s),
+        "model.attn_implementation=flash_attention_2 computes in 16 bits only, and "
+        "trainer.precision={s.trainer.precision} does not: set trainer.precision=bf16-mixed, or choose auto",
     ),
     (
         lambda s: _trains(s) and s.trainer.precision in ("16-mixed", "16"),

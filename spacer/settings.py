@@ -46,6 +46,14 @@ class Positions(StrEnum):
     transformers = "transformers"  # after the largest of height and width, as transformers 5 has it
 
 
+class Checkpointing(StrEnum):
+    """Whose activations are computed again in the backward pass in place of being kept."""
+
+    none = "none"
+    vision = "vision"
+    all = "all"
+
+
 class Schedule(StrEnum):
     """Learning-rate schedule after the warm-up."""
 
@@ -81,7 +89,7 @@ class ModelSettings:
     attn_implementation: str = "auto"
     positions: Positions = Positions.original
     trust_remote_code: bool = False
-    gradient_checkpointing: bool = True
+    gradient_checkpointing: Checkpointing = Checkpointing.all
     freeze_vision: bool = False
     fresh: bool = False  # untrained weights of the embedded architecture, made in name_or_path
     learning_rate: float = 1e-6

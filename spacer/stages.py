@@ -28,7 +28,7 @@ from spacer.files import read_rows
 from spacer.modeling import Packing, load_policy, load_processor, load_reference, position_rule, save_pretrained
 from spacer.module import GrpoModule, SftModule, Training
 from spacer.report.summary import report_evaluation, report_training
-from spacer.settings import RoomsSettings, Settings
+from spacer.settings import Checkpointing, RoomsSettings, Settings
 from spacer.tracking import make_loggers
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,11 @@ class Run:
             if settings.model.fresh:
                 _make_fresh(settings)
             attention = choose_attention(settings)
-            self.packing = Packing(attention.rows, settings.objective.row_tokens)
+            self.packing = Packing(
+                attention.rows,
+                settings.objective.row_tokens,
+                vision_again=settings.model.gradient_checkpointing == Checkpointing.vision,
+            )
             self.vision_attention = attention.vision
             self.processor = load_processor(settings.model)
             self.policy = load_policy(settings.model, attention.vision)

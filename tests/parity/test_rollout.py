@@ -17,7 +17,7 @@ from spacer.data.loading import PromptDataset, Use
 from spacer.data.processing import Prompt, collate
 from spacer.modeling import Packing, encode_vision, load_policy, load_processor
 from spacer.rollout import Decoding, Rollout, draw, sample
-from spacer.settings import Settings
+from spacer.settings import Checkpointing, Settings
 from tests.parity.families import EOS, FAMILIES, make, make_prompts, plain_attention, plain_logps
 from tests.parity.test_grpo import naive_positions
 
@@ -176,6 +176,6 @@ def test_the_largest_random_number_draws_a_token_that_top_p_keeps() -> None:
 
 
 def test_sampling_leaves_a_training_model_training(settings: Settings, prompts: list[Prompt]) -> None:
-    model = load_policy(replace(settings.model, gradient_checkpointing=True)).train()
+    model = load_policy(replace(settings.model, gradient_checkpointing=Checkpointing.all)).train()
     rolled(model, load_processor(settings.model), prompts[:1], replace(GREEDY, max_new_tokens=2))
     assert model.training

@@ -21,7 +21,7 @@ from spacer.modeling import Packing, load_policy, load_processor, load_reference
 from spacer.module import GrpoModule, SftModule, Training, TreeModule
 from spacer.rewards import score_group
 from spacer.rollout import Decoding
-from spacer.settings import LoraSettings, ModelSettings, ObjectiveSettings, Schedule, Settings
+from spacer.settings import Checkpointing, LoraSettings, ModelSettings, ObjectiveSettings, Schedule, Settings
 from tests.parity.test_grpo import Capture, Repeated, naive_logps, naive_positions
 from tests.parity.test_rollout import rolled
 
@@ -171,12 +171,15 @@ def test_the_training_curve_is_that_of_the_plain_computation(settings: Settings,
 
 def test_gradient_checkpointing_changes_nothing(settings: Settings, prompts: list[Prompt]) -> None:
     found = []
-    for checkpointing in (False, True):
+    for checkpointing in Checkpointing:
         model = replace(settings.model, dtype="float64", gradient_checkpointing=checkpointing)
-        found.append(fit(grpo(settings, model, training(settings)), doubled(collate(prompts)), precision="64-true"))
-    assert found[0].keys() == found[1].keys()
-    for name, gradient in found[0].items():
-        torch.testing.assert_close(found[1][name], gradient, rtol=1e-6, atol=1e-9, msg=name)
+        module = grpo(settings, model, training(settings))
+        module.packing = replace(PACKING, vision_again=checkpointing == Checkpointing.vision)
+        found.append(fit(module, doubled(collate(prompts)), precision="64-true"))
+    for other in found[1:]:
+        assert found[0].keys() == other.keys()
+        for name, gradient in found[0].items():
+            torch.testing.assert_close(other[name], gradient, rtol=1e-6, atol=1e-9, msg=name)
 
 
 def test_accumulated_batches_make_one_step_of_their_mean_gradient(settings: Settings, prompts: list[Prompt]) -> None:
@@ -215,7 +218,7 @@ def test_supervised_gradient_equals_the_plain_one(settings: Settings, prompts: l
 def test_adapters_alone_are_trained_and_their_reference_is_the_model_without_them(
     settings: Settings, prompts: list[Prompt]
 ) -> None:
-    model = replace(settings.model, lora=LoraSettings(rank=4, alpha=8, dropout=0.0), gradient_checkpointing=True)
+    model = replace(settings.model, lora=LoraSettings(rank=4), gradient_checkpointing=Checkpointing.all)
     module = grpo(settings, model, training(settings))
     before = {name: p.detach().clone() for name, p in module.policy.named_parameters()}
     found = fit(module, collate(prompts), batches=2)

@@ -74,7 +74,7 @@ def test_yaml_states_every_field(name: str) -> None:
 
 
 def test_yaml_holds_the_papers_values() -> None:
-    base = ObjectiveSettings(max_completion_length=BUDGET)
+    base = ObjectiveSettings(max_completion_length=BUDGET, row_tokens=1000)  # the two are the model's
     assert shipped("grpo") == base
     assert shipped("dr_grpo") == dataclasses.replace(
         base, advantage=Advantage.mean, loss_mean=LossMean.budget, beta=0.0

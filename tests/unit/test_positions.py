@@ -16,15 +16,9 @@ from torch import Tensor
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLModel
 
 from spacer.positions import IMAGE, TEXT, VIDEO, mrope_positions
-
-Grid = tuple[int, int, int]
+from tests.unit.layouts import Grid, images, laid_out, types, videos
 
 patient = hypothesis_settings(deadline=None, max_examples=80)  # the machine may be busy
-
-
-def types(*runs: tuple[int, int]) -> Tensor:
-    """Token types from runs of (type, length)."""
-    return torch.tensor([kind for kind, length in runs for _ in range(length)])
 
 
 def test_text_counts_up_on_all_axes() -> None:
@@ -183,19 +177,6 @@ def theirs(types_L: Tensor, images: Sequence[Grid], videos: Sequence[Grid], seco
     kinds: Any = types_L[None]
     positions, _ = model().get_rope_index(ids, kinds, **grids)
     return positions[:, 0]
-
-
-def laid_out(blocks: Sequence[tuple[int, Grid]], texts: Sequence[int]) -> Tensor:
-    """Token types of blocks with `texts[i]` text tokens before block i, and the last of `texts` after all."""
-    runs: list[tuple[int, int]] = []
-    for (kind, (t, h, w)), before in zip(blocks, texts, strict=False):
-        runs += [(TEXT, before), (kind, t * h * w // 4)]
-    return types(*runs, (TEXT, texts[len(blocks)]))
-
-
-even = st.integers(1, 6).map(lambda half: 2 * half)
-images = st.tuples(st.just(IMAGE), st.tuples(st.just(1), even, even))
-videos = st.tuples(st.just(VIDEO), st.tuples(st.integers(1, 6), even, even))
 
 
 @patient

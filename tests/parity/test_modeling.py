@@ -1,0 +1,79 @@
+"""What loading a model changes in it, and what it must not change."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText
+
+from spacer import modeling
+from spacer.data.loading import PromptDataset, Use
+from spacer.data.processing import Prompt, collate
+from spacer.modeling import encode_vision, load_policy, row_logps
+from spacer.settings import Settings
+from spacer.tree import Completion, pack
+from tests.parity.test_rollout import PACKING
+
+
+@pytest.fixture(scope="module")
+def prompts(dataset: PromptDataset) -> list[Prompt]:
+    """Questions about four videos."""
+    made = [dataset[Use(i, i)] for i in (0, 4, 8, 12)]
+    return [prompt for prompt in made if isinstance(prompt, Prompt)]
+
+
+@pytest.mark.parametrize("patches", [1, 600, 10_000])
+def test_vision_features_are_those_of_transformers_however_they_are_portioned(
+    settings: Settings, prompts: list[Prompt], patches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(modeling, "_PATCHES", patches)
+    policy = load_policy(replace(settings.model, dtype="float64"))
+    original = AutoModelForImageTextToText.from_pretrained(settings.model.name_or_path, dtype=torch.float64)
+    assert policy.state_dict().keys() == original.state_dict().keys()
+    pictures = collate(prompts).pictures
+    with torch.no_grad():
+        found = encode_vision(policy, pictures).embeds_MH
+        expected = original.get_video_features(pictures.video_pixels, pictures.video_grids, return_dict=True)
+    # the tower rotates in float32
+    torch.testing.assert_close(found, torch.cat(expected.pooler_output), rtol=1e-5, atol=1e-6)
+
+
+def test_the_vocabulary_is_met_in_chunks_of_equal_result(
+    settings: Settings, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = load_policy(replace(settings.model, dtype="float64"))
+    batch = collate(prompts)
+    completions = [Completion(n, torch.arange(20, 40 + n)) for n in range(len(prompts))]
+    (row,) = pack(batch.forest, completions, PACKING.row_tokens)
+    vision = encode_vision(policy, batch.pictures).detach()
+    found = []
+    for logits in (2**24, 1024 * 7):
+        monkeypatch.setattr(modeling, "_LOGITS", logits)
+        widest = 0
+
+        def note(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+            nonlocal widest
+            widest = max(widest, len(args[0]))
+
+        handle = policy.lm_head.register_forward_pre_hook(note)
+        policy.zero_grad()
+        logp = row_logps(policy, row, vision, PACKING)
+        logp.sum().backward()
+        handle.remove()
+        found.append((logp.detach(), policy.lm_head.weight.grad.clone(), widest))
+    assert found[0][2] == len(row.targets_N) and found[1][2] == 7
+    torch.testing.assert_close(found[1][0], found[0][0], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found[1][1], found[0][1], rtol=1e-9, atol=1e-12)
+
+
+def test_log_probabilities_are_taken_at_the_temperature_of_sampling(settings: Settings, prompts: list[Prompt]) -> None:
+    policy = load_policy(settings.model)
+    batch = collate(prompts[:1])
+    (row,) = pack(batch.forest, [Completion(0, torch.tensor([5, 6, 7]))], PACKING.row_tokens)
+    with torch.no_grad():
+        vision = encode_vision(policy, batch.pictures)
+        warm = row_logps(policy, row, vision, PACKING, temperature=2.0)
+        plain = row_logps(policy, row, vision, PACKING)
+    assert not torch.allclose(warm, plain, atol=1e-3)

@@ -1,0 +1,284 @@
+"""A step of GRPO in three systems, on one model, with completions of a fixed length: ours, the released one, TRL's."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+from torch import Tensor
+
+from spacer.data.processing import Prompt, PromptBatch, collate
+from spacer.data.samples import Sample
+from spacer.modeling import Packing, load_policy, load_processor, load_reference, position_rule
+from spacer.module import GrpoModule, Training
+from spacer.settings import (
+    Checkpointing,
+    ModelSettings,
+    ObjectiveSettings,
+    OptimizerSettings,
+    Positions,
+    RewardSettings,
+)
+
+SIDE = 16  # patches: 224 pixels, 64 tokens a pair of frames
+TOKENS_A_STEP = (SIDE // 2) ** 2
+QUESTION = 46  # tokens of text in a prompt
+MODEL = ModelSettings(
+    str(Path(__file__).resolve().parents[2] / "spacer/assets/tiny"), gradient_checkpointing=Checkpointing.none
+)
+OPTIMIZER = OptimizerSettings(learning_rate=1e-6)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is measured: tokens of a prompt, completions of a prompt and their length, questions about one video."""
+
+    prompt_tokens: int
+    group_size: int
+    completion_tokens: int
+    questions_per_video: int
+
+    @property
+    def steps(self) -> int:
+        """The video's length in pairs of frames."""
+        return (self.prompt_tokens - QUESTION) // TOKENS_A_STEP
+
+
+def prompts(cell: Cell, count: int) -> list[Prompt]:
+    """Random questions of `QUESTION` tokens, `cell.questions_per_video` of them about each random video."""
+    rng = np.random.default_rng(0)
+    model = load_policy(MODEL)
+    config, rule = model.config, position_rule(model.config, Positions.original)
+    grid = (cell.steps, SIDE, SIDE)
+    found = []
+    for n in range(count):
+        if n % cell.questions_per_video == 0:
+            pixels = torch.from_numpy(rng.normal(size=(cell.steps * SIDE**2, 1176)).astype(np.float32))
+        text = torch.from_numpy(rng.integers(300, 550, QUESTION - 2))
+        seen = torch.full((cell.steps * TOKENS_A_STEP,), config.video_token_id)
+        ends = torch.tensor([config.vision_start_token_id]), torch.tensor([config.vision_end_token_id])
+        ids = torch.cat([ends[0], seen, ends[1], text])
+        types = 2 * (ids == config.video_token_id).long()
+        sample = Sample(
+            **{"id": str(n), "problem": "?", "problem_type": "free-form", "options": (), "solution": "a"},
+            **{"data_type": "video", "path": Path(str(n // cell.questions_per_video)), "source": "", "scene": ""},
+            **{"question_type": "", "reasoning": None, "true_map": None},
+        )
+        positions = rule.positions(types, [], [grid], [1.0])
+        frame = np.zeros((1, 1, 3), np.uint8)
+        found.append(Prompt(sample, ids, types, positions, pixels, torch.tensor([grid]), None, frame))
+    return found
+
+
+@dataclass
+class OneBatch:
+    """A loader of one batch."""
+
+    batch: PromptBatch
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[PromptBatch]:
+        return iter([self.batch])
+
+
+class Endless:
+    """A processor whose completions never end, so that all systems write as many tokens."""
+
+    def __init__(self) -> None:
+        inner = load_processor(MODEL).tokenizer
+        self.tokenizer = SimpleNamespace(eos_token_id=-1, pad_token_id=inner.pad_token_id, decode=inner.decode)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How ours is run: questions a rollout, tokens a row, whether the vision tower keeps its activations or computes
+    them again."""
+
+    questions: int
+    row_tokens: int
+    vision_again: bool
+
+
+class Spacer:
+    """A training step as `stage=train` takes it, through Lightning, on batches that are decoded already."""
+
+    def __init__(self, cell: Cell, plan: Plan) -> None:
+        self.questions = plan.questions
+        self._batch = collate(prompts(cell, plan.questions))
+        objective = ObjectiveSettings(group_size=cell.group_size, max_completion_length=cell.completion_tokens)
+        self._module = GrpoModule(
+            load_policy(MODEL).train(),
+            load_reference(MODEL),
+            Endless(),  # type: ignore[arg-type]
+            objective,
+            RewardSettings(),
+            Packing("blocks", plan.row_tokens, vision_again=plan.vision_again),
+            Training(OPTIMIZER, clip=5.0, self_check=False),
+            seed=0,
+        )
+
+    def prepared(self) -> Callable[[], None]:
+        """A trainer about to take one step."""
+        trainer = pl.Trainer(
+            max_steps=1,
+            accelerator="cpu",
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        return lambda: trainer.fit(self._module, OneBatch(self._batch))
+
+
+class Released:
+    """The published trainer's algorithm: generate with G returned sequences, pixels and prompt repeated G times, policy
+    and reference forward on G full rows, logits over the vocabulary at every token; one prompt a step."""
+
+    def __init__(self, cell: Cell) -> None:
+        from transformers import AutoModelForImageTextToText
+
+        self.questions = 1
+        self._cell = cell
+        self._prompt = prompts(replace(cell, questions_per_video=1), 1)[0]
+        self._policy, self._reference = (
+            AutoModelForImageTextToText.from_pretrained(MODEL.name_or_path, attn_implementation="sdpa") for _ in "12"
+        )
+        self._policy.train()
+        self._reference.requires_grad_(False)
+        self._optimizer = torch.optim.AdamW(self._policy.parameters(), lr=OPTIMIZER.learning_rate)
+
+    def prepared(self) -> Callable[[], None]:
+        """A step."""
+        return self._step
+
+    def _step(self) -> None:
+        prompt, group = self._prompt, self._cell.group_size
+        with torch.no_grad():
+            ids_BL = self._policy.generate(
+                **self._inputs(prompt.ids_L[None], 1),
+                do_sample=True,
+                top_p=0.95,
+                top_k=0,
+                temperature=1.0,
+                num_return_sequences=group,
+                min_new_tokens=self._cell.completion_tokens,
+                max_new_tokens=self._cell.completion_tokens,
+            )
+        inputs = self._inputs(ids_BL, group)
+        logp = self._logps(self._policy, ids_BL, inputs)
+        with torch.no_grad():
+            reference = self._logps(self._reference, ids_BL, inputs)
+        d = reference - logp
+        advantages = torch.linspace(-1, 1, group)[:, None]
+        loss = -(torch.exp(logp - logp.detach()) * advantages - 0.04 * (torch.exp(d) - d - 1)).mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self._policy.parameters(), 5.0)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+
+    def _inputs(self, ids_BL: Tensor, times: int) -> dict[str, Any]:
+        assert self._prompt.pixels_PD is not None and self._prompt.grid_thw is not None
+        return {
+            "input_ids": ids_BL,
+            "attention_mask": torch.ones_like(ids_BL),
+            "mm_token_type_ids": 2 * (ids_BL == self._policy.config.video_token_id).int(),
+            "pixel_values_videos": self._prompt.pixels_PD.repeat(times, 1),
+            "video_grid_thw": self._prompt.grid_thw.repeat(times, 1),
+            "second_per_grid_ts": [1.0] * times,
+        }
+
+    def _logps(self, model: Any, ids_BL: Tensor, inputs: dict[str, Any]) -> Tensor:
+        start = len(self._prompt.ids_L)
+        # a sampled token that stands for a picture would be looked for among the pixels
+        inputs["input_ids"] = ids_BL.clone()
+        tail = inputs["input_ids"][:, start:]
+        config = model.config
+        tail[(tail == config.video_token_id) | (tail == config.image_token_id)] = 300
+        inputs["mm_token_type_ids"] = 2 * (inputs["input_ids"] == config.video_token_id).int()
+        logits = model(**inputs, use_cache=False).logits[:, :-1]
+        rows = [
+            row.log_softmax(-1).gather(1, ids[:, None])[:, 0]
+            for row, ids in zip(logits, inputs["input_ids"][:, 1:], strict=True)
+        ]
+        return torch.stack(rows)[:, start - 1 :]
+
+
+class Trl:
+    """TRL's GRPOTrainer, with each pair of frames as an image; its step includes its own handling of the pictures."""
+
+    def __init__(self, cell: Cell, questions: int) -> None:
+        self.questions = questions
+        self._cell = cell
+        self._processor = load_processor(MODEL)
+
+    def prepared(self) -> Callable[[], None]:
+        """A trainer about to take one step of `questions` prompts, generated together, trained on one by one."""
+        from datasets import Dataset
+        from transformers import AutoModelForImageTextToText
+        from trl import GRPOConfig, GRPOTrainer
+
+        rng = np.random.default_rng(0)
+        steps, group = self._cell.steps, self._cell.group_size
+        pictures = [Image.fromarray(rng.integers(0, 255, (14 * SIDE, 14 * SIDE, 3), np.uint8)) for _ in range(steps)]
+        text = self._processor.tokenizer.decode(rng.integers(300, 550, 20))
+        parts = [{"type": "image", "text": None}] * steps + [{"type": "text", "text": text}]
+        rows = [{"prompt": [{"role": "user", "content": parts}], "images": pictures} for _ in range(self.questions)]
+        arguments = GRPOConfig(
+            output_dir="/tmp/spacer_speed_trl",
+            per_device_train_batch_size=group,
+            gradient_accumulation_steps=self.questions,
+            num_generations=group,
+            max_completion_length=self._cell.completion_tokens,
+            generation_kwargs={"min_new_tokens": self._cell.completion_tokens},
+            top_p=0.95,
+            beta=0.04,
+            max_steps=1,
+            learning_rate=1e-6,
+            gradient_checkpointing=False,
+            bf16=False,
+            use_cpu=True,
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            logging_strategy="no",
+        )
+        with _silence():
+            trainer = GRPOTrainer(
+                model=AutoModelForImageTextToText.from_pretrained(MODEL.name_or_path),
+                reward_funcs=lambda completions, **_: [float(i % 2) for i in range(len(completions))],
+                args=arguments,
+                train_dataset=Dataset.from_list(rows),
+                processing_class=self._processor,
+            )
+
+        def run() -> None:
+            with _silence():
+                trainer.train()
+
+        return run
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
+        yield

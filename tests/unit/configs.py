@@ -1,0 +1,80 @@
+"""A valid configuration, changes of it, and what is said about them."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from enum import Enum
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from spacer import config
+from spacer.config import ConfigError, load_settings
+from spacer.settings import (
+    LengthBonusSettings,
+    OptimizerSettings,
+    RoomsSettings,
+    Settings,
+    TemporalBonusSettings,
+)
+
+REQUIRED: dict[str, dict[str, Any]] = {
+    "": {"seed": 42, "output_dir": "outputs/test"},
+    "model": {"name_or_path": "./tiny"},
+    "dataset": {"root": "data"},
+    "benchmark": {"name": "rooms"},
+    "stage": {"name": "train", "optimizer": OptimizerSettings()},
+    "reward": {"length": LengthBonusSettings(), "temporal": TemporalBonusSettings()},
+}
+
+
+def plain(value: Any) -> Any:
+    """What a YAML file of these values would hold."""
+    if dataclasses.is_dataclass(value):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Enum):
+        return value.value
+    return list(value) if isinstance(value, tuple) else value
+
+
+def valid(dataset: type = RoomsSettings) -> dict[str, Any]:
+    """A valid config: every group with every field, as the shipped YAML files state them."""
+    groups: dict[str, Any] = {**REQUIRED[""], "ckpt_path": None}
+    for name, hint in typing.get_type_hints(Settings).items():
+        cls = dataset if name == "dataset" else hint
+        if dataclasses.is_dataclass(cls):
+            target = f"{cls.__module__}.{cls.__name__}"
+            groups[name] = {"_target_": target, **plain(cls(**REQUIRED.get(name, {})))}
+    return groups
+
+
+def load(**changes: Any) -> Settings:
+    """Loads the valid config with `changes`, whose names have __ for the dots."""
+    cfg = OmegaConf.create(valid())
+    for path, value in changes.items():
+        OmegaConf.update(cfg, path.replace("__", "."), value, merge=False, force_add=True)
+    return load_settings(cfg)
+
+
+def problems(**changes: Any) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(**changes)
+    return caught.value.problems
+
+
+def only_problem(**changes: Any) -> str:
+    found = problems(**changes)
+    assert len(found) == 1, found
+    return found[0]
+
+
+def hints_of(hint: Any, path: str = "") -> dict[str, Any]:
+    """The annotation of each setting, by path."""
+    found = {path: hint}
+    for option in config._options(hint):
+        if dataclasses.is_dataclass(option):
+            for name, inner in typing.get_type_hints(option).items():
+                found |= hints_of(inner, f"{path}.{name}" if path else name)
+    return found

@@ -1,0 +1,223 @@
+"""What values may be, and what must not be combined: each contradiction with its remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from spacer import rules
+from spacer.config import ConfigError, load_settings
+from spacer.rules import CHECKS, STAGES
+from spacer.settings import JsonlSettings, Settings
+from tests.unit.configs import hints_of, load, only_problem, problems, valid
+
+# ranges
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("seed", -1),
+        ("seed", 2**31),
+        ("model__learning_rate", -1e-6),
+        ("model__prompts_per_rollout", 0),
+        ("model__row_tokens", 0),
+        ("dataset__questions_per_video", 0),
+        ("dataset__video__max_frames", 1),
+        ("dataset__video__fps", 0),
+        ("dataset__workers", 0),
+        ("dataset__max_objects", 9),
+        ("dataset__train_scenes", 0),
+        ("reward__temporal__min_answer", 1.1),
+        ("objective__group_size", 0),
+        ("objective__temperature", -0.1),
+        ("objective__top_p", 0),
+        ("objective__updates_per_rollout", 0),
+        ("objective__prompts_per_rollout", 0),
+        ("objective__row_tokens", 0),
+        ("objective__beta", -0.1),
+        ("benchmark__temperature", -0.1),
+        ("benchmark__limit", 0),
+        ("benchmark__max_new_tokens", 0),
+        ("trainer__max_steps", 0),
+        ("trainer__max_epochs", -2),
+        ("trainer__precision", "fp8"),
+        ("logger__kind", "tensorboard"),
+        ("stage__batch_size", 0),
+        ("stage__guess_share", 1.5),
+        ("stage__guess_after", -1),
+        ("stage__optimizer__learning_rate", -1.0),
+        ("stage__optimizer__warmup_steps", -1),
+    ],
+)
+def test_out_of_range(path: str, value: Any) -> None:
+    assert only_problem(**{path: value}).startswith(f"{path.replace('__', '.')}: is {value!r}")
+
+
+def test_lora_rank() -> None:
+    assert only_problem(model__lora={"rank": 0}) == "model.lora.rank: is 0, must be at least 1"
+
+
+def test_every_check_is_of_a_setting_that_exists_and_no_setting_has_two() -> None:
+    assert not set(CHECKS) - set(hints_of(Settings))
+    listed = [path for _, paths in rules._CHECKED for path in paths.split()]
+    assert sorted(listed) == sorted(CHECKS)
+
+
+# contradictions
+
+
+@pytest.mark.parametrize(
+    ("changes", "named", "remedy"),
+    [
+        ({"objective__group_size": 1, "reward__temporal": None}, "objective.group_size: is 1", "such as 8"),
+        ({"model__completion__bonus_min": 600}, "model.completion.bonus_min=600 exceeds", "swap"),
+        ({"dataset__min_objects": 7}, "dataset.min_objects=7 exceeds dataset.max_objects=6", "swap"),
+        ({"reward__length__min_tokens": 600}, "reward.length.min_tokens=600 exceeds", "reward.length=null"),
+        ({"objective__max_completion_length": 511}, "reward.length pays for 320 to 512 tokens", "raise that"),
+        ({"objective__max_completion_length": 100}, "objective.max_completion_length=100", "reward.length=null"),
+        ({"objective__group_size": 5}, "objective.group_size=5, which is odd", "reward.temporal=null"),
+        ({"objective__clip_low": 0.2}, "objective.clip_low and objective.clip_high go together", "set both"),
+        ({"objective__clip_high": 0.2}, "objective.clip_low and objective.clip_high go together", "set both"),
+        ({"objective__updates_per_rollout": 2}, "objective.updates_per_rollout=2 learns", "objective.clip_low=0.2"),
+        (
+            {
+                "objective__updates_per_rollout": 4,
+                "objective__clip_low": 0.2,
+                "objective__clip_high": 0.2,
+                "trainer__accumulate_grad_batches": 2,
+            },
+            "objective.updates_per_rollout=4 takes its steps on one rollout, and trainer.accumulate_grad_batches=2",
+            "set the latter to 1 and raise objective.prompts_per_rollout",
+        ),
+        ({"trainer__precision": "16-mixed"}, "trainer.precision=16-mixed scales its losses", "choose bf16-mixed"),
+        ({"trainer__precision": "16", "stage__name": "sft"}, "trainer.precision=16 scales", "choose bf16-mixed"),
+        ({"stage__optimizer": None}, "stage.name=train trains, but stage.optimizer is null", "stage=evaluate"),
+        ({"stage__optimizer": None, "stage__name": "sft"}, "stage.name=sft trains", "stage=evaluate"),
+        ({"trainer__max_epochs": None}, "nothing ends this run", "trainer.max_epochs=1"),
+        ({"trainer__max_epochs": -1}, "nothing ends this run", "trainer.max_epochs=1"),
+        ({"objective__max_completion_length": 0, "reward__length": None}, "objective.max_completion_length: is 0", ""),
+        (
+            {"cluster__devices": 4, "cluster__strategy": "ddp"},
+            "cluster.devices=4",
+            "cluster.devices=1 cluster.num_nodes=1",
+        ),
+        ({"cluster__devices": "auto"}, "cluster.devices='auto' cluster.num_nodes=1", "cluster.devices=1"),
+        ({"cluster__devices": 0}, "one device for now", "cluster.devices=1"),
+        ({"cluster__num_nodes": 2}, "cluster.num_nodes=2", "cluster.num_nodes=1"),
+        ({"cluster__strategy": "ddp"}, "cluster.strategy=ddp: a run takes one device for now", "cluster.strategy=auto"),
+        ({"ckpt_path": "/nowhere/last.ckpt"}, "ckpt_path=/nowhere/last.ckpt is neither", "ckpt_path=last"),
+    ],
+)
+def test_contradictions(changes: dict[str, Any], named: str, remedy: str) -> None:
+    problem = only_problem(**changes)
+    assert named in problem
+    assert remedy in problem
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"objective__max_completion_length": 100, "reward__length": None},
+        {"objective__max_completion_length": 512},
+        {"objective__group_size": 5, "reward__temporal": None},
+        {"objective__updates_per_rollout": 2, "objective__clip_low": 0.2, "objective__clip_high": 0.28},
+        {
+            "objective__updates_per_rollout": 4,
+            "objective__clip_low": 0.2,
+            "objective__clip_high": 0.2,
+            "trainer__checkpoint_every_n_steps": 50,  # in the midst of a rollout's updates
+        },
+        {"trainer__accumulate_grad_batches": 2},
+        {
+            "stage__name": "sft",  # which writes no rollouts
+            "objective__updates_per_rollout": 4,
+            "objective__clip_low": 0.2,
+            "objective__clip_high": 0.2,
+            "trainer__accumulate_grad_batches": 2,
+        },
+        {"stage__name": "evaluate", "trainer__precision": "16-mixed"},
+        {"trainer__precision": "bf16-mixed"},
+        {"model__attn_implementation": "sdpa"},
+        {"model__attn_implementation": "flex_attention"},
+        {"objective__beta": 0.0},
+        {"stage__optimizer": None, "stage__name": "evaluate", "trainer__max_epochs": None},
+        {"model__fresh": True, "stage__name": "train"},
+        {"model__fresh": True, "stage__name": "evaluate"},
+        {"seed": 2**31 - 1, "dataset__max_objects": 8, "dataset__workers": 1},
+        {"trainer__max_epochs": None, "trainer__max_steps": 10},
+        {"trainer__max_epochs": None, "trainer__max_time": "00:01:00:00"},
+        {"ckpt_path": "last"},
+        {"ckpt_path": __file__},
+    ],
+)
+def test_no_contradiction(changes: dict[str, Any]) -> None:
+    load(**changes)
+
+
+def test_flash_attention_takes_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "find_spec", lambda name: None)
+    narrow = {"model__attn_implementation": "flash_attention_2", "trainer__precision": "bf16-mixed"}
+    problem = only_problem(**narrow)
+    assert problem.startswith("model.attn_implementation=flash_attention_2 needs the package flash-attn")
+    assert problem.endswith("pip install -e '.[cuda]', or choose auto")
+    load(model__attn_implementation="auto")
+    monkeypatch.setattr(rules, "find_spec", {"flash_attn": object()}.get)
+    assert load(**narrow).model.attn_implementation == "flash_attention_2"
+    wide = only_problem(model__attn_implementation="flash_attention_2")
+    assert "computes in 16 bits only" in wide and "trainer.precision=bf16-mixed" in wide
+
+
+def jsonl_problems(root: Path, stage: dict[str, Any] | None = None, **dataset: Any) -> list[str]:
+    cfg = valid(JsonlSettings)
+    cfg["dataset"] |= {"root": str(root), **dataset}
+    cfg["stage"] |= stage or {}
+    try:
+        load_settings(OmegaConf.create(cfg))
+    except ConfigError as error:
+        return error.problems
+    return []
+
+
+def test_jsonl_files_are_looked_for(tmp_path: Path) -> None:
+    (problem,) = jsonl_problems(tmp_path / "no")
+    assert problem.startswith(f"dataset.root={tmp_path}/no is not an existing folder: set")
+    (problem,) = jsonl_problems(tmp_path)
+    assert problem.startswith(f"dataset.index=index.jsonl is not a file in dataset.root={tmp_path}")
+    (tmp_path / "index.jsonl").touch()
+    (problem,) = jsonl_problems(tmp_path, maps="maps.jsonl")
+    assert problem.startswith("dataset.maps=maps.jsonl is not a file")
+    assert not jsonl_problems(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("stage", "remedy"),
+    [
+        ({"name": "evaluate", "optimizer": None}, "choose dataset=rooms"),
+        ({"name": "evaluate", "evaluate_after": True}, "choose dataset=rooms"),
+        ({"evaluate_before": True}, "set stage.evaluate_before=false stage.evaluate_after=false"),
+        ({"evaluate_after": True}, "set stage.evaluate_before=false stage.evaluate_after=false"),
+        ({"name": "sft", "evaluate_after": True}, "set stage.evaluate_before=false stage.evaluate_after=false"),
+    ],
+)
+def test_a_jsonl_file_has_no_held_out_questions(stage: dict[str, Any], remedy: str, tmp_path: Path) -> None:
+    (tmp_path / "index.jsonl").touch()
+    (problem,) = jsonl_problems(tmp_path, stage)
+    assert "a plain JSONL file has no" in problem
+    assert problem.endswith(remedy)
+
+
+def test_a_value_that_cannot_be_read_silences_the_rules_that_need_it_and_no_other() -> None:
+    found = problems(objective__group_size="eight", objective__clip_low=0.2)
+    assert len(found) == 2
+    assert found[0].startswith("objective.group_size: is 'eight'")
+    assert found[1].startswith("objective.clip_low and objective.clip_high go together")
+    assert len(problems(objective="???", trainer__max_epochs=None)) == 2
+
+
+def test_stages() -> None:
+    for name in STAGES:
+        assert load(stage__name=name).stage.name == name
