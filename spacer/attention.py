@@ -15,6 +15,7 @@ Shape suffixes: H query heads, K key and value heads, L tokens of the row, D cha
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import groupby
 from typing import Any, Protocol
 
 import torch
@@ -25,6 +26,8 @@ from torch.autograd.function import once_differentiable
 from spacer.tree import PackedRow
 
 TREE = "spacer_tree"
+# transformers passes the ends of all windows only to implementations with "flash" in their name
+WINDOWS = "spacer_flash_windows"
 
 
 class Attention(Protocol):
@@ -51,6 +54,20 @@ def register() -> None:
         return tree(module.layer_idx, query, key, value, scaling).transpose(1, 2).contiguous(), None
 
     AttentionInterface.register(TREE, attend)
+    AttentionInterface.register(WINDOWS, _attend_in_windows)
+
+
+def _attend_in_windows(  # type: ignore[no-untyped-def]
+    module, query, key, value, attention_mask, scaling, cu_seq_lens_q, dropout=0.0, **kwargs
+):
+    """The vision tower's attention without a kernel for windows: neighbours of one length together, not one by one."""
+    parts, start = [], 0
+    for length, run in groupby(cu_seq_lens_q.diff().tolist()):
+        stop = start + length * len(list(run))
+        windows = (x[0, :, start:stop].unflatten(1, (-1, length)).transpose(0, 1) for x in (query, key, value))
+        parts.append(F.scaled_dot_product_attention(*windows, dropout_p=dropout, scale=scaling))
+        start = stop
+    return torch.cat([part.transpose(1, 2).flatten(0, 1) for part in parts])[None], None
 
 
 def row_attention(row: PackedRow, kind: str, device: torch.device) -> Attention:

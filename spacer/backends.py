@@ -8,6 +8,7 @@ from importlib.util import find_spec
 
 import torch
 
+from spacer.attention import WINDOWS
 from spacer.config import ConfigError
 from spacer.rules import computes_in_16_bits
 from spacer.settings import Settings
@@ -40,7 +41,8 @@ def choose_attention(settings: Settings) -> AttentionChoice:
     flash = asked == "flash_attention_2" or (
         asked == "auto" and device == "cuda" and narrow and find_spec("flash_attn") is not None
     )
-    choice = AttentionChoice("flash_attention_2" if flash else "sdpa", rows)
+    windows = WINDOWS if asked == "auto" and device != "cuda" else "sdpa"
+    choice = AttentionChoice("flash_attention_2" if flash else windows, rows)
     log.info("attention on %s: %s in the vision tower, %s in packed rows", device, choice.vision, choice.rows)
     return choice
 

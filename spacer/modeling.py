@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from spacer.attention import TREE, Attention, register, row_attention
+from spacer.attention import TREE, WINDOWS, Attention, register, row_attention
 from spacer.data.processing import Pictures
 from spacer.objective import token_logps
 from spacer.positions import PositionRule
@@ -90,7 +90,7 @@ def load_processor(settings: ModelSettings) -> Qwen2_5_VLProcessor:
     )
 
 
-def load_policy(settings: ModelSettings, vision_attention: str = "sdpa") -> Any:
+def load_policy(settings: ModelSettings, vision_attention: str = WINDOWS) -> Any:
     """The model with its weights: trainable as `settings` say, wrapped by peft where adapters are asked for.
 
     Raises:
@@ -102,10 +102,11 @@ def load_policy(settings: ModelSettings, vision_attention: str = "sdpa") -> Any:
         settings.name_or_path,
         revision=settings.revision,
         dtype=getattr(torch, settings.dtype),
-        attn_implementation={"text_config": TREE, "vision_config": vision_attention},
+        attn_implementation={"text_config": TREE, "vision_config": "sdpa"},
         trust_remote_code=settings.trust_remote_code,
     )
     check_text_model(model)
+    model.set_attn_implementation({"vision_config": vision_attention})  # WINDOWS would not pass as an argument above
     embed = model.model.visual.patch_embed
     embed.proj = PatchProjection.of(embed.proj)
     if settings.gradient_checkpointing == Checkpointing.all:
@@ -138,7 +139,7 @@ def check_text_model(model: Any) -> None:
         )
 
 
-def load_reference(settings: ModelSettings, vision_attention: str = "sdpa") -> Any:
+def load_reference(settings: ModelSettings, vision_attention: str = WINDOWS) -> Any:
     """A frozen copy of the weights that training starts from."""
     model = load_policy(replace(settings, lora=None, gradient_checkpointing=Checkpointing.none), vision_attention)
     return model.requires_grad_(False).eval()

@@ -21,7 +21,7 @@ from transformers import (
     Qwen3VLForConditionalGeneration,
 )
 
-from spacer.attention import TREE
+from spacer.attention import TREE, WINDOWS
 from spacer.data.processing import Prompt
 from spacer.data.samples import Sample
 from spacer.modeling import position_rule
@@ -68,7 +68,7 @@ def make(family: str, dtype: torch.dtype = torch.float64) -> Any:
         bias = torch.zeros(VOCABULARY).index_fill(0, torch.tensor([IMAGE_TOKEN, VIDEO_TOKEN]), -1e4)
         bias[EOS] = 1.0  # some completions end early
         model.lm_head.bias = torch.nn.Parameter(bias, requires_grad=False)
-    model.set_attn_implementation({"text_config": TREE})
+    model.set_attn_implementation({"text_config": TREE, "vision_config": WINDOWS})
     return model.to(dtype).eval()
 
 
@@ -210,8 +210,8 @@ def plain_logps(model: Any, prompt: Prompt, ids_C: Tensor) -> Tensor:
 @contextlib.contextmanager
 def plain_attention(model: Any) -> Iterator[None]:
     """transformers' own attention; not the eager one, which takes its softmax in float32."""
-    model.set_attn_implementation({"text_config": "sdpa"})
+    model.set_attn_implementation({"text_config": "sdpa", "vision_config": "sdpa"})
     try:
         yield
     finally:
-        model.set_attn_implementation({"text_config": TREE})
+        model.set_attn_implementation({"text_config": TREE, "vision_config": WINDOWS})

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pytorch_lightning as pl
@@ -33,6 +33,7 @@ from spacer.settings import (
 
 SIDE = 16  # patches: 224 pixels, 64 tokens a pair of frames
 TOKENS_A_STEP = (SIDE // 2) ** 2
+
 QUESTION = 46  # tokens of text in a prompt
 MODEL = ModelSettings(
     str(Path(__file__).resolve().parents[2] / "spacer/assets/tiny"), gradient_checkpointing=Checkpointing.none
@@ -48,6 +49,11 @@ class Cell:
     group_size: int
     completion_tokens: int
     questions_per_video: int
+
+    @property
+    def video_tokens(self) -> int:
+        """Tokens of the prompt that questions about one video share: the video between its two marks."""
+        return self.steps * TOKENS_A_STEP + 2
 
     @property
     def steps(self) -> int:
@@ -79,6 +85,15 @@ def prompts(cell: Cell, count: int) -> list[Prompt]:
         frame = np.zeros((1, 1, 3), np.uint8)
         found.append(Prompt(sample, ids, types, positions, pixels, torch.tensor([grid]), None, frame))
     return found
+
+
+class System(Protocol):
+    """A system to be measured; `questions` are those of one step."""
+
+    questions: int
+
+    def prepared(self) -> Callable[[], None]:
+        """Makes ready, and returns the step that is measured."""
 
 
 @dataclass

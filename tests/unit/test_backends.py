@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from spacer import backends
-from spacer.attention import row_attention
+from spacer.attention import WINDOWS, row_attention
 from spacer.backends import AttentionChoice, choose_attention, device_type
 from spacer.config import ConfigError
 from spacer.settings import Settings
@@ -38,13 +38,14 @@ def offer(monkeypatch: pytest.MonkeyPatch, *devices: str, packages: tuple[str, .
 @pytest.mark.parametrize(("asked", "rows"), [("auto", "blocks"), ("sdpa", "masked")])
 def test_on_a_cpu(asked: str, rows: str, accelerator: str, monkeypatch: pytest.MonkeyPatch) -> None:
     offer(monkeypatch, packages=("flash_attn",))
+    vision = WINDOWS if asked == "auto" else "sdpa"
     for precision in ("32-true", "bf16-mixed"):
-        assert choose_attention(settings(asked, accelerator, precision)) == AttentionChoice("sdpa", rows)
+        assert choose_attention(settings(asked, accelerator, precision)) == AttentionChoice(vision, rows)
 
 
 def test_a_cpu_that_is_asked_for_is_used_on_a_machine_with_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     offer(monkeypatch, "cuda", packages=("flash_attn",))
-    assert choose_attention(settings("auto", "cpu", "bf16-mixed")) == AttentionChoice("sdpa", "blocks")
+    assert choose_attention(settings("auto", "cpu", "bf16-mixed")) == AttentionChoice(WINDOWS, "blocks")
 
 
 @pytest.mark.parametrize("asked", ["flex_attention", "flash_attention_2"])
@@ -90,7 +91,7 @@ def test_on_cuda(
 
 def test_on_other_devices_rows_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     offer(monkeypatch, "mps")
-    assert choose_attention(settings("auto", precision="bf16-mixed")) == AttentionChoice("sdpa", "masked")
+    assert choose_attention(settings("auto", precision="bf16-mixed")) == AttentionChoice(WINDOWS, "masked")
 
 
 def test_the_choice_is_said_in_the_log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
