@@ -16,8 +16,10 @@ from spacer.weights import check_model
 
 ROOT = Path(__file__).resolve().parent
 os.environ.setdefault("SPACER_ROOT", str(ROOT))
-# OpenMP's idle threads spin by default and starve the data workers where cores are few: a step took 7 s, not 1.5
+# OpenMP's idle threads spin by default and starve the data workers where cores are few; going to sleep at once costs
+# nearly as much, in being woken: so they spin for some ten microseconds
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -31,10 +33,11 @@ def main(cfg: DictConfig) -> float | None:
         sys.exit(str(error))
     # torch and transformers are loaded only now that the configuration is sound
     from spacer import stages
+    from spacer.selfcheck import TreeMismatch
 
     try:
         return stages.run(settings)
-    except DataError as error:
+    except (ConfigError, DataError, TreeMismatch) as error:
         sys.exit(str(error))
 
 

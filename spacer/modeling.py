@@ -28,7 +28,7 @@ from spacer.tree import PackedRow
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLProcessor
 
-_PATCHES = 8192  # that go through the vision tower at once, unless one picture has more
+_PATCHES = 4096  # that go through the vision tower at once, unless one picture has more
 _LOGITS = 2**24  # logits held at once; where there are more, they are made again in the backward pass, chunk by chunk
 
 register()

@@ -44,6 +44,7 @@ class Run:
         self.folder = folder
         self.seconds: dict[str, float] = {}
         self.data: Split | None = None
+        self.attention = choose_attention(settings)
         with self.phase("load data"):
             if settings.stage.name != "evaluate":
                 self.data = load_train(settings.dataset)
@@ -51,15 +52,13 @@ class Run:
         with self.phase("load model"):
             if settings.model.fresh:
                 _make_fresh(settings)
-            attention = choose_attention(settings)
-            self.packing = Packing(
-                attention.rows,
-                settings.objective.row_tokens,
-                vision_again=settings.model.gradient_checkpointing == Checkpointing.vision,
-            )
-            self.vision_attention = attention.vision
             self.processor = load_processor(settings.model)
-            self.policy = load_policy(settings.model, attention.vision)
+            self.policy = load_policy(settings.model, self.attention.vision)
+        self.packing = Packing(
+            self.attention.rows,
+            settings.objective.row_tokens,
+            vision_again=settings.model.gradient_checkpointing == Checkpointing.vision,
+        )
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -176,7 +175,7 @@ def train(run: Run) -> float:
     needs_reference = settings.objective.beta > 0 and settings.model.lora is None
     module = GrpoModule(
         run.policy,
-        load_reference(settings.model, run.vision_attention) if needs_reference else None,
+        load_reference(settings.model, run.attention.vision) if needs_reference else None,
         run.processor,
         settings.objective,
         settings.reward,

@@ -72,3 +72,22 @@ def test_a_sweep_gives_each_run_its_folder(command: Command, tmp_path: Path) -> 
     for job, formatted in (("0", False), ("1", True)):
         history = rows(tmp_path / job / "history.jsonl")
         assert (history[0]["reward/format"] > 0) is formatted
+
+
+def test_questions_that_share_a_video_in_small_rows(command: Command, tmp_path: Path) -> None:
+    shared = ("dataset.questions_per_video=2", "objective.row_tokens=400", "model.gradient_checkpointing=vision")
+    done = command(*QUICK, *shared, "objective.prompts_per_rollout=4", f"hydra.run.dir={tmp_path}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "self-check" in done.stderr + done.stdout
+    history = rows(tmp_path / "history.jsonl")
+    assert [row["step"] for row in history] == [0, 1]
+    # what was sampled with and what is trained are the same model, to rounding
+    assert all(row["objective/sampling_drift"] < 1e-4 for row in history)
+
+
+def test_adapters_with_everything_computed_again(command: Command, tmp_path: Path) -> None:
+    adapters = ("model.lora={rank: 4, alpha: 8, dropout: 0.0}", "model.gradient_checkpointing=all")
+    done = command(*QUICK, *adapters, "model.learning_rate=0.01", f"hydra.run.dir={tmp_path}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    first, second = rows(tmp_path / "history.jsonl")
+    assert first["kl"] == 0 and second["kl"] > 0  # the reference is the model without its adapters

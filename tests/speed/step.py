@@ -1,6 +1,6 @@
 """What a training step costs: ours, the released algorithm and TRL, interleaved in one run.
 
-    python -m tests.speed.step [--quick] [--json FILE] [--plot FILE] [--without-trl]
+    python -m tests.speed.step [--quick] [--json FILE] [--plot FILE] [--without-trl] [--prompts N …] [--groups G …]
 
 Each system first takes a step of which the memory is measured, which also warms it up; then all take timed steps in
 turn. Figures are per question. Beside each ratio stands its bound: forward-equivalent tokens of the released algorithm
@@ -17,7 +17,7 @@ import logging
 import statistics
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -89,11 +89,9 @@ def measure(cell: Cell, repeats: int, with_trl: bool) -> Iterator[Row]:
         yield Row(**asdict(cell), system=name, cpu_s=cpu, wall_s=wall, peak_bytes=peaks[name])
 
 
-def cells(quick: bool) -> list[Cell]:
+def cells(lengths: Sequence[int], groups: Sequence[int]) -> list[Cell]:
     """What is measured, the smallest first."""
-    groups = (8,) if quick else GROUPS
-    found = [Cell(p, g, COMPLETION, k) for p in LENGTHS for g in groups for k in VIDEOS]
-    return [cell for cell in found if not quick or cell.prompt_tokens == 1454]
+    return [Cell(p, g, COMPLETION, k) for p in lengths for g in groups for k in VIDEOS]
 
 
 def shared(rows: list[Row]) -> list[Row]:
@@ -132,7 +130,9 @@ def table(rows: list[Row]) -> Table:
 def main() -> None:
     """Measures, prints, and writes what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one length, G = 8 (a few minutes)")
+    parser.add_argument("--quick", action="store_true", help="prompts of 1,454 tokens and G = 8 alone: three minutes")
+    parser.add_argument("--prompts", type=int, nargs="+", choices=LENGTHS, default=LENGTHS, help="tokens of a prompt")
+    parser.add_argument("--groups", type=int, nargs="+", default=GROUPS, help="completions of a prompt, G")
     parser.add_argument("--repeats", type=int, default=3, help="timed steps of each system; the median counts")
     parser.add_argument("--without-trl", action="store_true", help="leave TRL out; it comes with the extra `speed`")
     parser.add_argument("--json", type=Path, help="write the rows to this file")
@@ -144,14 +144,15 @@ def main() -> None:
     for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)
     rows: list[Row] = []
-    for cell in tqdm(cells(options.quick), desc="cells"):
+    lengths, groups = ((1454,), (8,)) if options.quick else (options.prompts, options.groups)
+    for cell in tqdm(cells(lengths, groups), desc="cells"):
         rows += measure(cell, options.repeats, not options.without_trl)
         if options.json:  # what is measured is kept, whatever comes after
             options.json.write_text(json.dumps({"rows": [asdict(row) for row in shared(rows)]}, indent=1))
     rows = shared(rows)
     console = Console(width=160)
     console.print(table(rows))
-    near = [nearness(Cell(p, 8, COMPLETION, 1), options.repeats) for p in ((1454,) if options.quick else LENGTHS)]
+    near = [nearness(Cell(p, 8, COMPLETION, 1), options.repeats) for p in lengths]
     console.print("\nPolicy forward and backward over a packed row against plain rows, per token (at most 1.3):")
     for found in near:
         console.print(
