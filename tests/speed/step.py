@@ -66,10 +66,12 @@ def vision_bound(cell: Cell) -> float:
 
 def ours(cell: Cell) -> Spacer:
     """A rollout of sixteen questions, trained on in rows of a third of the tokens that the released algorithm holds, or
-    of one question where that is more."""
+    of one question where that is more. A tree that is mostly video is left whole: each cut computes that again."""
     third = cell.group_size * (cell.prompt_tokens + cell.completion_tokens) // 3
     one = cell.prompt_tokens + cell.group_size * cell.completion_tokens
-    return Spacer(cell, Plan(QUESTIONS, max(third, one), vision_again=True))
+    tree = cell.video_tokens + cell.questions_per_video * (one - cell.video_tokens)
+    row = tree if 2 * cell.video_tokens > tree else max(third, one)
+    return Spacer(cell, Plan(QUESTIONS, row, vision_again=True))
 
 
 def measure(cell: Cell, repeats: int, with_trl: bool) -> Iterator[Row]:
