@@ -14,16 +14,18 @@ Shape suffixes: H query heads, K key and value heads, L tokens of the row, D cha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from spacer.tree import PackedRow
+from spacer.tree import PackedRow, sees
+
+Item = TypeVar("Item")
 
 TREE = "spacer_tree"
 # transformers passes the ends of all windows only to implementations with "flash" in their name
@@ -117,10 +119,10 @@ class FlexAttention:
             )
         segment_L, ancestors_SS = row.segment_L.to(device), row.ancestors_SS.to(device)
 
-        def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-            return ancestors_SS[segment_L[query], segment_L[key]] & (query >= key)
+        def seen(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            return sees(ancestors_SS, segment_L, query, key)
 
-        self._mask = create_block_mask(sees, None, None, len(row), len(row), device=str(device))
+        self._mask = create_block_mask(seen, None, None, len(row), len(row), device=str(device))
 
     def __call__(self, layer: int, q_1HLD: Tensor, k_1KLD: Tensor, v_1KLD: Tensor, scale: float) -> Tensor:
         output: Tensor = FlexAttention._compiled(
@@ -137,7 +139,9 @@ class BlockAttention:
     def __init__(self, row: PackedRow, device: torch.device) -> None:
         held = sorted(((span.start, span.stop) for span in row.spans if span.stop > span.start), key=_length)
         self.alone = [slice(*ends) for ends in held if _length(ends) >= self.ALONE]
-        self.stacks = [_Stack(group) for group in _alike([ends for ends in held if _length(ends) < self.ALONE])]
+        short = [ends for ends in held if _length(ends) < self.ALONE]
+        alike = runs(short, lambda first, ends: _length(ends) <= 1.25 * _length(first) + 4)  # little is padded
+        self.stacks = [_Stack(group) for group in alike]
         # the queries below each segment that has descendants, and its keys, from the roots down
         self.across = [
             (slice(span.stop, span.below), slice(span.start, span.stop))
@@ -146,8 +150,8 @@ class BlockAttention:
         ]
 
     def __call__(self, layer: int, q_1HLD: Tensor, k_1KLD: Tensor, v_1KLD: Tensor, scale: float) -> Tensor:
-        q, k, v = (x[0].transpose(0, 1) for x in (q_1HLD, k_1KLD, v_1KLD))
-        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
+        q, *grouped = (x[0].transpose(0, 1) for x in (q_1HLD, k_1KLD, v_1KLD))
+        k, v = _per_query_head(q, *grouped)
         output_LHD: Tensor = _Blocks.apply(q, k, v, self, scale)
         return output_LHD.transpose(0, 1)[None]
 
@@ -187,14 +191,18 @@ def _length(ends: tuple[int, int]) -> int:
     return ends[1] - ends[0]
 
 
-def _alike(ends: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
-    """Ascending by length already, in groups in which little is padded."""
-    groups: list[list[tuple[int, int]]] = []
-    for segment in ends:
-        if groups and _length(segment) <= 1.25 * _length(groups[-1][0]) + 4:
-            groups[-1].append(segment)
+def runs(items: Iterable[Item], alike: Callable[[Item, Item], bool]) -> list[list[Item]]:
+    """Neighbours in groups, each as long as an item is like the first of its group.
+
+    >>> runs([1, 2, 5, 6], lambda first, item: item - first < 2)
+    [[1, 2], [5, 6]]
+    """
+    groups: list[list[Item]] = []
+    for item in items:
+        if groups and alike(groups[-1][0], item):
+            groups[-1].append(item)
         else:
-            groups.append([segment])
+            groups.append([item])
     return groups
 
 
@@ -278,6 +286,6 @@ def _heads_first(x_LHD: Tensor) -> Tensor:
     return x_LHD.transpose(0, 1)[None]
 
 
-def _per_query_head(q_1HLD: Tensor, *grouped: Tensor) -> list[Tensor]:
-    """Keys and values repeated for the query heads that share them."""
-    return [x.repeat_interleave(q_1HLD.shape[1] // x.shape[1], 1) for x in grouped]
+def _per_query_head(query: Tensor, *grouped: Tensor) -> list[Tensor]:
+    """Keys and values repeated for the query heads that share them; heads are axis 1 of all."""
+    return [x.repeat_interleave(query.shape[1] // x.shape[1], 1) for x in grouped]

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from spacer.attention import runs
+
 _GROWTH = 128  # tokens by which the rows' own store grows, and then by as many as it holds
 _ALIKE = 1.5  # segments up to so much longer than the shortest are stacked, padded to one length
 
@@ -155,11 +157,7 @@ def _alike(kept: dict[int, dict[Layer, KeysValues]], paths: list[list[int]]) -> 
     """The segments that rows read, grouped by depth in the path and by length, shortest first."""
     depths = {segment: depth for path in paths for depth, segment in enumerate(path)}
     length = {segment: next(iter(kept[segment].values()))[0].shape[1] for segment in depths}
-    groups: list[list[int]] = []
-    for segment in sorted(depths, key=lambda s: (depths[s], length[s])):
-        first = groups[-1][0] if groups else None
-        if first is not None and depths[first] == depths[segment] and length[segment] <= _ALIKE * length[first]:
-            groups[-1].append(segment)
-        else:
-            groups.append([segment])
-    return groups
+    return runs(
+        sorted(depths, key=lambda s: (depths[s], length[s])),
+        lambda first, s: depths[first] == depths[s] and length[s] <= _ALIKE * length[first],
+    )

@@ -47,7 +47,8 @@ class ProgressLines(Callback):
             return
         self._told = step
         figures = ", ".join(f"{name} {float(value):.3g}" for name, value in trainer.progress_bar_metrics.items())
-        log.info("step %d of %.0f: %s", step, trainer.estimated_stepping_batches, figures)
+        total = pl_module.training_plan.total_steps
+        log.info("step %d%s: %s", step, "" if total is None else f" of {total}", figures)
 
 
 class FaultRecorder(Callback):

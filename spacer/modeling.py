@@ -244,17 +244,14 @@ def row_logps(model: Any, row: PackedRow, vision: Vision, packing: Packing, temp
     states_NH = states_LH[row.predictors_N.to(device)]
     targets_N = row.targets_N.to(device)
     size = max(1, _LOGITS // head.weight.shape[0])
+    again = len(targets_N) > size and torch.is_grad_enabled()
 
     def logps(states: Tensor, targets: Tensor) -> Tensor:
         logits = head(states)
         return token_logps((logits / temperature if temperature != 1 else logits)[None], targets[None])[0]
 
-    if len(targets_N) <= size:
-        return logps(states_NH, targets_N)
     parts = zip(states_NH.split(size), targets_N.split(size), strict=True)
-    if not torch.is_grad_enabled():
-        return torch.cat([logps(*part) for part in parts])
-    return torch.cat([checkpoint(logps, *part, use_reentrant=False) for part in parts])
+    return torch.cat([checkpoint(logps, *part, use_reentrant=False) if again else logps(*part) for part in parts])
 
 
 def save_pretrained(model: Any, processor: Qwen2_5_VLProcessor, folder: Path, dtype: str | None = None) -> Any:

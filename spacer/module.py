@@ -26,7 +26,7 @@ from spacer.objective import (
 )
 from spacer.rewards import RewardParts, score_group
 from spacer.rollout import Decoding, Rollout, sample
-from spacer.selfcheck import check_tree
+from spacer.selfcheck import FirstBatchCheck
 from spacer.settings import ObjectiveSettings, OptimizerSettings, RewardSettings, Schedule
 from spacer.tree import Completion, PackedRow, pack
 
@@ -86,23 +86,26 @@ class TreeModule(pl.LightningModule):
         self.policy = policy
         self.packing = packing
         self.training_plan = training
-        self._checked = not training.self_check
+        self.check = FirstBatchCheck(training.self_check)
 
     def configure_optimizers(self) -> Any:
         """AdamW as `stage.optimizer` says."""
         return configure_adamw(self, self.training_plan.optimizer, self.training_plan.total_steps)
 
+    def see(self, batch: PromptBatch) -> Vision:
+        """The policy's vision features of the batch."""
+        return encode_vision(self.policy, batch.pictures, self.packing.vision_again)
+
     def backward_rows(
         self,
         vision: Vision,
-        batch: PromptBatch,
-        completions: Sequence[Completion],
+        rows: Sequence[PackedRow],
         loss_of: Callable[[PackedRow, Tensor], Tensor],
         temperature: float = 1.0,
     ) -> None:
-        """Adds the gradient of Σ loss_of(row, its predicted tokens' log-probabilities) over the rows of the batch."""
+        """Adds the gradient of Σ loss_of(row, its predicted tokens' log-probabilities) over the rows of a batch."""
         shared = vision.detach()
-        for row in pack(batch.forest, completions, self.packing.row_tokens):
+        for row in rows:
             logp_N = row_logps(self.policy, row, shared, self.packing, temperature)
             self.manual_backward(loss_of(row, logp_N) / self.training_plan.accumulate)
         through = [
@@ -131,12 +134,6 @@ class TreeModule(pl.LightningModule):
         scheduler: Any = self.lr_schedulers()
         scheduler.step()
 
-    def check_once(self, vision: Vision, batch: PromptBatch, completions: Sequence[Completion]) -> None:
-        """On the first batch, the log-probabilities of its first prompt's completions against the plain computation."""
-        if not self._checked:
-            self._checked = True
-            check_tree(self.policy, batch, vision, [c for c in completions if c.prompt == 0], self.packing)
-
 
 class SftModule(TreeModule):
     """Supervised training on worked completions; the prompt bears no loss."""
@@ -153,9 +150,9 @@ class SftModule(TreeModule):
                 losses.append(-logp_N.sum() / tokens)
                 return losses[-1]
 
-            vision = encode_vision(self.policy, batch.pictures, self.packing.vision_again)
-            self.check_once(vision, batch, completions)
-            self.backward_rows(vision, batch, completions, loss_of)
+            vision = self.see(batch)
+            self.check(self.policy, batch, vision, completions, self.packing)
+            self.backward_rows(vision, pack(batch.forest, completions, self.packing.row_tokens), loss_of)
             if self.steps_now(batch_idx):
                 self.log_step()
                 loss = torch.stack([part.detach() for part in losses]).sum()
@@ -165,9 +162,13 @@ class SftModule(TreeModule):
 
 @dataclass(frozen=True)
 class ScoredRollout:
-    """The completions of a batch of prompts with what the objective needs of them. B = N·G, group by group."""
+    """The completions of a batch of prompts with what the objective needs of them. B = N·G, group by group.
+
+    `rows` are the batch's trees, laid out for reference and policy alike.
+    """
 
     rollout: Rollout
+    rows: tuple[PackedRow, ...]
     parts: tuple[RewardParts, ...]
     advantages_B: Tensor
     zero_variance_B: Tensor
@@ -212,7 +213,7 @@ class GrpoModule(TreeModule):
         if not batch.samples:
             self.step(batch_idx)
             return
-        vision = encode_vision(self.policy, batch.pictures, self.packing.vision_again)
+        vision = self.see(batch)
         scored = self._roll_out(batch, vision.detach(), batch_idx)
         self.last_rollout = (batch, scored)
         if self.steps_now(batch_idx):
@@ -223,8 +224,8 @@ class GrpoModule(TreeModule):
             if update:
                 if self.trainer.global_step == self.trainer.max_steps:
                     break
-                vision = encode_vision(self.policy, batch.pictures, self.packing.vision_again)
-            metrics.append(self._backward(batch, vision, scored, update))
+                vision = self.see(batch)
+            metrics.append(self._backward(vision, scored, update))
             self.step(batch_idx)
         if self.steps_now(batch_idx):
             self._log_objective(batch, metrics)
@@ -234,7 +235,7 @@ class GrpoModule(TreeModule):
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith("reference.")}
 
-    def _backward(self, batch: PromptBatch, vision: Vision, scored: ScoredRollout, update: int) -> Mapping[str, Tensor]:
+    def _backward(self, vision: Vision, scored: ScoredRollout, update: int) -> Mapping[str, Tensor]:
         """The gradient of the policy loss of all groups, and its metrics: means over completions, as of one row."""
         rollout = scored.rollout
         kept_B = kept_completions(
@@ -269,14 +270,15 @@ class GrpoModule(TreeModule):
                 metrics[-1]["sampling_drift"] = drift.sum() / rollout.mask_BC.sum()
             return found.loss
 
-        completions = rollout.completions(self._objective.group_size)
-        self.backward_rows(vision, batch, completions, loss_of, self._objective.temperature)
+        self.backward_rows(vision, scored.rows, loss_of, self._objective.temperature)
         return {name: torch.stack([part[name] for part in metrics]).sum() for name in metrics[0]}
 
     def _roll_out(self, batch: PromptBatch, vision: Vision, batch_idx: int) -> ScoredRollout:
         group = self._objective.group_size
         rollout = self._sample(batch, vision, group, batch_idx, use=0)
-        self.check_once(vision, batch, rollout.completions(group))
+        completions = rollout.completions(group)
+        self.check(self.policy, batch, vision, completions, self.packing)
+        rows = tuple(pack(batch.forest, completions, self.packing.row_tokens))
         shuffled_texts: list[tuple[str, ...] | None] = [None] * len(batch.samples)
         if self._reward.temporal is not None and batch.shuffled_video_pixels is not None:
             with torch.no_grad():
@@ -288,10 +290,10 @@ class GrpoModule(TreeModule):
         parts: list[RewardParts] = []
         lengths = rollout.lengths
         for n, item in enumerate(batch.samples):
-            rows = slice(n * group, (n + 1) * group)
+            mine = slice(n * group, (n + 1) * group)
             parts += score_group(
-                rollout.texts[rows],
-                lengths[rows],
+                rollout.texts[mine],
+                lengths[mine],
                 solution=item.solution,
                 problem_type=item.problem_type,
                 true_map=item.true_map,
@@ -302,10 +304,11 @@ class GrpoModule(TreeModule):
         advantages_NG = group_advantages(rewards_NG, kind=self._objective.advantage, eps=self._objective.advantage_eps)
         return ScoredRollout(
             rollout=rollout,
+            rows=rows,
             parts=tuple(parts),
             advantages_B=advantages_NG.flatten(),
             zero_variance_B=zero_variance(rewards_NG),
-            ref_logp_BC=self._reference_logps(batch, vision, rollout) if self._objective.beta else None,
+            ref_logp_BC=self._reference_logps(batch, vision, rollout, rows) if self._objective.beta else None,
         )
 
     def _sample(self, batch: PromptBatch, vision: Vision, group: int, batch_idx: int, use: int) -> Rollout:
@@ -321,12 +324,13 @@ class GrpoModule(TreeModule):
         )
 
     @torch.no_grad()
-    def _reference_logps(self, batch: PromptBatch, vision: Vision, rollout: Rollout) -> Tensor:
+    def _reference_logps(
+        self, batch: PromptBatch, vision: Vision, rollout: Rollout, rows: Sequence[PackedRow]
+    ) -> Tensor:
         logp_BC = torch.zeros_like(rollout.logp_BC)
         with self._as_reference() as model:
             seen = vision if self._sees_alike else encode_vision(model, batch.pictures)
-            completions = rollout.completions(self._objective.group_size)
-            for row in pack(batch.forest, completions, self.packing.row_tokens):
+            for row in rows:
                 found = row.unpack(row_logps(model, row, seen, self.packing, self._objective.temperature))
                 logp_BC[list(row.completions), : found.shape[1]] = found.to(logp_BC.dtype)
         return logp_BC

@@ -50,7 +50,7 @@ class Rollout:
     @property
     def lengths(self) -> list[int]:
         """Tokens of each completion, its end included."""
-        return [int(n) for n in self.mask_BC.sum(1)]
+        return self.mask_BC.sum(1).tolist()
 
     def completions(self, group: int) -> list[Completion]:
         """The completions as leaves of the forest, `group` of them a prompt."""
@@ -73,36 +73,32 @@ def sample(
     A completion's random numbers are named by its own seed, whatever stands beside it: equal seeds on equal prompts
     draw equal completions, up to rounding. Rows that have ended leave the batch.
     """
-    group, rest = divmod(len(seeds), len(forest.ends))
-    assert rest == 0 and group > 0, (len(seeds), len(forest.ends))
+    assert len(seeds) % len(forest.ends) == 0, (len(seeds), len(forest.ends))
     was_training = model.training
     model.eval()
     try:
-        rows, logp_rows = _write(model, forest, vision, packing, decoding, eos_ids(processor), group, seeds)
+        ids_BC, logp_BC = _write(model, processor, forest, vision, packing, decoding, seeds)
     finally:
         model.train(was_training)
-    pad = processor.tokenizer.pad_token_id
-    ids_BC = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad)
-    logp_BC = torch.nn.utils.rnn.pad_sequence(logp_rows, batch_first=True)
     mask_BC = completion_mask(ids_BC, eos_ids(processor))
-    lengths = torch.tensor([len(row) for row in rows], device=ids_BC.device)
-    mask_BC &= torch.arange(ids_BC.shape[1], device=ids_BC.device) < lengths[:, None]
-    texts = tuple(processor.tokenizer.decode(row, skip_special_tokens=True) for row in rows)
-    cut_B = truncated(ids_BC.masked_fill(~mask_BC, -1), eos_ids(processor))
-    return Rollout(ids_BC, mask_BC, logp_BC, cut_B, texts)
+    texts = tuple(
+        processor.tokenizer.decode(row[kept], skip_special_tokens=True)
+        for row, kept in zip(ids_BC, mask_BC, strict=True)
+    )
+    return Rollout(ids_BC, mask_BC, logp_BC, truncated(ids_BC, eos_ids(processor)), texts)
 
 
 def _write(
     model: Any,
+    processor: Qwen2_5_VLProcessor,
     forest: Forest,
     vision: Vision,
     packing: Packing,
     decoding: Decoding,
-    eos: Sequence[int],
-    group: int,
     seeds: Sequence[Sequence[int]],
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Tokens and log-probabilities of each completion, up to its end."""
+) -> tuple[Tensor, Tensor]:
+    """Tokens and their log-probabilities, BC: past a completion's end padding and 0."""
+    group = len(seeds) // len(forest.ends)
     base = plain(model)
     embed, head, text_model = base.get_input_embeddings(), base.lm_head, base.model.language_model
     device = embed.weight.device
@@ -114,10 +110,9 @@ def _write(
     draws_BC = torch.from_numpy(np.stack([np.random.default_rng(list(seed)).random(steps) for seed in seeds])).to(
         device
     )
-    ends = torch.tensor(list(eos), device=device)
-    ids_BC = torch.zeros(len(seeds), steps, dtype=torch.long, device=device)
+    ends = torch.tensor(eos_ids(processor), device=device)
+    ids_BC = torch.full((len(seeds), steps), processor.tokenizer.pad_token_id, device=device)
     logp_BC = torch.zeros(len(seeds), steps, dtype=torch.float32, device=device)
-    lengths_B = torch.full((len(seeds),), steps, device=device)
     rows_R = torch.arange(len(seeds), device=device)
     logits_RV = head(states_NH).repeat_interleave(group, 0)
     for step in range(steps):
@@ -125,7 +120,6 @@ def _write(
         ids_BC[rows_R, step], logp_BC[rows_R, step] = ids_R, logp_R.to(logp_BC.dtype)
         ended_R = torch.isin(ids_R, ends)
         if bool(ended_R.any()):
-            lengths_B[rows_R[ended_R]] = step + 1
             live = (~ended_R).nonzero()[:, 0]
             if not len(live):
                 break
@@ -141,11 +135,7 @@ def _write(
             tree=cache,
         ).last_hidden_state
         logits_RV = head(states[:, 0])
-    lengths = lengths_B.tolist()
-    return (
-        [ids_BC[i, :length] for i, length in enumerate(lengths)],
-        [logp_BC[i, :length] for i, length in enumerate(lengths)],
-    )
+    return ids_BC[:, : step + 1], logp_BC[:, : step + 1]
 
 
 def _prefill(

@@ -177,9 +177,9 @@ class PackedRow:
         return related
 
     def mask(self) -> Tensor:
-        """Bool (L, L): which token (row) sees which (column). The definition of attention over a packed row."""
+        """Bool (L, L): which token (row) sees which (column)."""
         order = torch.arange(len(self))
-        return self.ancestors_SS[self.segment_L[:, None], self.segment_L[None]] & (order[:, None] >= order)
+        return sees(self.ancestors_SS, self.segment_L, order[:, None], order[None])
 
     def unpack(self, values_N: Tensor) -> Tensor:
         """Values of the predicted tokens as (row's completions, C), zero after a completion's end. Differentiable."""
@@ -187,6 +187,11 @@ class PackedRow:
         table = values_N.new_zeros(len(self.completions), longest)
         places = (self.owner_N.to(values_N.device), self.token_N.to(values_N.device))
         return table.index_put(places, values_N)
+
+
+def sees(ancestors_SS: Tensor, segment_L: Tensor, query: Tensor, key: Tensor) -> Tensor:
+    """Whether the token at `query` sees the one at `key`: the definition of attention over a packed row."""
+    return ancestors_SS[segment_L[query], segment_L[key]] & (query >= key)
 
 
 def pack(forest: Forest, completions: Sequence[Completion] | None, budget: int) -> list[PackedRow]:

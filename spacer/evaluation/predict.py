@@ -17,7 +17,7 @@ from spacer.files import append_rows, drop_torn_line, read_rows
 from spacer.modeling import Packing, encode_vision
 from spacer.rewards import RewardParts, answer_text, read_choice, read_number, score_group
 from spacer.rollout import Decoding, sample
-from spacer.selfcheck import check_tree
+from spacer.selfcheck import FirstBatchCheck
 from spacer.settings import BenchmarkSettings, RewardSettings
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class PredictModule(pl.LightningModule):
         self._seed = seed
         self._indices = indices
         self._packing = packing
-        self._unchecked = self_check
+        self._check = FirstBatchCheck(self_check)
 
     def predict_dataloader(self) -> Any:
         """This rank's share of the questions."""
@@ -74,9 +74,7 @@ class PredictModule(pl.LightningModule):
             # the question names the random numbers, not its place in the run: a restart asks in other batches
             seeds=[[self._seed, zlib.crc32(item.id.encode())] for item in batch.samples],
         )
-        if self._unchecked:
-            self._unchecked = False
-            check_tree(self.policy, batch, vision, rollout.completions(1)[:1], self._packing)
+        self._check(self.policy, batch, vision, rollout.completions(1), self._packing)
         for item, text, length in zip(batch.samples, rollout.texts, rollout.lengths, strict=True):
             rows.append(answer_row(item, text, length, self._reward))
         return rows

@@ -10,7 +10,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from spacer.config import load_settings
-from spacer.data.loading import PromptDataset
+from spacer.data.loading import PromptDataset, Use
+from spacer.data.processing import Prompt
 from spacer.data.sources import Split, load_train
 from spacer.modeling import load_processor
 from spacer.positions import PositionRule
@@ -24,6 +25,14 @@ def composed(*overrides: str, output_dir: str = "unused") -> Settings:
     os.environ["SPACER_ROOT"] = str(ROOT)
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         return load_settings(compose("config", overrides=[*overrides, f"output_dir={output_dir}"]))
+
+
+def prompts_of(dataset: PromptDataset, *indices: int) -> list[Prompt]:
+    """The samples at `indices`, processed; none may be at fault."""
+    made = [dataset[Use(i, i)] for i in indices]
+    prompts = [prompt for prompt in made if isinstance(prompt, Prompt)]
+    assert len(prompts) == len(indices)
+    return prompts
 
 
 @pytest.fixture(scope="session")

@@ -13,12 +13,12 @@ import pytorch_lightning as pl
 import torch
 from transformers import AutoModelForImageTextToText
 
-from spacer.data.loading import PromptDataset, Use
+from spacer.data.loading import PromptDataset
 from spacer.data.processing import Prompt, PromptBatch, collate
 from spacer.modeling import Packing, load_policy, load_processor, load_reference
 from spacer.module import GrpoModule, ScoredRollout, Training
 from spacer.settings import ObjectiveSettings, RewardSettings, Settings
-from tests.parity.conftest import composed
+from tests.parity.conftest import composed, prompts_of
 
 GROUP = 4
 
@@ -125,8 +125,8 @@ def naive_loss(
 @pytest.fixture(scope="module")
 def batch(dataset: PromptDataset) -> tuple[PromptBatch, list[Prompt]]:
     """Prompts of unequal length, two of them about one video, in float64."""
-    prompts = [dataset[Use(i, i)] for i in (0, 5, 1)]
-    assert all(isinstance(p, Prompt) for p in prompts) and len({len(p.ids_L) for p in prompts}) > 1
+    prompts = prompts_of(dataset, 0, 5, 1)
+    assert len({len(p.ids_L) for p in prompts}) > 1
     joined = collate(prompts)
     assert joined.pictures.video_pixels is not None
     doubled = replace(joined.pictures, video_pixels=joined.pictures.video_pixels.double())

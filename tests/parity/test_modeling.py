@@ -9,19 +9,19 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from spacer import modeling
-from spacer.data.loading import PromptDataset, Use
+from spacer.data.loading import PromptDataset
 from spacer.data.processing import Prompt, collate
 from spacer.modeling import encode_vision, load_policy, row_logps
 from spacer.settings import Settings
 from spacer.tree import Completion, pack
+from tests.parity.conftest import prompts_of
 from tests.parity.test_rollout import PACKING
 
 
 @pytest.fixture(scope="module")
 def prompts(dataset: PromptDataset) -> list[Prompt]:
     """Questions about four videos."""
-    made = [dataset[Use(i, i)] for i in (0, 4, 8, 12)]
-    return [prompt for prompt in made if isinstance(prompt, Prompt)]
+    return prompts_of(dataset, 0, 4, 8, 12)
 
 
 @pytest.mark.parametrize("patches", [1, 600, 10_000])

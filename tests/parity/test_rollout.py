@@ -13,11 +13,12 @@ import torch
 from transformers import AutoModelForImageTextToText
 from transformers.generation.logits_process import TopPLogitsWarper
 
-from spacer.data.loading import PromptDataset, Use
+from spacer.data.loading import PromptDataset
 from spacer.data.processing import Prompt, collate
 from spacer.modeling import Packing, encode_vision, load_policy, load_processor
 from spacer.rollout import Decoding, Rollout, draw, sample
 from spacer.settings import Checkpointing, Settings
+from tests.parity.conftest import prompts_of
 from tests.parity.families import EOS, FAMILIES, make, make_prompts, plain_attention, plain_logps
 from tests.parity.test_grpo import naive_positions
 
@@ -29,9 +30,9 @@ PACKING = Packing("blocks", 16_384)
 @pytest.fixture(scope="module")
 def prompts(dataset: PromptDataset) -> list[Prompt]:
     """Prompts of unequal length, the first two about one video."""
-    made = [dataset[Use(i, i)] for i in (0, 1, 5, 10)]
-    assert len({len(prompt.ids_L) for prompt in made if isinstance(prompt, Prompt)}) > 1
-    return [prompt for prompt in made if isinstance(prompt, Prompt)]
+    made = prompts_of(dataset, 0, 1, 5, 10)
+    assert len({len(prompt.ids_L) for prompt in made}) > 1
+    return made
 
 
 class Words:

@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
-from spacer.data.loading import PromptDataset, Use
+from spacer.data.loading import PromptDataset
 from spacer.data.processing import Prompt, PromptBatch, collate
 from spacer.modeling import Packing, load_policy, load_processor, load_reference
 from spacer.module import GrpoModule, SftModule, Training, TreeModule
 from spacer.rewards import score_group
 from spacer.rollout import Decoding
 from spacer.settings import Checkpointing, LoraSettings, ModelSettings, ObjectiveSettings, Schedule, Settings
+from tests.parity.conftest import prompts_of
 from tests.parity.test_grpo import Capture, Repeated, naive_logps, naive_positions
 from tests.parity.test_rollout import rolled
 
@@ -66,9 +67,7 @@ def doubled(batch: PromptBatch) -> PromptBatch:
 @pytest.fixture(scope="module")
 def prompts(dataset: PromptDataset) -> list[Prompt]:
     """Three questions, two of them about one video."""
-    made = [dataset[Use(i, i)] for i in (0, 1, 6)]
-    assert all(isinstance(prompt, Prompt) for prompt in made)
-    return [prompt for prompt in made if isinstance(prompt, Prompt)]
+    return prompts_of(dataset, 0, 1, 6)
 
 
 def naive_completion(
@@ -286,8 +285,7 @@ def test_further_updates_take_the_log_probabilities_kept_while_sampling(
 
 
 def test_overfitting_one_batch_raises_its_reward(settings: Settings, dataset: PromptDataset) -> None:
-    made = [dataset[Use(i, i)] for i in (0, 4, 8, 12)]
-    prompts = [prompt for prompt in made if isinstance(prompt, Prompt)]
+    prompts = prompts_of(dataset, 0, 4, 8, 12)
     objective = replace(settings.objective, group_size=8, max_completion_length=100)
     module = GrpoModule(
         load_policy(settings.model),

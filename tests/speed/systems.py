@@ -193,6 +193,10 @@ class Released:
                 min_new_tokens=self._cell.completion_tokens,
                 max_new_tokens=self._cell.completion_tokens,
             )
+        config, start = self._policy.config, len(prompt.ids_L)
+        written = ids_BL[:, start:]
+        # a sampled token that stands for a picture would be looked for among the pixels
+        written[(written == config.video_token_id) | (written == config.image_token_id)] = 300
         inputs = self._inputs(ids_BL, group)
         logp = self._logps(self._policy, ids_BL, inputs)
         with torch.no_grad():
@@ -218,16 +222,9 @@ class Released:
 
     def _logps(self, model: Any, ids_BL: Tensor, inputs: dict[str, Any]) -> Tensor:
         start = len(self._prompt.ids_L)
-        # a sampled token that stands for a picture would be looked for among the pixels
-        inputs["input_ids"] = ids_BL.clone()
-        tail = inputs["input_ids"][:, start:]
-        config = model.config
-        tail[(tail == config.video_token_id) | (tail == config.image_token_id)] = 300
-        inputs["mm_token_type_ids"] = 2 * (inputs["input_ids"] == config.video_token_id).int()
         logits = model(**inputs, use_cache=False).logits[:, :-1]
         rows = [
-            row.log_softmax(-1).gather(1, ids[:, None])[:, 0]
-            for row, ids in zip(logits, inputs["input_ids"][:, 1:], strict=True)
+            row.log_softmax(-1).gather(1, ids[:, None])[:, 0] for row, ids in zip(logits, ids_BL[:, 1:], strict=True)
         ]
         return torch.stack(rows)[:, start - 1 :]
 
