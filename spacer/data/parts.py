@@ -1,0 +1,158 @@
+"""The numbered parts of an archive that was cut by `split`: whether they are all there and whole, and their join."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from tqdm import tqdm
+
+CHUNK = 1 << 20  # bytes read and written at once
+SUMS = "SHA256SUMS"  # beside the parts, if there: what sha256sum wrote
+
+
+class ArchiveError(ValueError):
+    """What is wrong with the parts, with a member or with the disk, and what to do about it."""
+
+
+def find_parts(folder: Path, prefix: str, count: int) -> tuple[Path, ...]:
+    """The parts `prefix00`, `prefix01`, … in order.
+
+    Raises:
+        ArchiveError: parts are missing, empty, too short or too many; all of it is told at once.
+    """
+    parts = tuple(folder / f"{prefix}{index:02d}" for index in range(count))
+    if not folder.is_dir():
+        raise ArchiveError(f"{folder} is no folder: it should hold {parts[0].name} to {parts[-1].name}")
+    there = [part for part in parts if part.is_file()]
+    missing = [part.name.removeprefix(prefix) for part in parts if part not in there]
+    faults = []
+    if missing:
+        named = " and ".join([", ".join(missing[:-1]), missing[-1]] if missing[1:] else missing)
+        which = f"parts {named} of {count} are" if missing[1:] else f"part {named} of {count} is"
+        faults.append(f"{which} missing: fetch {'them' if missing[1:] else 'it'} again")
+    numbered = re.compile(re.escape(prefix) + r"\d+")
+    further = sorted(path.name for path in folder.iterdir() if numbered.fullmatch(path.name) and path not in parts)
+    if further:
+        faults.append(f"there should be {count} parts, but there are also {', '.join(further)}: mend the count or move")
+        faults[-1] += " them away"
+    sizes = {part: part.stat().st_size for part in there}
+    faults += [f"{part.name} is empty: fetch it again" for part, size in sizes.items() if size == 0]
+    # `split` makes all parts but the last equally long, and the last no longer
+    before_last = {part: size for part, size in sizes.items() if part != parts[-1]}
+    if len(set(before_last.values())) == 1 and sizes.get(parts[-1], 0) > (length := max(before_last.values())):
+        faults.append(
+            f"{parts[-1].name} has {sizes[parts[-1]]:,} bytes, more than the {length:,} of every part before it, which "
+            "the last part of a split archive cannot have: fetch it again, then the others"
+        )
+    else:
+        longest = max(sizes.values(), default=0)
+        faults += [
+            f"{part.name} is cut short: {size:,} bytes, where the longest part has {longest:,}: fetch it again"
+            for part, size in before_last.items()
+            if 0 < size < longest
+        ]
+    if faults:
+        raise ArchiveError(f"the archive in {folder} is not complete\n" + "\n".join(f"  {fault}" for fault in faults))
+    return parts
+
+
+class Joined(io.IOBase):
+    """The parts, read as one; `done` counts the bytes."""
+
+    def __init__(self, parts: tuple[Path, ...], bar: tqdm[Any]) -> None:
+        self.parts = parts
+        self.done = 0
+        self._bar = bar
+        self._opened = 0
+        self._file: BinaryIO = io.BytesIO()
+
+    def read(self, size: int) -> bytes:
+        """`size` bytes, across the parts; fewer only at the end: gzip takes a short read within a field for damage."""
+        chunk = self._file.read(size)
+        while len(chunk) < size and self._opened < len(self.parts):
+            self._file.close()
+            self._file = open(self.parts[self._opened], "rb", buffering=CHUNK)  # noqa: SIM115
+            self._opened += 1
+            chunk += self._file.read(size - len(chunk))
+        self.done += len(chunk)
+        self._bar.update(len(chunk))
+        return chunk
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+    def blame(self, error: BaseException) -> str:
+        """What to tell of damage that showed at this point. It may lie earlier: stored video bytes can be anything, so
+        that only the checksum at the very end tells."""
+        part = self.parts[max(self._opened, 1) - 1]
+        earlier = ", then the parts before it, where the damage may lie as well" if part != self.parts[0] else ""
+        return (
+            f"the archive is damaged or cut short ({error}): this showed at byte {self._file.tell():,} of {part}, "
+            f"which has {part.stat().st_size:,} bytes. Fetch {part.name} again{earlier}, and run the same command. If "
+            f"a {SUMS} file lies beside the parts, the damaged one is found by its checksum."
+        )
+
+
+def fingerprint(part: Path) -> str:
+    """Name, bytes and modification time: another one, and the part is not what it was."""
+    found = part.stat()
+    return f"{part.name} {found.st_size} {found.st_mtime_ns}"
+
+
+def listed_digests(parts: tuple[Path, ...], known: Mapping[str, str]) -> dict[str, str]:
+    """The SHA-256 by fingerprint of those parts that SHA256SUMS lists; what is `known` is not read again.
+
+    Raises:
+        ArchiveError: a line of SHA256SUMS is not of its form.
+    """
+    expected = _read_sums(parts[0].parent / SUMS)
+    listed = {fingerprint(part): part for part in parts if part.name in expected}
+    digests = {print_: known[print_] for print_ in listed if print_ in known}
+    unknown = {print_: part for print_, part in listed.items() if print_ not in known}
+    if unknown:
+        total = sum(part.stat().st_size for part in unknown.values())
+        with tqdm(total=total, desc="checking", unit="B", unit_scale=True) as bar:
+            digests |= {print_: _sha256(part, bar) for print_, part in unknown.items()}
+    return digests
+
+
+def check_digests(parts: tuple[Path, ...], digests: Mapping[str, str]) -> None:
+    """Raises an ArchiveError with every part whose digest is not that of SHA256SUMS."""
+    listing = parts[0].parent / SUMS
+    expected = _read_sums(listing)
+    wrong = [
+        f"  {part.name}: expected {expected[part.name]}, found {digests[fingerprint(part)]}"
+        for part in parts
+        if part.name in expected and digests[fingerprint(part)] != expected[part.name]
+    ]
+    if wrong:
+        raise ArchiveError(f"these parts do not match {listing}: fetch them again\n" + "\n".join(wrong))
+
+
+def _read_sums(listing: Path) -> dict[str, str]:
+    if not listing.exists():
+        return {}
+    sums = {}
+    for number, line in enumerate(listing.read_text(errors="surrogateescape").splitlines(), start=1):
+        match = re.fullmatch(r"([0-9a-fA-F]{64}) [ *](.+)", line)
+        if match:
+            sums[os.path.normpath(match[2])] = match[1].lower()
+        elif line.strip():
+            raise ArchiveError(f"{listing}:{number}: {line!r} is not '<64 hex digits>  <name>', as sha256sum writes it")
+    return sums
+
+
+def _sha256(part: Path, bar: tqdm[Any]) -> str:
+    digest = hashlib.sha256()
+    with open(part, "rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+            bar.update(len(chunk))
+    return digest.hexdigest()
