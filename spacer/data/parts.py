@@ -24,7 +24,7 @@ def find_parts(folder: Path, prefix: str, count: int) -> tuple[Path, ...]:
     """The parts `prefix00`, `prefix01`, … in order.
 
     Raises:
-        ArchiveError: parts are missing, empty, too short or too many; all of it is told at once.
+        ArchiveError: parts are missing, empty, cut short or too many; all of it is told at once.
     """
     parts = tuple(folder / f"{prefix}{index:02d}" for index in range(count))
     if not folder.is_dir():
@@ -39,23 +39,24 @@ def find_parts(folder: Path, prefix: str, count: int) -> tuple[Path, ...]:
     numbered = re.compile(re.escape(prefix) + r"\d+")
     further = sorted(path.name for path in folder.iterdir() if numbered.fullmatch(path.name) and path not in parts)
     if further:
-        faults.append(f"there should be {count} parts, but there are also {', '.join(further)}: mend the count or move")
-        faults[-1] += " them away"
+        faults.append(f"there should be {count} parts, but there are also {', '.join(further)}: move them away")
     sizes = {part: part.stat().st_size for part in there}
     faults += [f"{part.name} is empty: fetch it again" for part, size in sizes.items() if size == 0]
-    # `split` makes all parts but the last equally long, and the last no longer
+    # `split -b` makes all parts but the last equally long, and the last no longer; `split -n` makes them all so, but
+    # for a remainder of fewer bytes than there are parts, which falls on the last or on the first ones
     before_last = {part: size for part, size in sizes.items() if part != parts[-1]}
-    if len(set(before_last.values())) == 1 and sizes.get(parts[-1], 0) > (length := max(before_last.values())):
+    usual, last = max(before_last.values(), default=0), sizes.get(parts[-1], 0)
+    if before_last and last >= usual + count and usual - min(before_last.values()) < count:
         faults.append(
-            f"{parts[-1].name} has {sizes[parts[-1]]:,} bytes, more than the {length:,} of every part before it, which "
-            "the last part of a split archive cannot have: fetch it again, then the others"
+            f"{parts[-1].name} has {last:,} bytes, where no part before it has more than {usual:,}, which the last part "
+            "of a split archive cannot have: fetch it again, then the others"
         )
     else:
-        longest = max(sizes.values(), default=0)
+        longest = max(usual, last)
         faults += [
             f"{part.name} is cut short: {size:,} bytes, where the longest part has {longest:,}: fetch it again"
             for part, size in before_last.items()
-            if 0 < size < longest
+            if 0 < size <= longest - count
         ]
     if faults:
         raise ArchiveError(f"the archive in {folder} is not complete\n" + "\n".join(f"  {fault}" for fault in faults))

@@ -228,11 +228,18 @@ def test_faults_of_single_parts(parts: tuple[Path, ...], tmp_path: Path) -> None
     with pytest.raises(ArchiveError, match="part 09 of 10 is missing: fetch it again"):
         find_parts(folder, PREFIX, 10)
     parts[-1].write_bytes(last * 3)
-    with pytest.raises(ArchiveError, match=r"09 has .* more than the .* of every part before it") as raised:
+    with pytest.raises(ArchiveError, match=r"09 has .* no part before it has more than") as raised:
         find_parts(folder, PREFIX, 10)
     assert "cut short" not in str(raised.value)
     shutil.rmtree(folder)
     assert len(split(folder, last, 1)) == 1
+
+
+@pytest.mark.parametrize("sizes", [(7, 7, 7), (7, 7, 1), (7, 7, 9), (8, 8, 7), (8, 7, 7)])
+def test_all_that_split_makes_is_taken(sizes: tuple[int, ...], tmp_path: Path) -> None:
+    for index, size in enumerate(sizes):
+        (tmp_path / f"p{index:02d}").write_bytes(bytes(size))
+    assert len(find_parts(tmp_path, "p", 3)) == 3
 
 
 def cut_last(parts: tuple[Path, ...]) -> None:
