@@ -48,8 +48,8 @@ def find_parts(folder: Path, prefix: str, count: int) -> tuple[Path, ...]:
     usual, last = max(before_last.values(), default=0), sizes.get(parts[-1], 0)
     if before_last and last >= usual + count and usual - min(before_last.values()) < count:
         faults.append(
-            f"{parts[-1].name} has {last:,} bytes, where no part before it has more than {usual:,}, which the last part "
-            "of a split archive cannot have: fetch it again, then the others"
+            f"{parts[-1].name} has {last:,} bytes, where no part before it has more than {usual:,}, which the last "
+            "part of a split archive cannot have: fetch it again, then the others"
         )
     else:
         longest = max(usual, last)
