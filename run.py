@@ -10,8 +10,9 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from spacer.config import ConfigError, forgiving, load_settings
-from spacer.data.samples import DataError
+from spacer.config import forgiving, load_settings
+from spacer.errors import UserError
+from spacer.rules import NEED_NO_MODEL
 from spacer.weights import check_model
 
 ROOT = Path(__file__).resolve().parent
@@ -27,17 +28,16 @@ def main(cfg: DictConfig) -> float | None:
     """Runs the stage; under a sweep, returns the figure to maximise."""
     try:
         settings = load_settings(cfg)
-        if not settings.model.fresh:
+        if settings.stage.name not in NEED_NO_MODEL and not settings.model.fresh:
             settings = replace(settings, model=replace(settings.model, name_or_path=str(check_model(settings.model))))
-    except ConfigError as error:
+    except UserError as error:
         sys.exit(str(error))
     # torch and transformers are loaded only now that the configuration is sound
     from spacer import stages
-    from spacer.selfcheck import TreeMismatch
 
     try:
         return stages.run(settings)
-    except (ConfigError, DataError, TreeMismatch) as error:
+    except UserError as error:
         sys.exit(str(error))
 
 

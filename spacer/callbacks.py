@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 from pytorch_lightning.loggers import WandbLogger
 
+from spacer.data.loading import TrainLoader
 from spacer.data.processing import PromptBatch
 from spacer.data.samples import Fault
 from spacer.files import append_rows, drop_torn_line
@@ -49,6 +50,19 @@ class ProgressLines(Callback):
         figures = ", ".join(f"{name} {float(value):.3g}" for name, value in trainer.progress_bar_metrics.items())
         total = pl_module.training_plan.total_steps
         log.info("step %d%s: %s", step, "" if total is None else f" of {total}", figures)
+
+
+class DataWait(Callback):
+    """Logs how many seconds each step stood still for want of its data."""
+
+    def __init__(self, loader: TrainLoader) -> None:
+        self._loader = loader
+        self._before = 0.0
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: PromptBatch, batch_idx: int) -> None:
+        """Logs the time since the last step."""
+        pl_module.log("data/wait_s", self._loader.waited - self._before, batch_size=1)
+        self._before = self._loader.waited
 
 
 class FaultRecorder(Callback):

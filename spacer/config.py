@@ -10,20 +10,26 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import Enum
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
 
+import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from spacer.rules import CHECKS, RULES
+from spacer.errors import UserError
+from spacer.rules import CHECKS, DATASET_RULES, PROMPTS_RULE, RULES, prompt_faults, sections
 from spacer.settings import Settings
 
+T = TypeVar("T")
 
-class ConfigError(ValueError):
+
+class ConfigError(UserError):
     """Every mistake found in a config, in `problems`.
 
     >>> print(ConfigError(["seed: must be set: add seed=…"]))
@@ -62,14 +68,19 @@ def forgiving(words: list[str], groups: set[str]) -> list[str]:
 def load_settings(cfg: DictConfig) -> Settings:
     """Resolves and checks a composed config. Raises ConfigError that lists all mistakes."""
     reader = _Reader()
-    settings = reader.section(reader.resolve(cfg, ""), (Settings,), "")
+    values = reader.resolve(cfg, "")
+    reader.read_prompts(values.get("dataset"), "dataset")
+    settings = reader.section(values, (Settings,), "")
     problems = reader.problems
+
     for broken, message in RULES:
-        try:
-            if broken(settings):
-                problems.append(message.format(s=settings))
-        except _Unreadable:
-            continue  # what the rule looks at is among the problems already
+        if _readable(broken, settings):
+            problems.append(message.format(s=settings))
+    for at, dataset in _readable(sections, settings) or ():
+        for breaks, said in DATASET_RULES:
+            if _readable(breaks, dataset, settings):
+                problems.append(said.format(s=settings, d=dataset, at=at))
+        problems += [f"{at}.prompts: {fault}. {PROMPTS_RULE}" for fault in _readable(prompt_faults, dataset) or ()]
     if problems:
         raise ConfigError(problems)
     assert isinstance(settings, Settings)
@@ -78,6 +89,14 @@ def load_settings(cfg: DictConfig) -> Settings:
 
 class _Unreadable(AttributeError):  # so that hasattr and inspect get along with what raises it
     """A rule looked at a value that could not be read."""
+
+
+def _readable(function: Callable[..., T], *arguments: Any) -> T | None:
+    """What the function returns; None where it looks at what could not be read, which is among the problems already."""
+    try:
+        return function(*arguments)
+    except _Unreadable:
+        return None
 
 
 class _Bad:
@@ -90,10 +109,11 @@ class _Bad:
         raise _Unreadable
 
     __getattr__ = __bool__ = __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __hash__ = _use
-    __mod__ = __rmod__ = __format__ = __fspath__ = _use
+    __contains__ = __iter__ = __len__ = __mod__ = __rmod__ = __format__ = __fspath__ = _use
 
 
 _BAD: Any = _Bad()
+_PART = re.compile(r"^dataset\.parts\.[^.]+\.")  # what holds for a data set holds for one in a mix
 _DEEPEST = 16  # a section nested deeper contains itself, by an interpolation
 
 
@@ -124,6 +144,25 @@ class _Reader:
             # the first line says what happened; the others are about OmegaConf's types
             return self.fail(path, "its interpolation fails: " + str(error).partition("\n")[0])
         return self.resolve(value, path) if isinstance(value, DictConfig | ListConfig) else value
+
+    def read_prompts(self, values: Any, path: str) -> None:
+        """Puts the templates of `prompts_file`, here or in a mix's parts, in the place of `prompts`."""
+        if not isinstance(values, dict):
+            return
+        parts = values.get("parts")
+        for name, part in (parts if isinstance(parts, dict) else {}).items():
+            self.read_prompts(part, f"{path}.parts.{name}")
+        file = values.get("prompts_file")
+        if isinstance(file, str):
+            try:
+                templates = yaml.safe_load(Path(file).expanduser().read_text(encoding="utf-8"))
+            except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+                values["prompts"] = self.fail(f"{path}.prompts_file", f"{file} cannot be read as YAML: {error}")
+                return
+            if not isinstance(templates, dict):
+                values["prompts"] = self.fail(f"{path}.prompts_file", f"{file} must hold names and templates")
+                return
+            values["prompts"] = templates
 
     def section(self, values: dict[str, Any], classes: tuple[Any, ...], path: str) -> Any:
         """An instance of that one of `classes` which `_target_` names; needless where there is only one."""
@@ -166,10 +205,12 @@ class _Reader:
             origin, args = typing.get_origin(option), typing.get_args(option)
             if origin is dict and isinstance(value, dict):
                 return {key: self.value(item, args[1], _join(path, key)) for key, item in value.items()}
+            if origin is tuple and args[1:] == (...,) and isinstance(value, list):
+                return tuple(self.value(item, args[0], f"{path}[{i}]") for i, item in enumerate(value))
             if origin is tuple and isinstance(value, list) and len(value) == len(args):
                 return tuple(self.value(item, args[i], f"{path}[{i}]") for i, item in enumerate(value))
             if (read := _scalar(value, option)) is not _BAD:
-                check = CHECKS.get(path.partition("[")[0])
+                check = CHECKS.get(_PART.sub("dataset.", path.partition("[")[0]))
                 if check and not check.passes(read):
                     self.fail(path, f"is {_show(value)}{_did_you_mean(read, check.names)}, must be {check.words}")
                 return read  # also when out of range, so that the rules still see it
@@ -211,6 +252,8 @@ def _describe(options: Iterable[Any]) -> str:
             words.append("one of " + ", ".join(str(member.value) for member in option))
         elif dataclasses.is_dataclass(option):
             words.append(f"a section with the keys {', '.join(field.name for field in dataclasses.fields(option))}")
+        elif origin is tuple and args[1:] == (...,):
+            words.append(f"a list, each {_describe(_options(args[0]))}")
         elif origin is tuple:
             words.append(f"a list [{', '.join(_describe(_options(arg)) for arg in args)}]")
         elif origin is dict:

@@ -7,11 +7,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from os.path import expanduser, isdir, isfile, join  # unlike Path, never raise: an unreadable folder is no folder
+from string import Template
 from typing import Any
 
-from spacer.settings import JsonlSettings, RoomsSettings, Settings
+from spacer.settings import ArchivedSettings, DatasetSettings, JsonlSettings, MixSettings, RoomsSettings, Settings
 
-STAGES = ("train", "sft", "evaluate")  # valid values of stage.name
+STAGES = ("train", "sft", "evaluate", "prepare")  # valid values of stage.name
+NEED_NO_MODEL = ("prepare",)  # of those
+PROMPTS_RULE = (
+    "There must be `map` and `plain`, templates with $question and, where wanted, $options, $categories and $answer, "
+    "and one line for each problem type: conf/dataset/prompts/default.yaml is an example"
+)
+PROMPTS = ("map", "plain", "multiple choice", "numerical", "OCR", "free-form", "regression")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")  # owner/name
 
 
 @dataclass(frozen=True)
@@ -33,7 +41,7 @@ _CHECKED: tuple[tuple[Check, str], ...] = (
         Check(lambda n: n >= 1, "at least 1"),
         "model.prompts_per_rollout model.row_tokens model.lora.rank model.lora.alpha model.completion.max_tokens "
         "model.completion.bonus_max dataset.max_prompt_length dataset.train_scenes dataset.heldout_scenes "
-        "dataset.questions_per_video "
+        "dataset.questions_per_video dataset.archive_parts "
         "dataset.questions_per_scene dataset.heldout_questions_per_scene dataset.min_objects dataset.video_fps "
         "reward.length.max_tokens objective.prompts_per_rollout objective.row_tokens objective.max_completion_length "
         "objective.updates_per_rollout benchmark.limit benchmark.max_new_tokens benchmark.batch_size "
@@ -94,12 +102,38 @@ def _trains(s: Settings) -> bool:
     return s.stage.name in ("train", "sft")
 
 
-def _lacks(s: Settings, field: str) -> bool:
-    """Whether the file that dataset.index or dataset.maps names is not in the folder, which exists."""
-    if not isinstance(s.dataset, JsonlSettings) or (name := getattr(s.dataset, field)) is None:
+def sections(s: Settings) -> list[tuple[str, DatasetSettings]]:
+    """The data sets of a run with the paths of their settings: one, or the parts of a mix."""
+    if isinstance(s.dataset, MixSettings):
+        return [(f"dataset.parts.{name}", part) for name, part in s.dataset.parts.items()]
+    return [("dataset", s.dataset)]
+
+
+def _holds_out(s: Settings) -> bool:
+    return any(isinstance(d, RoomsSettings) or getattr(d, "heldout", None) is not None for _, d in sections(s))
+
+
+def _lacks(d: DatasetSettings, s: Settings, field: str) -> bool:
+    """Whether a file that the data set names is not in its folder, which exists."""
+    if not isinstance(d, JsonlSettings) or s.stage.name == "prepare" or (name := getattr(d, field)) is None:
         return False
-    root = expanduser(s.dataset.root)
-    return isdir(root) and not isfile(join(root, name))
+    root = expanduser(d.root)
+    return isdir(root) and not isfile(join(root, expanduser(name)))
+
+
+def prompt_faults(d: DatasetSettings) -> list[str]:
+    """What is wrong with a data set's templates."""
+    faults = [f"{name!r} is missing" for name in PROMPTS if name not in d.prompts]
+    faults += [f"{name!r} is not known" for name in d.prompts if name not in (*PROMPTS, "system")]
+    for name in ("map", "plain"):
+        template = Template(d.prompts.get(name, "$question"))
+        if not template.is_valid():
+            faults.append(f"{name!r} has a $ that begins no name (write $$ for the sign)")
+        strange = set(template.get_identifiers()) - {"question", "options", "categories", "answer"}
+        faults += [f"{name!r} names ${word}" for word in sorted(strange)]
+        if "question" not in template.get_identifiers():
+            faults.append(f"{name!r} does not hold $question")
+    return faults
 
 
 def _no_checkpoint(path: str) -> bool:
@@ -107,16 +141,88 @@ def _no_checkpoint(path: str) -> bool:
     return path != "last" and not isfile(path) and not isfile(join(path, "meta.pt"))
 
 
+# As RULES, of each data set `d` of a run, at the path `at`
+DATASET_RULES: tuple[tuple[Callable[[Any, Settings], bool], str], ...] = (
+    (
+        lambda d, s: isinstance(d, RoomsSettings) and d.stills and s.stage.name != "sft",
+        "{at}.stills holds pictures to draw, not questions to answer, and is for stage=sft: set {at}.stills=false",
+    ),
+    (
+        lambda d, s: isinstance(d, RoomsSettings) and d.min_objects > d.max_objects,
+        "{at}.min_objects={d.min_objects} exceeds {at}.max_objects={d.max_objects}: swap them",
+    ),
+    (
+        lambda d, s: isinstance(d, JsonlSettings) and s.stage.name != "prepare" and not isdir(expanduser(d.root)),
+        "{at}.root={d.root} is not an existing folder: set {at}.root=/path/to/the/data "
+        "(stage=prepare makes it from a distributed archive), or choose dataset=rooms, which needs no files",
+    ),
+    (
+        lambda d, s: _lacks(d, s, "index"),
+        "{at}.index={d.index} is not a file in {at}.root={d.root}: "
+        "set {at}.index to the questions' JSONL file, relative to the root",
+    ),
+    (
+        lambda d, s: _lacks(d, s, "maps"),
+        "{at}.maps={d.maps} is not a file in {at}.root={d.root}: correct it, or set {at}.maps=null",
+    ),
+    (
+        lambda d, s: _lacks(d, s, "heldout"),
+        "{at}.heldout={d.heldout} is not a file in {at}.root={d.root}: correct it, or set {at}.heldout=null",
+    ),
+    (
+        lambda d, s: isinstance(d, JsonlSettings) and not all(isfile(expanduser(name)) for name in d.exclude),
+        "{at}.exclude={d.exclude} names a file that is not there: each is a list of videos, a name a line, or a "
+        "benchmark's own annotation file (.parquet, .json, .jsonl)",
+    ),
+    (
+        lambda d, s: (
+            isinstance(d, ArchivedSettings)
+            and s.stage.name == "prepare"
+            and d.source is not None
+            and not isdir(expanduser(d.source))
+            and HUB_ID.fullmatch(d.source) is None
+        ),
+        "{at}.source={d.source} is neither an existing folder nor the id of a data set on the hub, such as "
+        "RUBBISHLIKE/SpaceR-151k: correct it, or set {at}.source=null where the parts lie in {at}.root",
+    ),
+)
+
+
 # Values that are fine alone and not together: (whether this is so, the problem and its remedy)
 RULES: tuple[tuple[Callable[[Settings], bool], str], ...] = (
     (
-        lambda s: s.model.fresh and not isinstance(s.dataset, RoomsSettings),
-        "model.fresh makes a tokenizer from the questions of dataset=rooms: choose that",
+        lambda s: isinstance(s.dataset, MixSettings) and set(s.dataset.parts) != set(s.dataset.weights),
+        "dataset.parts and dataset.weights must name the same data sets: give each part its share of an epoch",
     ),
     (
-        lambda s: isinstance(s.dataset, RoomsSettings) and s.dataset.stills and s.stage.name != "sft",
-        "dataset.stills holds pictures to draw, not questions to answer, and is for stage=sft: "
-        "set dataset.stills=false",
+        lambda s: isinstance(s.dataset, MixSettings) and not all(weight > 0 for weight in s.dataset.weights.values()),
+        "dataset.weights={s.dataset.weights}: each must be greater than 0: leave a part out of dataset.parts instead",
+    ),
+    (
+        lambda s: any(
+            (part.workers, part.questions_per_video) != (s.dataset.workers, s.dataset.questions_per_video)
+            for _, part in sections(s)
+        ),
+        "dataset.parts: workers and questions_per_video are those of the whole mix: set dataset.workers and "
+        "dataset.questions_per_video",
+    ),
+    (
+        lambda s: s.stage.name == "prepare" and not any(isinstance(part, JsonlSettings) for _, part in sections(s)),
+        "stage.name=prepare unpacks and indexes files of yours, and dataset=rooms makes its own: "
+        "choose dataset=spacer_151k or dataset=jsonl",
+    ),
+    (
+        lambda s: s.stage.name == "evaluate" and not _holds_out(s),
+        "stage.name=evaluate asks held-out questions, and the data has none: set dataset.heldout to a JSONL file of "
+        "them, or choose dataset=rooms",
+    ),
+    (
+        lambda s: s.benchmark.index is not None and not isfile(expanduser(s.benchmark.index)),
+        "benchmark.index={s.benchmark.index} is no file: set it to the benchmark's own annotation file, or to null",
+    ),
+    (
+        lambda s: s.model.fresh and not isinstance(s.dataset, RoomsSettings),
+        "model.fresh makes a tokenizer from the questions of dataset=rooms: choose that",
     ),
     (
         lambda s: s.model.completion.bonus_min > s.model.completion.bonus_max,
@@ -124,34 +230,9 @@ RULES: tuple[tuple[Callable[[Settings], bool], str], ...] = (
         "model.completion.bonus_max={s.model.completion.bonus_max}: swap them",
     ),
     (
-        lambda s: isinstance(s.dataset, RoomsSettings) and s.dataset.min_objects > s.dataset.max_objects,
-        "dataset.min_objects={s.dataset.min_objects} exceeds dataset.max_objects={s.dataset.max_objects}: swap them",
-    ),
-    (
-        lambda s: isinstance(s.dataset, JsonlSettings) and not isdir(expanduser(s.dataset.root)),
-        "dataset.root={s.dataset.root} is not an existing folder: set dataset.root=/path/to/the/data, "
-        "or choose dataset=rooms, which needs no files",
-    ),
-    (
-        lambda s: _lacks(s, "index"),
-        "dataset.index={s.dataset.index} is not a file in dataset.root={s.dataset.root}: "
-        "set dataset.index to the questions' JSONL file, relative to the root",
-    ),
-    (
-        lambda s: _lacks(s, "maps"),
-        "dataset.maps={s.dataset.maps} is not a file in dataset.root={s.dataset.root}: "
-        "correct it, or set dataset.maps=null",
-    ),
-    (
-        lambda s: s.stage.name == "evaluate" and isinstance(s.dataset, JsonlSettings),
-        "stage.name=evaluate asks held-out questions, and a plain JSONL file has none: choose dataset=rooms",
-    ),
-    (
-        lambda s: (
-            _trains(s) and isinstance(s.dataset, JsonlSettings) and (s.stage.evaluate_before or s.stage.evaluate_after)
-        ),
-        "a plain JSONL file has no held-out questions to evaluate on: "
-        "set stage.evaluate_before=false stage.evaluate_after=false",
+        lambda s: _trains(s) and True in (s.stage.evaluate_before, s.stage.evaluate_after) and not _holds_out(s),
+        "the data holds no questions out to evaluate on: set stage.evaluate_before=false stage.evaluate_after=false, "
+        "or dataset.heldout to a JSONL file of them",
     ),
     (
         lambda s: s.reward.length is not None and s.reward.length.min_tokens > s.reward.length.max_tokens,

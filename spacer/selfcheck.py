@@ -12,6 +12,7 @@ from torch import Tensor
 
 from spacer.attention import TREE
 from spacer.data.processing import Pictures, PromptBatch
+from spacer.errors import UserError
 from spacer.modeling import Packing, Vision, plain, row_logps
 from spacer.tree import Completion, pack
 
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 LIMITS = {torch.float64: 1e-8, torch.float32: 1e-4, torch.float16: 0.01, torch.bfloat16: 0.04}
 
 
-class TreeMismatch(RuntimeError):
+class TreeMismatch(UserError):
     """Raised where the two computations differ by more than rounding."""
 
 

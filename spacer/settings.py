@@ -39,6 +39,13 @@ class OnBad(StrEnum):
     skip = "skip"
 
 
+class TooLong(StrEnum):
+    """What becomes of a prompt over `max_prompt_length`. It is never cut: half of a picture's tokens fit no model."""
+
+    refuse = "refuse"  # the sample is left out, with its lengths
+    thin = "thin"  # fewer frames of the video are taken, until it fits
+
+
 class Positions(StrEnum):
     """Where text goes on after a video."""
 
@@ -108,32 +115,54 @@ class VideoSettings:
     max_pixels: int = 128 * 28 * 28
 
 
-@dataclass(frozen=True)
-class DatasetSettings:
-    """What every data set has: the folder, the media settings, the prompts and how faults are met."""
+@dataclass(frozen=True, kw_only=True)
+class LoadingSettings:
+    """How samples come to the trainer: by how many processes, and how many questions of a video together."""
 
-    root: str
+    questions_per_video: int = 1  # that stand together in training and share the video's prefix
+    workers: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSettings(LoadingSettings):
+    """What every data set has: the media settings, the prompts and how faults are met."""
+
     video: VideoSettings = field(default_factory=VideoSettings)
     image_max_pixels: int = 401_408
     max_prompt_length: int = 16_384
-    questions_per_video: int = 1  # that stand together in training and share the video's prefix
-    workers: int = 2
+    too_long: TooLong = TooLong.refuse
     on_bad: OnBad = OnBad.stop
     prompts: dict[str, str] = field(default_factory=dict)
+    prompts_file: str | None = None  # a YAML file of templates that takes the place of `prompts`
 
 
 @dataclass(frozen=True)
 class JsonlSettings(DatasetSettings):
     """Questions in a JSONL file with the fields of SpaceR-151k; media paths are relative to `root`."""
 
+    root: str
     index: str = "index.jsonl"
     maps: str | None = None
+    heldout: str | None = None  # a second file like `index`: questions that are asked and never trained on
+    data_sources: tuple[str, ...] | None = None  # whose questions are trained on; null takes all
+    exclude: tuple[str, ...] = ()  # lists of videos, or annotation files of benchmarks, that are not trained on
+
+
+@dataclass(frozen=True)
+class ArchivedSettings(JsonlSettings):
+    """Questions in JSONL whose media come as a gzip tar in numbered parts; stage=prepare unpacks it into `root`."""
+
+    source: str | None = None  # a folder with the parts, or a data set's id on the hub; null: they lie in `root`
+    revision: str | None = None
+    archive: str = "archive.part_"  # what the parts' names begin with, before two digits
+    archive_parts: int = 1
 
 
 @dataclass(frozen=True)
 class RoomsSettings(DatasetSettings):
     """Procedural rooms rendered into video, with questions made from their annotation."""
 
+    root: str
     seed: int = 0
     train_scenes: int = 256
     heldout_scenes: int = 96
@@ -145,6 +174,14 @@ class RoomsSettings(DatasetSettings):
     seconds: float = 4.0
     video_fps: int = 8
     stills: bool = False  # in place of videos and questions, a picture of each room from above, to be drawn as a map
+
+
+@dataclass(frozen=True)
+class MixSettings(LoadingSettings):
+    """Several data sets in one. Each is decoded and prompted by its own settings; `weights` are shares of an epoch."""
+
+    parts: dict[str, JsonlSettings | ArchivedSettings | RoomsSettings]
+    weights: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -218,6 +255,7 @@ class BenchmarkSettings:
     """How held-out questions are asked."""
 
     name: str
+    index: str | None = None  # the benchmark's own annotation file, whose videos are never trained on
     limit: int | None = None
     temperature: float = 0.0
     top_p: float = 1.0
@@ -233,8 +271,8 @@ class StageSettings:
     name: str
     optimizer: OptimizerSettings | None = None
     batch_size: int = 1  # questions a batch in sft; objective.prompts_per_rollout rules in train
-    evaluate_before: bool = False
-    evaluate_after: bool = False
+    evaluate_before: bool | None = None  # null: where the data holds questions out
+    evaluate_after: bool | None = None
     guess_share: float = 0.0  # sft: share of samples that show a bare guess in place of the worked completion …
     guess_after: int = 0  # … once so many samples have been shown
     save_dtype: str | None = None  # of the exported weights; null keeps the model's
@@ -286,7 +324,7 @@ class Settings:
 
     seed: int
     model: ModelSettings
-    dataset: JsonlSettings | RoomsSettings
+    dataset: JsonlSettings | ArchivedSettings | RoomsSettings | MixSettings
     reward: RewardSettings
     objective: ObjectiveSettings
     benchmark: BenchmarkSettings

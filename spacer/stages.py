@@ -1,4 +1,4 @@
-"""The stages of a run, each readable from top to bottom: train, sft, evaluate."""
+"""The stages of a run, each readable from top to bottom: train, sft, evaluate. `spacer.data.prepare` holds one more."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ from pytorch_lightning.loggers import Logger
 
 from spacer import tiny
 from spacer.backends import choose_attention
-from spacer.callbacks import FaultRecorder, Progress, ProgressLines, RolloutTable
+from spacer.callbacks import DataWait, FaultRecorder, Progress, ProgressLines, RolloutTable
 from spacer.data import rooms
-from spacer.data.loading import PromptDataset, TrainLoader
+from spacer.data.leakage import Withheld
+from spacer.data.loading import MixedDataset, PromptDataset, Prompts, TrainLoader
+from spacer.data.prepare import prepare
 from spacer.data.prompts import ShownTarget, prompt_text, worked_completion
-from spacer.data.samples import Fault, Sample
-from spacer.data.sources import Split, load_heldout, load_train
+from spacer.data.samples import Fault
+from spacer.data.sources import load_pieces
 from spacer.evaluation.predict import Row, predict
 from spacer.files import read_rows
 from spacer.modeling import Packing, load_policy, load_processor, load_reference, position_rule, save_pretrained
 from spacer.module import GrpoModule, SftModule, Training
-from spacer.report.summary import report_evaluation, report_training
+from spacer.report.summary import Fed, report_evaluation, report_training
 from spacer.settings import Checkpointing, RoomsSettings, Settings
 from spacer.tracking import make_loggers
 
@@ -43,12 +45,10 @@ class Run:
         self.settings = settings
         self.folder = folder
         self.seconds: dict[str, float] = {}
-        self.data: Split | None = None
+        self.wait_share: float | None = None
         self.attention = choose_attention(settings)
         with self.phase("load data"):
-            if settings.stage.name != "evaluate":
-                self.data = load_train(settings.dataset)
-            self.heldout = load_heldout(settings.dataset)
+            self.pieces = load_pieces(settings, train=settings.stage.name != "evaluate")
         with self.phase("load model"):
             if settings.model.fresh:
                 _make_fresh(settings)
@@ -68,20 +68,37 @@ class Run:
         yield
         self.seconds[name] = round(time.monotonic() - start, 2)
 
-    def dataset(self, samples: tuple[Sample, ...], **options: Any) -> PromptDataset:
-        """The samples, to be decoded and processed for this run's model."""
-        return PromptDataset(
-            samples,
-            self.processor,
-            self.settings.dataset,
-            rule=position_rule(self.policy.config, self.settings.model.positions),
+    def dataset(self, split: str, **options: Any) -> Prompts:
+        """The samples of a split, train or heldout, to be decoded and processed for this run's model."""
+        parts = [
+            PromptDataset(
+                getattr(piece, split).samples,
+                self.processor,
+                piece.settings,
+                rule=position_rule(self.policy.config, self.settings.model.positions),
+                seed=self.settings.seed,
+                **options,
+            )
+            for piece in self.pieces
+        ]
+        return parts[0] if len(parts) == 1 else MixedDataset(parts)
+
+    def loader(self, batch_size: int, **options: Any) -> TrainLoader:
+        """The training samples in batches."""
+        return TrainLoader(
+            self.dataset("train", **options),
+            batch_size=batch_size,
             seed=self.settings.seed,
-            **options,
+            together=self.settings.dataset.questions_per_video,
+            weights=[piece.weight for piece in self.pieces],
         )
+
+    def asks(self, wanted: bool | None) -> bool:
+        """Whether to evaluate: as the settings say, or where they leave it open, if any questions are held out."""
+        return any(piece.heldout.samples for piece in self.pieces) if wanted is None else wanted
 
     def ask(self, name: str) -> list[Row]:
         """The held-out questions, asked of the policy as it is now; answers are in `predictions/NAME.jsonl`."""
-        limit = self.settings.benchmark.limit
         path = self.folder / "predictions" / f"{name}.jsonl"
         path.parent.mkdir(exist_ok=True)
         with self.phase(f"evaluate {name}"):
@@ -89,7 +106,7 @@ class Run:
                 _trainer_options(self.settings),
                 self.policy,
                 self.processor,
-                self.dataset(self.heldout.samples[:limit]),
+                self.dataset("heldout"),
                 self.settings.benchmark,
                 self.settings.reward,
                 self.settings.seed,
@@ -100,7 +117,6 @@ class Run:
 
     def fit(self, module: pl.LightningModule, loader: TrainLoader) -> list[Logger]:
         """Trains with Lightning, from a checkpoint where one is asked for, and returns the loggers, still open."""
-        assert self.data is not None
         settings = self.settings
         loggers = make_loggers(settings, self.folder)
         checkpoints = ModelCheckpoint(
@@ -122,6 +138,7 @@ class Run:
                 *([Progress()] if _shows_bar(settings) else []),
                 ProgressLines(PROGRESS_EVERY),
                 FaultRecorder(self.folder / "faults.jsonl"),
+                DataWait(loader),
                 RolloutTable(settings.logger.rollouts_every_n_steps),
             ],
         )
@@ -130,6 +147,7 @@ class Run:
         with self.phase("train"):
             # our own checkpoints hold counters beside tensors; they are read as data, never unpickled
             trainer.fit(module, train_dataloaders=loader, ckpt_path=settings.ckpt_path, weights_only=True)
+        self.wait_share = loader.waited / loader.lasted if loader.lasted else None
         with self.phase("save model"):
             self.policy = save_pretrained(self.policy, self.processor, self.folder / "model", settings.stage.save_dtype)
         return loggers
@@ -146,9 +164,15 @@ class Run:
             trainer.self_check,
         )
 
+    def fed(self) -> Fed:
+        """What became of the training data."""
+        withheld = [piece.train.withheld for piece in self.pieces]
+        total = Withheld(sum(entry.videos for entry in withheld), sum(entry.questions for entry in withheld))
+        return Fed(self.faults(), total, self.wait_share)
+
     def faults(self) -> list[Fault]:
         """Everything that was wrong with the data so far."""
-        found = [*(self.data.faults if self.data else ()), *self.heldout.faults]
+        found = [fault for piece in self.pieces for fault in (*piece.train.faults, *piece.heldout.faults)]
         return found + [Fault(**row) for row in read_rows(self.folder / "faults.jsonl")]
 
 
@@ -158,20 +182,16 @@ def run(settings: Settings) -> float:
     pl.seed_everything(settings.seed, workers=True, verbose=False)
     folder = Path(settings.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
+    if settings.stage.name == "prepare":
+        return prepare(settings, folder)
     return {"train": train, "sft": sft, "evaluate": evaluate}[settings.stage.name](Run(settings, folder))
 
 
 def train(run: Run) -> float:
     """GRPO: evaluate, train, evaluate, compare. Returns the held-out total reward after training."""
     settings = run.settings
-    assert run.data is not None
-    before = run.ask("before") if settings.stage.evaluate_before else None
-    loader = TrainLoader(
-        run.dataset(run.data.samples, shuffle_frames=settings.reward.temporal is not None),
-        batch_size=settings.objective.prompts_per_rollout,
-        seed=settings.seed,
-        together=settings.dataset.questions_per_video,
-    )
+    before = run.ask("before") if run.asks(settings.stage.evaluate_before) else None
+    loader = run.loader(settings.objective.prompts_per_rollout, shuffle_frames=settings.reward.temporal is not None)
     needs_reference = settings.objective.beta > 0 and settings.model.lora is None
     module = GrpoModule(
         run.policy,
@@ -184,25 +204,20 @@ def train(run: Run) -> float:
         settings.seed,
     )
     loggers = run.fit(module, loader)
-    after = run.ask("after") if settings.stage.evaluate_after else None
-    return report_training(settings, run.folder, before, after, run.faults(), run.seconds, loggers)
+    after = run.ask("after") if run.asks(settings.stage.evaluate_after) else None
+    return report_training(settings, run.folder, before, after, run.fed(), run.seconds, loggers)
 
 
 def sft(run: Run) -> float:
     """Supervised training on worked completions. Returns the held-out total reward after it."""
     settings = run.settings
-    assert run.data is not None
-    before = run.ask("before") if settings.stage.evaluate_before else None
-    target = ShownTarget(run.data.samples, settings.stage.guess_share, settings.stage.guess_after)
-    loader = TrainLoader(
-        run.dataset(run.data.samples, target=target),
-        batch_size=settings.stage.batch_size,
-        seed=settings.seed,
-        together=settings.dataset.questions_per_video,
-    )
+    before = run.ask("before") if run.asks(settings.stage.evaluate_before) else None
+    shown = tuple(sample for piece in run.pieces for sample in piece.train.samples)
+    target = ShownTarget(shown, settings.stage.guess_share, settings.stage.guess_after)
+    loader = run.loader(settings.stage.batch_size, target=target)
     loggers = run.fit(SftModule(run.policy, run.packing, run.training(loader)), loader)
-    after = run.ask("after") if settings.stage.evaluate_after else None
-    return report_training(settings, run.folder, before, after, run.faults(), run.seconds, loggers)
+    after = run.ask("after") if run.asks(settings.stage.evaluate_after) else None
+    return report_training(settings, run.folder, before, after, run.fed(), run.seconds, loggers)
 
 
 def evaluate(run: Run) -> float:

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import threading
 from pathlib import Path
 
 from spacer.config import ConfigError
+from spacer.rules import HUB_ID
 from spacer.settings import ModelSettings
 
 REQUEST_SECONDS = 5.0  # for each phase of the one request to the hub
 ANSWER_SECONDS = 8.0  # for all of it: a name server that is silent knows no timeout
 _INDEX = "model.safetensors.index.json"
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def check_model(settings: ModelSettings) -> Path | str:
@@ -30,7 +29,7 @@ def check_model(settings: ModelSettings) -> Path | str:
         problem = _lacking(folder)
         if problem is None:
             return Path(folder)
-    elif _HUB_ID.fullmatch(name) is None:
+    elif HUB_ID.fullmatch(name) is None:
         problem = "it is neither an existing folder nor a hub id such as Qwen/Qwen2.5-VL-7B-Instruct"
     else:
         problem = _unavailable(name, settings.revision)

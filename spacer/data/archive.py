@@ -96,6 +96,12 @@ def unpack(parts: tuple[Path, ...], target: Path) -> Unpacked:
     return Unpacked(len(work.written), len(work.members) - len(work.written), sum(work.members.values()))
 
 
+def is_unpacked(target: Path) -> bool:
+    """Whether an archive was unpacked here to its end and all of its files are there; the parts may be gone."""
+    state = _load(target)
+    return bool(state.sources) and all(_lies(target / name, size) for name, size in state.members.items())
+
+
 @dataclass
 class _Work:
     """How far unpacking has come; `members` are sizes by name."""

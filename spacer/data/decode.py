@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from spacer.settings import VideoSettings
 TEMPORAL_PATCH = 2  # Qwen2.5-VL joins two frames into one patch; an even number of frames needs no padding
 # what Pillow's plugins raise for damaged files; there is no class of its own for it
 _PILLOW_ERRORS = (OSError, SyntaxError, ValueError, RuntimeError, EOFError, IndexError, struct.error)
+
+
+Key = tuple[Path, VideoSettings | None]  # a file and how it is sampled
 
 
 class MediaError(ValueError):
@@ -78,32 +82,76 @@ def read_image(path: Path) -> Image.Image:
         raise MediaError(f"{path}: cannot be read as an image: {error}") from error
 
 
+def read_header(path: Path, kind: str) -> float:
+    """Opens an image or a video without decoding it; returns how many seconds a video lasts, 0 for an image.
+
+    Raises:
+        MediaError: the file does not open as what it should be.
+    """
+    if kind == "image":
+        try:
+            with Image.open(path):
+                return 0.0
+        except (*_PILLOW_ERRORS, Image.DecompressionBombError) as error:
+            raise MediaError(f"{path}: cannot be read as an image: {error}") from error
+    import av  # opens a file many times quicker than decord, which reads its frames' index
+
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise MediaError(f"{path}: holds no video")
+            stream = container.streams.video[0]
+            if stream.duration is not None and stream.time_base is not None:
+                return float(stream.duration * stream.time_base)
+            return (container.duration or 0) / av.time_base
+    except (av.FFmpegError, OSError, ValueError) as error:
+        if isinstance(error, MediaError):
+            raise
+        raise MediaError(f"{path}: cannot be opened: {error}") from error
+
+
 class MediaReader:
-    """Reads media, each file once: what was decoded, or the reason why it could not be, is remembered."""
+    """Reads media and remembers the last ones, so that questions about one file decode it once.
 
-    def __init__(self, settings: VideoSettings) -> None:
-        self._settings = settings
-        self._held: dict[tuple[str, Path], Video | Image.Image | str] = {}
+    What could not be read is remembered with its reason. At most `bytes_held` of decoded frames are kept; the file that
+    was read last always is.
+    """
 
-    def video(self, path: Path) -> Video:
+    def __init__(self, bytes_held: int = 256 * 2**20) -> None:
+        self._most = bytes_held
+        self._held: OrderedDict[Key, Video | Image.Image | str] = OrderedDict()
+        self._bytes = 0
+
+    def video(self, path: Path, settings: VideoSettings) -> Video:
         """As `read_video`."""
-        found = self._once("video", path, lambda: read_video(path, self._settings))
+        found = self._once((path, settings), lambda: read_video(path, settings))
         assert isinstance(found, Video)
         return found
 
     def image(self, path: Path) -> Image.Image:
         """As `read_image`."""
-        found = self._once("image", path, lambda: read_image(path))
+        found = self._once((path, None), lambda: read_image(path))
         assert isinstance(found, Image.Image)
         return found
 
-    def _once(self, kind: str, path: Path, read: Callable[[], Video | Image.Image]) -> Video | Image.Image:
-        if (kind, path) not in self._held:
+    def _once(self, key: Key, read: Callable[[], Video | Image.Image]) -> Video | Image.Image:
+        if key not in self._held:
             try:
-                self._held[kind, path] = read()
+                self._held[key] = read()
             except MediaError as error:
-                self._held[kind, path] = str(error)
-        found = self._held[kind, path]
+                self._held[key] = str(error)
+            self._bytes += _size(self._held[key])
+        self._held.move_to_end(key)
+        while self._bytes > self._most and len(self._held) > 1:
+            self._bytes -= _size(self._held.popitem(last=False)[1])
+        found = self._held[key]
         if isinstance(found, str):
             raise MediaError(found)
         return found
+
+
+def _size(held: Video | Image.Image | str) -> int:
+    """Bytes of decoded pixels."""
+    if isinstance(held, Video):
+        return held.frames_THWC.nbytes
+    return 0 if isinstance(held, str) else 3 * held.width * held.height

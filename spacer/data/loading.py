@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from spacer.data.decode import MediaReader
 from spacer.data.processing import Prompt, PromptBatch, collate, prepare
 from spacer.data.samples import Fault, Sample
+from spacer.errors import UserError
 from spacer.positions import PositionRule
 from spacer.settings import DatasetSettings
 
@@ -53,19 +57,13 @@ class PromptDataset(Dataset[Prompt | Fault]):
         self.seed = seed
         self.target = target
         self.shuffle_frames = shuffle_frames
+        self.workers = settings.workers
+        self._reader = MediaReader()  # each worker has its own copy
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, use: Use) -> Prompt | Fault:
-        return self._prepare(use, MediaReader(self.settings.video))
-
-    def __getitems__(self, uses: Sequence[Use]) -> list[Prompt | Fault]:
-        """A batch, in which each file is decoded once. A `DataLoader` asks for this where it is there."""
-        reader = MediaReader(self.settings.video)
-        return [self._prepare(use, reader) for use in uses]
-
-    def _prepare(self, use: Use, reader: MediaReader) -> Prompt | Fault:
         sample = self.samples[use.index]
         rng = np.random.default_rng([self.seed, 1, use.position])
         return prepare(
@@ -73,10 +71,31 @@ class PromptDataset(Dataset[Prompt | Fault]):
             self.processor,
             self.settings,
             rule=self.rule,
-            reader=reader,
+            reader=self._reader,
             target=None if self.target is None else self.target(sample, use.position, rng),
             shuffle=rng if self.shuffle_frames else None,
         )
+
+
+class MixedDataset(Dataset[Prompt | Fault]):
+    """Several data sets one after the other, each decoded and prompted by its own settings."""
+
+    def __init__(self, parts: Sequence[PromptDataset]) -> None:
+        self.parts = parts
+        self.samples = [sample for part in parts for sample in part.samples]
+        self.workers = parts[0].workers  # equal in all, by a rule of the configuration
+        self._ends = list(itertools.accumulate(len(part) for part in parts))
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, use: Use) -> Prompt | Fault:
+        part = bisect.bisect_right(self._ends, use.index)
+        start = self._ends[part] - len(self.parts[part])
+        return self.parts[part][Use(use.position, use.index - start)]
+
+
+Prompts = PromptDataset | MixedDataset
 
 
 class TrainLoader:
@@ -84,19 +103,26 @@ class TrainLoader:
 
     Each epoch has an order of its own, drawn from (seed, epoch): questions about one video or picture stand together,
     at most `together` of them, and these bunches are shuffled. Rank r takes every `world`-th batch; what does not fill
-    a batch on every rank is left for another epoch.
+    a batch on every rank is left for another epoch. Where a bunch fills several batches, one worker makes them all, so
+    that it decodes the file once, and one rank takes them all.
+
+    `weights` are for a `MixedDataset`: its parts' shares of an epoch, which is as long as the parts together.
+
+    `waited` is the time in seconds that the caller has stood still for want of a batch, `lasted` the time since the
+    first was asked for.
 
     Raises:
-        ValueError: there are fewer samples than one batch on every rank takes.
+        UserError: there are fewer samples than one batch on every rank takes.
     """
 
     def __init__(
         self,
-        dataset: PromptDataset,
+        dataset: Prompts,
         *,
         batch_size: int,
         seed: int,
         together: int = 1,
+        weights: Sequence[float] | None = None,
         rank: int = 0,
         world: int = 1,
     ) -> None:
@@ -104,11 +130,18 @@ class TrainLoader:
         self._batch_size = batch_size
         self._seed = seed
         self._together = together
+        self._weights = weights
         self._rank = rank
         self._world = world
-        self._per_epoch = len(dataset) // (batch_size * world)
+        self.waited = 0.0
+        self._started: float | None = None
+        self._unit = max(1, together // batch_size)  # batches that one worker makes in one go
+        self._per_epoch = len(dataset) // (batch_size * world * self._unit) * self._unit
         if self._per_epoch == 0:
-            raise ValueError(
+            self._unit = 1
+            self._per_epoch = len(dataset) // (batch_size * world)
+        if self._per_epoch == 0:
+            raise UserError(
                 f"{len(dataset)} samples do not fill a batch of {batch_size} on each of {world} ranks: take a smaller "
                 "objective.prompts_per_rollout (stage.batch_size in sft) or more data"
             )
@@ -126,19 +159,73 @@ class TrainLoader:
         """Goes on from a saved state."""
         self._epoch, self._given = state["epoch"], state["given"]
 
+    @property
+    def lasted(self) -> float:
+        """Seconds since the first batch was asked for."""
+        return 0.0 if self._started is None else time.monotonic() - self._started
+
     def __iter__(self) -> Iterator[PromptBatch]:
         if self._given >= len(self):  # the last epoch was taken by its length, as Lightning does, not to its end
             self._epoch, self._given = self._epoch + 1, 0
-        order = epoch_order(self._dataset.samples, self._together, np.random.default_rng([self._seed, 0, self._epoch]))
-        for batch in _loader(self._dataset, [self._uses(order, i) for i in range(self._given, self._per_epoch)]):
+        order = self._order()
+        left = [self._uses(order, batch) for batch in range(self._given, self._per_epoch)]
+        first = -self._given % self._unit  # what is left of a unit that a restart has cut
+        cuts = [0, *range(first, len(left), self._unit), len(left)]
+        units = [left[start:end] for start, end in itertools.pairwise(cuts) if start < end]
+        batches = self._timed(_loader(self._dataset, units))
+        for batch in batches:
             self._given += 1
             yield batch
         self._epoch, self._given = self._epoch + 1, 0
 
+    def _timed(self, units: DataLoader[Any]) -> Iterator[PromptBatch]:
+        asked = time.monotonic()
+        self._started = asked if self._started is None else self._started
+        for unit in units:
+            self.waited += time.monotonic() - asked
+            yield from unit
+            asked = time.monotonic()
+
+    def _order(self) -> np.ndarray:
+        if isinstance(self._dataset, MixedDataset):
+            assert self._weights is not None
+            parts = [part.samples for part in self._dataset.parts]
+            return mixed_order(parts, self._weights, self._together, self._seed, self._epoch)
+        rng = np.random.default_rng([self._seed, 0, self._epoch])
+        return epoch_order(self._dataset.samples, self._together, rng)
+
     def _uses(self, order: np.ndarray, batch: int) -> list[Use]:
-        start = (batch * self._world + self._rank) * self._batch_size
+        unit, inside = divmod(batch, self._unit)
+        start = ((unit * self._world + self._rank) * self._unit + inside) * self._batch_size
         before = self._epoch * self._per_epoch * self._world * self._batch_size
         return [Use(before + start + i, int(order[start + i])) for i in range(self._batch_size)]
+
+
+def mixed_order(
+    parts: Sequence[Sequence[Sample]], weights: Sequence[float], together: int, seed: int, epoch: int
+) -> np.ndarray:
+    """The order of an epoch of several data sets, as long as they are together: indices into all of them in a row.
+
+    Each part gives its share by `weights`, and goes through all of its samples before it begins again, over the ends of
+    epochs; a part that is larger than its share is met whole only after several.
+    """
+    total = sum(len(part) for part in parts)
+    ends = [round(total * sum(weights[: i + 1]) / sum(weights)) for i in range(len(parts))]
+    bunches: list[list[int]] = []
+    start = 0
+    for number, (part, count) in enumerate(zip(parts, np.diff([0, *ends]).tolist(), strict=True)):
+        size = len(part)
+        first, end = epoch * count, (epoch + 1) * count  # of the part's rounds, laid in a row
+        for turn in range(first // size, -(-end // size)):
+            order = start + epoch_order(part, together, np.random.default_rng([seed, 0, turn, number]))
+            low, high = max(0, first - turn * size), min(size, end - turn * size)
+            cuts = ((max(i, low), min(i + together, high)) for i in range(0, size, together))
+            bunches += [order[i:j].tolist() for i, j in cuts if i < j]
+        start += size
+    rng = np.random.default_rng([seed, 2, epoch])
+    mixed = [bunches[i] for i in rng.permutation(len(bunches)).tolist()]
+    mixed.sort(key=lambda bunch: len(bunch) < together)  # the short ones come where they shift no other
+    return np.array([index for bunch in mixed for index in bunch])
 
 
 def epoch_order(samples: Sequence[Sample], together: int, rng: np.random.Generator) -> np.ndarray:
@@ -169,7 +256,7 @@ class OrderedLoader:
     Not a `DataLoader`: Lightning would take that apart to make it predict-safe, and it is so already.
     """
 
-    def __init__(self, dataset: PromptDataset, batch_size: int, indices: Sequence[int]) -> None:
+    def __init__(self, dataset: Prompts, batch_size: int, indices: Sequence[int]) -> None:
         uses = [Use(index, index) for index in indices]
         self._batches = [uses[i : i + batch_size] for i in range(0, len(uses), batch_size)]
         self._dataset = dataset
@@ -178,17 +265,34 @@ class OrderedLoader:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[PromptBatch]:
-        return iter(_loader(self._dataset, self._batches))
+        for (batch,) in _loader(self._dataset, [[uses] for uses in self._batches]):
+            yield batch
 
 
-def _loader(dataset: PromptDataset, batches: list[list[Use]]) -> DataLoader[Any]:
+def _loader(dataset: Prompts, units: list[list[list[Use]]]) -> DataLoader[Any]:
+    """Batches in units of several, which a worker makes together."""
     with warnings.catch_warnings():
         # torch advises as many workers as cores however light their work
         warnings.filterwarnings("ignore", message="This DataLoader will create")
         return DataLoader(
-            dataset,
-            batch_sampler=batches,
-            num_workers=dataset.settings.workers,
-            collate_fn=collate,
-            prefetch_factor=2 if dataset.settings.workers else None,
+            _Units(dataset),
+            batch_size=None,
+            sampler=units,
+            collate_fn=_as_is,
+            num_workers=dataset.workers,
+            prefetch_factor=2 if dataset.workers else None,
         )
+
+
+def _as_is(batches: list[PromptBatch]) -> list[PromptBatch]:
+    return batches
+
+
+class _Units(Dataset[list[PromptBatch]]):
+    """What a worker is asked for: the batches of a unit."""
+
+    def __init__(self, dataset: Prompts) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, unit: list[list[Use]]) -> list[PromptBatch]:
+        return [collate([self._dataset[use] for use in batch]) for batch in unit]

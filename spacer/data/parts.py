@@ -12,11 +12,13 @@ from typing import Any, BinaryIO
 
 from tqdm import tqdm
 
+from spacer.errors import UserError
+
 CHUNK = 1 << 20  # bytes read and written at once
 SUMS = "SHA256SUMS"  # beside the parts, if there: what sha256sum wrote
 
 
-class ArchiveError(ValueError):
+class ArchiveError(UserError):
     """What is wrong with the parts, with a member or with the disk, and what to do about it."""
 
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from transformers.video_utils import VideoMetadata
 
-from spacer.data.decode import MediaError, MediaReader
+from spacer.data.decode import TEMPORAL_PATCH, MediaError, MediaReader
 from spacer.data.prompts import prompt_text
 from spacer.data.samples import Fault, Sample
 from spacer.positions import TEXT, PositionRule
-from spacer.settings import DatasetSettings
+from spacer.settings import DatasetSettings, TooLong
 from spacer.tree import Forest, Segment, share
 
 if TYPE_CHECKING:
@@ -105,23 +105,17 @@ def prepare(
     `reader` remembers what other samples have decoded. With `shuffle`, the frames of a video are also processed in an
     order that it draws.
     """
-    reader = reader or MediaReader(settings.video)
-    text = prompt_text(sample, settings.prompts)
-    turn: Any = {"role": "user", "content": [{"type": sample.data_type}, {"type": "text", "text": text}]}
-    chat: Any = processor.apply_chat_template([turn], add_generation_prompt=True)
-    shuffled = None
+    reader = reader or MediaReader()
+    chat = _chat(sample, processor, settings)
+    video = None
     seconds: tuple[float, ...] = ()
     try:
         if sample.data_type == "video":
-            video = reader.video(sample.path)
+            video = reader.video(sample.path, settings.video)
             frame = video.frames_THWC[len(video.frames_THWC) // 2].copy()  # a view would keep all frames alive
             inputs = _process_video(processor, chat, video.frames_THWC, video.indices, video, settings)
             grid, pixels = inputs["video_grid_thw"], inputs["pixel_values_videos"]
             seconds = tuple(float(s) for s in inputs["second_per_grid_ts"])
-            if shuffle is not None:
-                order = shuffle.permutation(len(video.frames_THWC))
-                mixed = _process_video(processor, chat, video.frames_THWC[order], video.indices, video, settings)
-                shuffled = mixed["pixel_values_videos"]
         else:
             image = reader.image(sample.path)
             frame = np.asarray(image)
@@ -133,18 +127,56 @@ def prepare(
     except ValueError as error:  # of the processor: a picture too thin, or its own marks in a question
         return Fault(sample.id, "cannot be processed", f"{sample.path}: {error}")
     ids = inputs["input_ids"][0]
-    if len(ids) > settings.max_prompt_length:
-        detail = f"{len(ids)} tokens, over dataset.max_prompt_length={settings.max_prompt_length}"
-        detail += "; fewer or smaller frames (dataset.video) shorten it"
-        return Fault(sample.id, "prompt too long", detail)
-    is_video = sample.data_type == "video"
     types = inputs["mm_token_type_ids"][0]
+    is_video = video is not None
+    if len(ids) > settings.max_prompt_length:
+        seen = int((types != TEXT).sum())
+        if is_video and settings.too_long == TooLong.thin:
+            pairs = int(grid[0, 0])
+            fitting = (settings.max_prompt_length - (len(ids) - seen)) // (seen // pairs)
+            if fitting >= 1:  # fewer than now, since now is too many
+                thinner = replace(settings.video, max_frames=TEMPORAL_PATCH * fitting)
+                return prepare(
+                    sample,
+                    processor,
+                    replace(settings, video=thinner),
+                    rule=rule,
+                    reader=reader,
+                    target=target,
+                    shuffle=shuffle,
+                )
+        return Fault(sample.id, "prompt too long", _too_long(len(ids), seen, is_video, settings))
+    shuffled = None
+    if video is not None and shuffle is not None:
+        order = shuffle.permutation(len(video.frames_THWC))
+        mixed = _process_video(processor, chat, video.frames_THWC[order], video.indices, video, settings)
+        shuffled = mixed["pixel_values_videos"]
     positions = rule.positions(types, () if is_video else grid.tolist(), grid.tolist() if is_video else (), seconds)
     target_ids = None
     if target is not None:
         eos = processor.tokenizer.eos_token_id
         target_ids = torch.tensor([*processor.tokenizer(target)["input_ids"], eos])
     return Prompt(sample, ids, types, positions, pixels, grid, target_ids, frame, shuffled)
+
+
+def _chat(sample: Sample, processor: Qwen2_5_VLProcessor, settings: DatasetSettings) -> Any:
+    text = prompt_text(sample, settings.prompts)
+    turns: Any = [{"role": "user", "content": [{"type": sample.data_type}, {"type": "text", "text": text}]}]
+    if "system" in settings.prompts:
+        system = {"type": "text", "text": settings.prompts["system"]}
+        turns.insert(0, {"role": "system", "content": [system]})
+    return processor.apply_chat_template(turns, add_generation_prompt=True)
+
+
+def _too_long(length: int, seen: int, is_video: bool, settings: DatasetSettings) -> str:
+    """Why a prompt is refused, and what would help."""
+    said = f"{length} tokens, {seen} of them the {'video' if is_video else 'image'}'s, "
+    said += f"over dataset.max_prompt_length={settings.max_prompt_length}"
+    if not is_video:
+        return f"{said}; smaller images (dataset.image_max_pixels) shorten it"
+    if settings.too_long == TooLong.thin:
+        return f"{said}; not even two frames fit: smaller ones (dataset.video.max_pixels) shorten it"
+    return f"{said}; fewer or smaller frames (dataset.video) shorten it, or dataset.too_long=thin takes fewer by itself"
 
 
 def _process_video(processor, chat, frames, indices, video, settings):  # type: ignore[no-untyped-def]
@@ -176,7 +208,7 @@ def collate(items: Sequence[Prompt | Fault]) -> PromptBatch:
     first = {_medium(prompt): prompt for prompt in reversed(prompts) if prompt.grid_thw is not None}
     media = [first[key] for key in dict.fromkeys(map(_medium, prompts)) if key in first]
     media.sort(key=lambda prompt: prompt.sample.data_type)  # images come before videos, otherwise in order
-    starts: dict[tuple[str, str], int] = {}
+    starts: dict[tuple[object, ...], int] = {}
     count = 0
     for prompt in media:
         starts[_medium(prompt)] = count
@@ -199,8 +231,10 @@ def collate(items: Sequence[Prompt | Fault]) -> PromptBatch:
     )
 
 
-def _medium(prompt: Prompt) -> tuple[str, str]:
-    return prompt.sample.data_type, str(prompt.sample.path)
+def _medium(prompt: Prompt) -> tuple[object, ...]:
+    """What a prompt shows: a file, and how many of its frames (a long question may leave room for fewer)."""
+    grid = () if prompt.grid_thw is None else prompt.grid_thw.flatten().tolist()
+    return prompt.sample.data_type, prompt.sample.path, *grid
 
 
 def _segment(prompt: Prompt, start: int) -> Segment:

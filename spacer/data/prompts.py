@@ -39,10 +39,13 @@ def map_literal(true_map: CognitiveMap) -> str:
 
 
 def worked_completion(sample: Sample) -> str:
-    """The completion to imitate: the map where there is one, the reasoning, the solution."""
+    """The completion to imitate: the map where there is one, the reasoning where there is any, the solution.
+
+    With neither, the solution alone, as SpaceR's SFT has it: an empty thought would be a habit not to think.
+    """
     drawn = "" if sample.true_map is None else f"<map>{map_literal(sample.true_map)}</map>"
     thought = f"{drawn}{sample.reasoning or ''}"
-    return f"<think>{thought}</think><answer>{sample.solution}</answer>"
+    return f"{f'<think>{thought}</think>' if thought else ''}<answer>{sample.solution}</answer>"
 
 
 class ShownTarget:

@@ -1,7 +1,8 @@
 """Questions as data files hold them → `Sample`s, with every fault named by line and kind.
 
 The fields are those of SpaceR-151k (`problem_id problem data_type problem_type options solution path data_source`);
-rooms adds `scene`, `question_type` and `reasoning`, which other data may leave out.
+rooms adds `scene`, `question_type` and `reasoning`, which other data may leave out. The draft of March 2025 is read
+too: `question_type` in place of `problem_type`, `video` in place of `path` and `data_type`, the bare solution.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from spacer.errors import UserError
 
 PROBLEM_TYPES = ("multiple choice", "numerical", "OCR", "free-form", "regression")
 DATA_TYPES = ("image", "video")
@@ -41,6 +44,16 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Line:
+    """A line of a data file: its fields, where it is a JSON object, its media file and all that is wrong with it."""
+
+    number: int
+    row: Mapping[str, Any]
+    media: Path | None
+    faults: tuple[Fault, ...]
+
+
+@dataclass(frozen=True)
 class Fault:
     """Something wrong with the data: `where` is a line or a file, `kind` a short class, `detail` the whole story."""
 
@@ -49,7 +62,7 @@ class Fault:
     detail: str
 
 
-class DataError(ValueError):
+class DataError(UserError):
     """Raised with every fault of a data set at once."""
 
     def __init__(self, index: Path, faults: list[Fault]) -> None:
@@ -80,7 +93,7 @@ def read_maps(path: Path) -> dict[str, CognitiveMap]:
     """Video id → cognitive map, from lines of {"video_id", "cognitive_map"}.
 
     Raises:
-        ValueError: a line is not of that form, named by its number.
+        UserError: a line is not of that form, named by its number.
     """
     maps: dict[str, CognitiveMap] = {}
     for number, line in _lines(path):
@@ -90,7 +103,7 @@ def read_maps(path: Path) -> dict[str, CognitiveMap]:
                 raise ValueError(f"'video_id' must be text, not {entry['video_id']!r}")
             maps[entry["video_id"]] = _checked_map(entry["cognitive_map"])
         except (KeyError, TypeError, ValueError, RecursionError) as error:
-            raise ValueError(
+            raise UserError(
                 f"{path}:{number}: expected {{'video_id': …, 'cognitive_map': {{category: [[x, y], …]}}}}: {error}"
             ) from error
     return maps
@@ -115,39 +128,59 @@ def _checked_map(raw: Any) -> CognitiveMap:
 
 
 def read_samples(index: Path, root: Path, maps: Mapping[str, CognitiveMap]) -> tuple[list[Sample], list[Fault]]:
-    """All sound samples of a JSONL index, and a fault for each line that is not.
+    """All sound samples of a JSONL index, and the faults of the other lines.
 
     `maps` is keyed by the stem of the media file. A path must stay inside `root` and exist.
     """
     samples: list[Sample] = []
     faults: list[Fault] = []
+    for line in examined(index, root):
+        faults += line.faults
+        if not line.faults:
+            assert line.media is not None
+            samples.append(to_sample(line.row, line.media, maps.get(line.media.stem)))
+    return samples, faults
+
+
+def examined(index: Path, root: Path) -> Iterator[Line]:
+    """Every line of a JSONL index that is not blank, with what is wrong with it."""
     seen: set[str] = set()
     real_root = root.resolve()
     exists: dict[str, Fault | Path] = {}  # many questions share a video; its file is looked up once
-    for number, line in _lines(index):
+    for number, text in _lines(index):
         where = f"line {number}"
         try:
-            row = json.loads(line)
+            row = json.loads(text)
         except (ValueError, RecursionError) as error:  # a line that is not UTF-8 and a number of too many digits too
-            faults.append(Fault(where, "not JSON", str(error)))
+            yield Line(number, {}, None, (Fault(where, "not JSON", str(error)),))
             continue
-        problems = list(_field_faults(row))
+        row = _of_today(row)
+        problems = tuple(Fault(where, kind, detail) for kind, detail in _field_faults(row))
         if problems:
-            faults += [Fault(where, kind, detail) for kind, detail in problems]
+            yield Line(number, row if isinstance(row, dict) else {}, None, problems)
             continue
         if row["path"] not in exists:
             exists[row["path"]] = _media(row["path"], real_root)
         media = exists[row["path"]]
-        if isinstance(media, Fault):
-            faults.append(Fault(where, media.kind, media.detail))
-            continue
         identity = str(row["problem_id"])
-        if identity in seen:
-            faults.append(Fault(where, "duplicate problem_id", repr(row["problem_id"])))
-            continue
-        seen.add(identity)
-        samples.append(to_sample(row, media, maps.get(media.stem)))
-    return samples, faults
+        if isinstance(media, Fault):
+            yield Line(number, row, None, (Fault(where, media.kind, media.detail),))
+        elif identity in seen:
+            yield Line(number, row, media, (Fault(where, "duplicate problem_id", repr(row["problem_id"])),))
+        else:
+            seen.add(identity)
+            yield Line(number, row, media, ())
+
+
+def _of_today(row: Any) -> Any:
+    """A line of the draft of March 2025 in the fields of the release; others as they are."""
+    if not isinstance(row, dict) or "problem_type" in row or row.get("question_type") not in PROBLEM_TYPES:
+        return row
+    row = dict(row)
+    row["problem_type"] = row.pop("question_type")
+    if "path" not in row and "video" in row:
+        row["path"] = row.pop("video")
+    return {"data_type": "video", "options": [], **row}
 
 
 def to_sample(row: Mapping[str, Any], media: Path, true_map: CognitiveMap | None) -> Sample:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import BasePredictionWriter
 
-from spacer.data.loading import OrderedLoader, PromptDataset
+from spacer.data.loading import OrderedLoader, Prompts
 from spacer.data.processing import PromptBatch
 from spacer.data.samples import Fault, Sample
 from spacer.files import append_rows, drop_torn_line, read_rows
@@ -33,7 +33,7 @@ class PredictModule(pl.LightningModule):
         self,
         policy: Any,
         processor: Qwen2_5_VLProcessor,
-        dataset: PromptDataset,
+        dataset: Prompts,
         benchmark: BenchmarkSettings,
         reward: RewardSettings,
         seed: int,
@@ -145,7 +145,7 @@ def predict(
     trainer_options: dict[str, Any],
     policy: Any,
     processor: Qwen2_5_VLProcessor,
-    dataset: PromptDataset,
+    dataset: Prompts,
     benchmark: BenchmarkSettings,
     reward: RewardSettings,
     seed: int,
@@ -154,7 +154,7 @@ def predict(
     self_check: bool,
 ) -> list[Row]:
     """Asks every question that has no row in `path` yet, and returns the rows of all, in the data set's order."""
-    order = {item.id: index for index, item in enumerate(dataset.samples)}
+    order = {item.id: index for index, item in enumerate(dataset.samples[: benchmark.limit])}
     drop_torn_line(path)
     done = {row["id"] for row in read_rows(path)}
     left = [index for identity, index in order.items() if identity not in done]

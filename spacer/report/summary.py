@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from spacer.data.decode import MediaError, read_video
+from spacer.data.leakage import NOTHING, Withheld
 from spacer.data.samples import Fault, describe
 from spacer.evaluation.statistics import PairedDelta, compare, mean_interval
 from spacer.report.figures import before_after_bars, map_overlay, reward_curves
@@ -25,12 +27,21 @@ Rows = Sequence[Mapping[str, Any]]
 MAPS_DRAWN = 3
 
 
+@dataclass(frozen=True)
+class Fed:
+    """What became of the data: its faults, what was withheld for benchmarks, and the share of time spent waiting."""
+
+    faults: Sequence[Fault]
+    withheld: Withheld = NOTHING
+    wait_share: float | None = None
+
+
 def report_training(
     settings: Settings,
     folder: Path,
     before: Rows | None,
     after: Rows | None,
-    faults: Sequence[Fault],
+    fed: Fed,
     seconds: Mapping[str, float],
     loggers: list[Logger],
 ) -> float:
@@ -50,10 +61,24 @@ def report_training(
         pictures |= _draw_maps(after, figures)
         if not before:
             console.print(_scores_table(settings, after))
-    extra = {"faults": len(faults), "questions": len(after or ()), "seed": settings.seed}
+    extra = {
+        "faults": len(fed.faults),
+        "withheld": asdict(fed.withheld),
+        "data_wait_share": fed.wait_share,
+        "questions": len(after or ()),
+        "seed": settings.seed,
+    }
     write_summary(folder / "summary.json", deltas, seconds, extra)
     sync = finish(loggers, pictures, {f"heldout/{name}": delta.after for name, delta in deltas.items()})
-    _print_faults(console, faults)
+    _print_faults(console, fed.faults)
+    if fed.withheld.questions:
+        console.print(
+            f"Not trained on, for a benchmark asks about them: {fed.withheld.videos} videos, "
+            f"{fed.withheld.questions} questions",
+            highlight=False,
+        )
+    if fed.wait_share is not None:
+        console.print(f"Waiting for data: {fed.wait_share:.1%} of the time in training", highlight=False)
     _print_places(console, folder, seconds, sync)
     return float(np.mean([row["reward"]["total"] for row in after])) if after else float("nan")
 

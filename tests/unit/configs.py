@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from spacer import config
+from spacer import config, rules
 from spacer.config import ConfigError, load_settings
 from spacer.settings import (
     LengthBonusSettings,
@@ -20,10 +20,11 @@ from spacer.settings import (
     TemporalBonusSettings,
 )
 
+PROMPTS = {name: "$question" if name in ("map", "plain") else "Answer." for name in rules.PROMPTS}
 REQUIRED: dict[str, dict[str, Any]] = {
     "": {"seed": 42, "output_dir": "outputs/test"},
     "model": {"name_or_path": "./tiny"},
-    "dataset": {"root": "data"},
+    "dataset": {"root": "data", "prompts": PROMPTS},
     "benchmark": {"name": "rooms"},
     "stage": {"name": "train", "optimizer": OptimizerSettings()},
     "reward": {"length": LengthBonusSettings(), "temporal": TemporalBonusSettings()},

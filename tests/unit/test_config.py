@@ -27,13 +27,13 @@ from spacer.settings import (
     Settings,
     TemporalBonusSettings,
 )
-from tests.unit.configs import hints_of, load, only_problem, problems, valid
+from tests.unit.configs import PROMPTS, hints_of, load, only_problem, problems, valid
 
 
 def test_valid_config_gives_the_settings_it_states() -> None:
     settings = load()
     assert settings.model == ModelSettings(name_or_path="./tiny")
-    assert settings.dataset == RoomsSettings(root="data")
+    assert settings.dataset == RoomsSettings(root="data", prompts=PROMPTS)
     assert settings.reward == RewardSettings(length=LengthBonusSettings(), temporal=TemporalBonusSettings())
     assert settings.objective.advantage is Advantage.std
     assert settings.stage.optimizer == OptimizerSettings()
@@ -51,7 +51,7 @@ def test_target_chooses_the_class_of_a_union(tmp_path: Path) -> None:
     (tmp_path / "index.jsonl").touch()
     cfg = valid(JsonlSettings)
     cfg["dataset"]["root"] = str(tmp_path)
-    assert load_settings(OmegaConf.create(cfg)).dataset == JsonlSettings(root=str(tmp_path))
+    assert load_settings(OmegaConf.create(cfg)).dataset == JsonlSettings(root=str(tmp_path), prompts=PROMPTS)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_target_chooses_the_class_of_a_union(tmp_path: Path) -> None:
         ("model__positions", "transformers", Positions.transformers),
         ("model__gradient_checkpointing", "vision", Checkpointing.vision),
         ("stage__optimizer__betas", [0, 0.5], (0.0, 0.5)),
-        ("dataset__prompts", {"video": "Look."}, {"video": "Look."}),
+        ("dataset__prompts", {**PROMPTS, "OCR": "Read."}, {**PROMPTS, "OCR": "Read."}),
         ("model__lora", {"rank": 4}, LoraSettings(rank=4)),
         ("trainer__max_time", "00:12:00:00", "00:12:00:00"),
         ("objective__max_completion_length", "${model.completion.max_tokens}", 1024),
@@ -152,7 +152,7 @@ def test_error_reads_as_a_numbered_list_and_survives_pickling() -> None:
         ("stage__optimizer__betas", [0.9, "x"], "stage.optimizer.betas[1]: is 'x', must be a number"),
         ("stage__optimizer__betas", [0.9, 1.0], "stage.optimizer.betas[1]: is 1.0, must be at least 0 and less than 1"),
         ("stage__optimizer__betas", [0.9, "???"], "stage.optimizer.betas[1]: must be set"),
-        ("dataset__prompts", {"video": 3}, "dataset.prompts.video: is 3, must be a text"),
+        ("dataset__prompts", {**PROMPTS, "OCR": 3}, "dataset.prompts.OCR: is 3, must be a text"),
         ("dataset__prompts", ["video"], "dataset.prompts: is ['video'], must be a section of keys"),
         ("dataset__video", 16, "dataset.video: is 16, must be a section with the keys max_frames, fps, max_pixels"),
         ("dataset", "???", "dataset: must be set: add dataset=…"),
@@ -206,7 +206,7 @@ def test_a_group_left_out_must_be_set(group: str) -> None:
 
 
 def test_a_section_that_contains_itself_is_a_mistake() -> None:
-    found = problems(dataset__prompts={"video": "${model.lora}"}, model__lora={"rank": "${dataset.prompts}"})
+    found = problems(dataset__prompts={**PROMPTS, "OCR": "${model.lora}"}, model__lora={"rank": "${dataset.prompts}"})
     assert any(problem.endswith("an interpolation makes this section contain itself") for problem in found)
 
 

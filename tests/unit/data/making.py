@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -82,7 +81,7 @@ class Numbered:
 
     def __init__(self, count: int, workers: int = 1, each: int = 4) -> None:
         self.samples = [sample(str(number), path=Path(f"/{number // each}.mp4")) for number in range(count)]
-        self.settings = SimpleNamespace(workers=workers)
+        self.workers = workers
 
     def __len__(self) -> int:
         return len(self.samples)

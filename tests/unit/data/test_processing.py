@@ -72,7 +72,7 @@ def test_the_worked_completion_has_map_reasoning_and_solution() -> None:
     assert worked_completion(item) == (
         '<think><map>{"bed":[[1,2],[3,4]],"sofa":[[0,9]]}</map>One and two.</think><answer>3</answer>'
     )
-    assert worked_completion(sample()) == "<think></think><answer>3</answer>"
+    assert worked_completion(sample()) == "<answer>3</answer>"
     assert map_literal({}) == "{}"
 
 
@@ -125,7 +125,7 @@ def take(dataset: PromptDataset, uses: list[tuple[int, int]], size: int = 4) -> 
     from spacer.data.loading import _loader
 
     every = [Use(position, index) for position, index in uses]
-    return list(_loader(dataset, [every[i : i + size] for i in range(0, len(every), size)]))
+    return [batch for (batch,) in _loader(dataset, [[every[i : i + size]] for i in range(0, len(every), size)])]
 
 
 @pytest.mark.parametrize("together", [1, 3])
@@ -309,26 +309,27 @@ def questions(*files: str) -> list[Sample]:
     return [sample(str(n), path=Path(f"/{file}.mp4"), problem=f"Question {n}?") for n, file in enumerate(files)]
 
 
-def test_a_batch_decodes_each_file_once(
-    decoder: Decoder, processor: Qwen2_5_VLProcessor, settings: RoomsSettings
-) -> None:
+def test_each_file_is_decoded_once(decoder: Decoder, processor: Qwen2_5_VLProcessor, settings: RoomsSettings) -> None:
     here = dataclasses.replace(settings, workers=0)
     dataset = real(questions("a", "bb", "a", "a", "bb"), processor, here, shuffle_frames=True)
-    made = dataset.__getitems__([Use(10 + index, index) for index in range(5)])
+    made = [dataset[Use(10 + index, index)] for index in range(5)]
     assert decoder.decoded == {"a": 1, "bb": 1}
     assert [item.sample.id for item in made if isinstance(item, Prompt)] == ["0", "1", "2", "3", "4"]
-    # and so does the loader; another batch does not hold on to what an earlier one has decoded
+    # nor does a later batch decode them again
     batches = list(OrderedLoader(dataset, 3, [0, 1, 2, 3, 4]))
     assert [len(batch.samples) for batch in batches] == [3, 2]
-    assert decoder.decoded == {"a": 3, "bb": 3}
+    assert decoder.decoded == {"a": 1, "bb": 1}
 
 
 def test_what_is_decoded_once_is_what_would_be_decoded_alone(
     decoder: Decoder, processor: Qwen2_5_VLProcessor, settings: RoomsSettings
 ) -> None:
+    def made(use: Use) -> Prompt | Fault:
+        return real(questions("a", "bb", "a"), processor, settings, shuffle_frames=True)[use]
+
     dataset = real(questions("a", "bb", "a"), processor, settings, shuffle_frames=True)
     uses = [Use(10 + index, index) for index in range(3)]
-    for together, alone in zip(dataset.__getitems__(uses), map(dataset.__getitem__, uses), strict=True):
+    for together, alone in zip([dataset[use] for use in uses], map(made, uses), strict=True):
         assert isinstance(together, Prompt) and isinstance(alone, Prompt)
         for field in dataclasses.fields(Prompt):
             found, expected = getattr(together, field.name), getattr(alone, field.name)
@@ -340,7 +341,7 @@ def test_a_broken_file_is_a_fault_of_each_question_about_it(
     decoder: Decoder, processor: Qwen2_5_VLProcessor, settings: RoomsSettings
 ) -> None:
     dataset = real(questions("broken", "a", "broken"), processor, settings)
-    made = dataset.__getitems__([Use(index, index) for index in range(3)])
+    made = [dataset[Use(index, index)] for index in range(3)]
     faults = [item for item in made if isinstance(item, Fault)]
     assert decoder.decoded == {"broken": 1, "a": 1}
     assert [type(item) for item in made] == [Fault, Prompt, Fault]
@@ -359,7 +360,8 @@ def test_an_image_is_read_once(
 
     monkeypatch.setattr("spacer.data.decode.read_image", read)
     items = [dataclasses.replace(item, data_type="image") for item in questions("a", "bb", "a")]
-    made = real(items, processor, settings).__getitems__([Use(index, index) for index in range(3)])
+    dataset = real(items, processor, settings)
+    made = [dataset[Use(index, index)] for index in range(3)]
     assert opened == ["a", "bb"]
     assert all(isinstance(item, Prompt) for item in made)
 

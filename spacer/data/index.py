@@ -1,0 +1,164 @@
+"""`index.parquet`: the questions of a data set, examined once, so that a run starts without examining them again.
+
+A row a line of the data files. `excluded` is null for a sound question and otherwise says why it is left out, as
+`kind: detail`. The file's metadata say which files it was made from; where one of them has changed, it is not used.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from spacer.data.samples import CognitiveMap, Fault, Line, Sample, to_sample
+from spacer.settings import JsonlSettings
+
+NAME = "index.parquet"
+VERSION = "1"  # raised when the columns or what they mean change
+ROWS = 10_000  # a row group; what is held in memory while writing
+UNREADABLE = "unreadable media"  # the kind of fault that concerns a file, not a line
+LEAKS = "in a benchmark"  # the kind of exclusion that is no fault
+
+_TEXTS = ("problem", "problem_type", "data_type", "data_source", "solution", "path", "scene", "question_type")
+SCHEMA = pa.schema(
+    [
+        ("split", pa.string()),
+        ("line", pa.int64()),
+        ("problem_id", pa.string()),
+        *((name, pa.string()) for name in _TEXTS),
+        ("reasoning", pa.string()),
+        ("options", pa.list_(pa.string())),
+        ("has_map", pa.bool_()),
+        ("excluded", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """The rows of one split: sound samples, faults, and the questions withheld for a benchmark with their videos."""
+
+    samples: tuple[Sample, ...]
+    faults: tuple[Fault, ...]
+    withheld: tuple[str, ...]
+
+
+def sources_of(settings: JsonlSettings) -> dict[str, Path]:
+    """Split → the JSONL file of its questions."""
+    root = Path(settings.root).expanduser()
+    named = {"train": settings.index, "heldout": settings.heldout}
+    return {split: root / name for split, name in named.items() if name is not None}
+
+
+def fingerprint(settings: JsonlSettings) -> dict[str, str]:
+    """What the index depends on: each file that it is made from with its size and time of change."""
+    root = Path(settings.root).expanduser()
+    files = dict(sources_of(settings))
+    if settings.maps is not None:
+        files["maps"] = root / settings.maps
+    found = {"version": VERSION}
+    for role, path in files.items():
+        status = path.stat()
+        found[role] = f"{os.path.relpath(path, root)} {status.st_size} {status.st_mtime_ns}"
+    return found
+
+
+class IndexWriter:
+    """Writes the index under another name and renames it when it is whole: `with IndexWriter(…) as index: …`."""
+
+    def __init__(self, root: Path, made_from: Mapping[str, str]) -> None:
+        self._path = root / NAME
+        self._work = root / f".{NAME}.{os.getpid()}"
+        self._rows: list[dict[str, Any]] = []
+        self._writer = pq.ParquetWriter(self._work, SCHEMA.with_metadata({"made_from": json.dumps(dict(made_from))}))
+
+    def __enter__(self) -> IndexWriter:
+        return self
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Adds a row, made by `row_of`."""
+        self._rows.append(row)
+        if len(self._rows) == ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._writer.write_table(pa.Table.from_pylist(self._rows, SCHEMA))
+        self._rows.clear()
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self._flush()
+        self._writer.close()
+        if kind is None:
+            self._work.replace(self._path)
+        else:
+            self._work.unlink()
+
+
+def row_of(split: str, line: Line, root: Path, has_map: bool, excluded: str | None) -> dict[str, Any]:
+    """The row of a line; fields that are faulty are null."""
+    if line.faults or line.media is None:
+        row: dict[str, Any] = {
+            name: value for name, value in line.row.items() if name in _TEXTS and isinstance(value, str)
+        }
+        identity = line.row.get("problem_id")
+        row["problem_id"] = None if identity is None else str(identity)
+    else:
+        sample = to_sample(line.row, line.media, None)
+        row = {
+            "problem_id": sample.id,
+            "problem": sample.problem,
+            "problem_type": sample.problem_type,
+            "data_type": sample.data_type,
+            "data_source": sample.source,
+            "solution": sample.solution,
+            "path": os.path.relpath(sample.path, root),
+            "scene": sample.scene,
+            "question_type": sample.question_type,
+            "reasoning": sample.reasoning,
+            "options": list(sample.options),
+        }
+    return row | {"split": split, "line": line.number, "has_map": has_map, "excluded": excluded}
+
+
+def is_fresh(settings: JsonlSettings) -> bool:
+    """Whether there is an index, made from the files as they are now."""
+    path = Path(settings.root).expanduser() / NAME
+    if not path.is_file():
+        return False
+    metadata = pq.read_schema(path).metadata or {}
+    return bool(json.loads(metadata.get(b"made_from", b"{}")) == fingerprint(settings))
+
+
+def read_index(settings: JsonlSettings, split: str, maps: Mapping[str, CognitiveMap]) -> Indexed:
+    """The rows of a split as samples, faults and withheld videos, of the wanted sources alone."""
+    root = Path(settings.root).expanduser().resolve()
+    table = pq.read_table(root / NAME, filters=[("split", "=", split)])
+    wanted = settings.data_sources
+    samples: list[Sample] = []
+    faults: list[Fault] = []
+    withheld: list[str] = []
+    paths: dict[str, Path] = {}
+    for row in table.to_pylist():
+        if wanted is not None and row["data_source"] not in (*wanted, None):
+            continue
+        kind, _, detail = (row["excluded"] or "").partition(": ")
+        if kind == LEAKS:
+            withheld.append(row["path"])
+        elif kind:
+            faults.append(Fault(f"line {row['line']}", kind, detail))
+        else:
+            media = paths.setdefault(row["path"], root / row["path"])
+            samples.append(to_sample(row, media, maps.get(media.stem)))
+    return Indexed(tuple(samples), tuple(faults), tuple(withheld))
+
+
+def excluded_by(faults: Iterable[Fault]) -> str | None:
+    """The faults of a line as its index holds them."""
+    return "; ".join(f"{fault.kind}: {fault.detail}" for fault in faults) or None

@@ -1,0 +1,241 @@
+"""stage=prepare: files as they are distributed → a folder to train from.
+
+    source (folder or hub) → parts → unpacked media, questions, maps → index.parquet → what is there
+
+Every step finds what an earlier call has done and goes on from there.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from spacer.data.archive import is_unpacked, unpack
+from spacer.data.index import LEAKS, UNREADABLE, IndexWriter, excluded_by, fingerprint, row_of, sources_of
+from spacer.data.leakage import forbidden
+from spacer.data.media import Media, survey
+from spacer.data.parts import find_parts
+from spacer.data.samples import DataError, Fault, Line, describe, examined, read_maps, to_sample
+from spacer.errors import UserError
+from spacer.files import append_rows
+from spacer.rules import sections
+from spacer.settings import ArchivedSettings, JsonlSettings, OnBad, Settings
+
+log = logging.getLogger(__name__)
+DOWNLOADS = ".download"  # in the data's root, where files from the hub wait to be unpacked
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a prepared folder holds. `questions` counts those to train on or to ask, by (data source, problem type)."""
+
+    questions: Mapping[tuple[str, str], int]
+    excluded: Mapping[str, int]
+    videos: int
+    images: int
+    hours: float
+    missing_files: int
+    unreadable_files: int
+    with_map: int
+    faults: tuple[Fault, ...]
+
+
+def prepare(settings: Settings, folder: Path) -> float:
+    """Prepares every data set of the run that comes as files, and returns how many questions are there.
+
+    Raises:
+        UserError: what is needed is not there, is damaged, or finds no room; or lines are faulty and `on_bad` is stop.
+    """
+    total = 0
+    summary = {}
+    for at, dataset in sections(settings):
+        if not isinstance(dataset, JsonlSettings):
+            continue
+        if isinstance(dataset, ArchivedSettings):
+            gather(dataset)
+        lists = [settings.benchmark.index, *dataset.exclude]
+        contents = build_index(dataset, [Path(name).expanduser() for name in lists if name is not None])
+        _show(dataset, contents)
+        append_rows(folder / "faults.jsonl", [asdict(fault) for fault in contents.faults])
+        summary[at] = _plain(contents)
+        total += sum(contents.questions.values())
+        (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        lines = [fault for fault in contents.faults if fault.kind != UNREADABLE]
+        if lines and dataset.on_bad == OnBad.stop:
+            raise DataError(Path(dataset.root).expanduser() / dataset.index, lines)
+    return float(total)
+
+
+def gather(settings: ArchivedSettings) -> None:
+    """Brings the data set's files into its root: fetches and unpacks the archive, copies questions and maps.
+
+    Raises:
+        UserError: a part is missing or damaged, the hub cannot be reached, or the disk is full.
+    """
+    root = Path(settings.root).expanduser()
+    root.mkdir(parents=True, exist_ok=True)
+    names = [name for name in (settings.index, settings.maps, settings.heldout) if name is not None]
+    if is_unpacked(root) and all((root / name).is_file() for name in names):
+        log.info("%s is unpacked already", root)
+        return
+    source = _source(settings, root)
+    if source != root or any(source.glob(f"{settings.archive}[0-9]*")):
+        done = unpack(find_parts(source, settings.archive, settings.archive_parts), root)
+        log.info("unpacked %d files, %d were there", done.written, done.kept)
+    for name in names:
+        if not (root / name).is_file() and (source / name).is_file():
+            _copy(source / name, root / name)
+    lacking = [name for name in names if not (root / name).is_file()]
+    if lacking:
+        raise UserError(
+            f"{', '.join(lacking)}: neither in the archive nor beside it in {source}: fetch what is missing into "
+            f"{source}, or name the files as they are called there (dataset.index, dataset.maps, dataset.heldout)"
+        )
+
+
+def _source(settings: ArchivedSettings, root: Path) -> Path:
+    """The folder with the parts; those of the hub are fetched into one."""
+    if settings.source is None:
+        return root
+    folder = Path(settings.source).expanduser()
+    if folder.is_dir():
+        return folder
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+
+    wanted = [f"{settings.archive}*", "SHA256SUMS", settings.index, settings.maps, settings.heldout]
+    try:
+        # goes on where an earlier call stopped, and checks sizes
+        fetched = snapshot_download(
+            settings.source,
+            repo_type="dataset",
+            revision=settings.revision,
+            local_dir=root / DOWNLOADS,
+            allow_patterns=[name for name in wanted if name is not None],
+        )
+    except (HfHubHTTPError, EntryNotFoundError, OSError) as error:
+        raise UserError(
+            f"dataset.source={settings.source}: cannot be fetched from the hub: {error}\n"
+            "Run the same command again to go on where it stopped; `hf auth login` for a gated data set; or fetch the "
+            "files elsewhere and set dataset.source to their folder."
+        ) from error
+    return Path(fetched)
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        shutil.copyfile(source, work)
+        work.replace(target)
+    finally:
+        work.unlink(missing_ok=True)
+
+
+def build_index(settings: JsonlSettings, lists: Iterable[Path] = ()) -> Contents:
+    """Examines every line and opens every file, writes `index.parquet` and says what is there.
+
+    `lists` name videos that must not be trained on, beside those that `settings.heldout` asks about.
+    """
+    root = Path(settings.root).expanduser()
+    if not (root / settings.index).is_file():
+        raise UserError(f"{root / settings.index} is not there: dataset.index names the questions' file in {root}")
+    made_from = fingerprint(settings)
+    maps = read_maps(root / settings.maps) if settings.maps is not None else {}
+    lines = {
+        split: list(tqdm(examined(path, root), desc=f"reading {path.name}", unit=" lines", mininterval=1))
+        for split, path in sources_of(settings).items()
+    }
+    files = {_relative(line, root): line.row["data_type"] for split in lines.values() for line in split if line.media}
+    media = survey(root, files)
+    asked = [to_sample(line.row, line.media, None) for line in lines.get("heldout", ()) if line.media]
+    withheld = forbidden(asked, lists)
+    questions: Counter[tuple[str, str]] = Counter()
+    excluded: Counter[str] = Counter()
+    faults: list[Fault] = []
+    with_map = 0
+    with IndexWriter(root, made_from) as index:
+        for split, rows in lines.items():
+            for line in rows:
+                found = (*line.faults, *_unreadable(line, media, root))
+                reason = excluded_by(found)
+                if reason is None and split == "train":
+                    reason = _leak(line, withheld)
+                has_map = line.media is not None and line.media.stem in maps
+                index.add(row_of(split, line, root.resolve(), has_map, reason))
+                faults += found
+                if reason is None:
+                    questions[str(line.row.get("data_source", "")), line.row["problem_type"]] += 1
+                    with_map += has_map
+                else:
+                    excluded[reason.partition(": ")[0]] += 1
+    return Contents(
+        questions=questions,
+        excluded=excluded,
+        videos=sum(kind == "video" for kind in files.values()),
+        images=sum(kind == "image" for kind in files.values()),
+        hours=sum(entry.seconds for entry in media.values()) / 3600,
+        missing_files=len({fault.detail for fault in faults if fault.kind == "missing file"}),
+        unreadable_files=sum(entry.error is not None for entry in media.values()),
+        with_map=with_map,
+        faults=tuple(faults),
+    )
+
+
+def _relative(line: Line, root: Path) -> str:
+    return os.path.relpath(str(line.media), root.resolve())
+
+
+def _unreadable(line: Line, media: Mapping[str, Media], root: Path) -> Iterable[Fault]:
+    error = media[_relative(line, root)].error if line.media is not None else None
+    return () if error is None else (Fault(f"line {line.number}", UNREADABLE, error),)
+
+
+def _leak(line: Line, withheld: Mapping[str, str]) -> str | None:
+    stem = line.media.stem if line.media is not None and line.row["data_type"] == "video" else ""
+    return f"{LEAKS}: {stem} is {withheld[stem]}" if stem in withheld else None
+
+
+def _plain(contents: Contents) -> dict[str, object]:
+    values = {name: value for name, value in vars(contents).items() if name not in ("questions", "faults")}
+    named = [
+        {"data_source": source, "problem_type": kind, "questions": count}
+        for (source, kind), count in sorted(contents.questions.items())
+    ]
+    return {"questions": named, "faults": len(contents.faults), **values}
+
+
+def _show(settings: JsonlSettings, contents: Contents) -> None:
+    console = Console()
+    sources = sorted({source for source, _ in contents.questions})
+    table = Table(title=f"{settings.root}: {sum(contents.questions.values()):,} questions")
+    table.add_column("problem type")
+    for source in sources:
+        table.add_column(source or "(no data_source)", justify="right")
+    for kind in sorted({kind for _, kind in contents.questions}):
+        table.add_row(kind, *(f"{contents.questions[source, kind]:,}" for source in sources))
+    console.print(table)
+    console.print(
+        f"{contents.videos:,} videos of {contents.hours:,.2f} hours, {contents.images:,} images; "
+        f"{contents.with_map:,} questions have a cognitive map",
+        highlight=False,
+    )
+    console.print(
+        f"{contents.missing_files:,} files missing, {contents.unreadable_files:,} do not open", highlight=False
+    )
+    for reason, count in sorted(contents.excluded.items()):
+        console.print(f"  left out, {reason}: {count:,} questions", highlight=False)
+    unreadable = [fault for fault in contents.faults if fault.kind == UNREADABLE]
+    if unreadable:
+        console.print(describe(unreadable), markup=False, highlight=False)
+    console.print("Train on it with the same dataset and dataset.root, and stage=train or stage=sft.", highlight=False)
