@@ -27,9 +27,13 @@ def main(cfg: DictConfig) -> float | None:
     """Runs the stage; under a sweep, returns the figure to maximise."""
     try:
         settings = load_settings(cfg)
+        if settings.stage.name == "curate":  # which needs neither a model nor torch
+            from spacer.curate import curate
+
+            return curate(settings, Path(settings.output_dir))
         if not settings.model.fresh:
             settings = replace(settings, model=replace(settings.model, name_or_path=str(check_model(settings.model))))
-    except ConfigError as error:
+    except (ConfigError, DataError) as error:
         sys.exit(str(error))
     # torch and transformers are loaded only now that the configuration is sound
     from spacer import stages

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from glob import glob
 from importlib.util import find_spec
 from os.path import expanduser, isdir, isfile, join  # unlike Path, never raise: an unreadable folder is no folder
 from typing import Any
 
-from spacer.settings import JsonlSettings, RoomsSettings, Settings
+from spacer.settings import JsonlSettings, RoomsSettings, ScansSettings, Settings
 
-STAGES = ("train", "sft", "evaluate")  # valid values of stage.name
+STAGES = ("train", "sft", "evaluate", "curate")  # valid values of stage.name
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ _CHECKED: tuple[tuple[Check, str], ...] = (
         Check(lambda n: n >= 1, "at least 1"),
         "model.prompts_per_rollout model.row_tokens model.lora.rank model.lora.alpha model.completion.max_tokens "
         "model.completion.bonus_max dataset.max_prompt_length dataset.train_scenes dataset.heldout_scenes "
-        "dataset.questions_per_video "
+        "dataset.questions_per_video dataset.questions_per_type "
         "dataset.questions_per_scene dataset.heldout_questions_per_scene dataset.min_objects dataset.video_fps "
         "reward.length.max_tokens objective.prompts_per_rollout objective.row_tokens objective.max_completion_length "
         "objective.updates_per_rollout benchmark.limit benchmark.max_new_tokens benchmark.batch_size "
@@ -56,7 +57,10 @@ _CHECKED: tuple[tuple[Check, str], ...] = (
         "reward.map_min_answer reward.length.min_answer reward.temporal.min_answer objective.clip_low "
         "stage.guess_share",
     ),
-    (Check(lambda x: 0 < x <= 1, "greater than 0 and at most 1"), "objective.top_p benchmark.top_p"),
+    (
+        Check(lambda x: 0 < x <= 1, "greater than 0 and at most 1"),
+        "objective.top_p benchmark.top_p dataset.max_answer_share",
+    ),
     (Check(lambda x: x > 0, "greater than 0"), "dataset.video.fps dataset.seconds objective.kl_clamp"),
     (Check(lambda x: x > 0, "greater than 0: greedy completions would all be equal"), "objective.temperature"),
     (Check(lambda n: n >= 2, "at least 2, to compare a group's completions, such as 8"), "objective.group_size"),
@@ -102,6 +106,14 @@ def _lacks(s: Settings, field: str) -> bool:
     return isdir(root) and not isfile(join(root, name))
 
 
+def _lacks_annotations(s: Settings) -> bool:
+    """Whether no file is there to curate, in a folder that exists."""
+    if not isinstance(s.dataset, ScansSettings) or s.stage.name != "curate":
+        return False
+    root = expanduser(s.dataset.root)
+    return isdir(root) and not any(isfile(path) for path in glob(join(root, expanduser(s.dataset.meta_info))))
+
+
 def _no_checkpoint(path: str) -> bool:
     # a folder that holds meta.pt is a checkpoint that Lightning wrote in shards
     return path != "last" and not isfile(path) and not isfile(join(path, "meta.pt"))
@@ -133,12 +145,35 @@ RULES: tuple[tuple[Callable[[Settings], bool], str], ...] = (
         "or choose dataset=rooms, which needs no files",
     ),
     (
-        lambda s: _lacks(s, "index"),
+        lambda s: (
+            isinstance(s.dataset, ScansSettings)
+            and s.stage.name != "curate"
+            and (_lacks(s, "index") or _lacks(s, "maps"))
+        ),
+        "dataset.index={s.dataset.index} and dataset.maps={s.dataset.maps} are not both files in "
+        "dataset.root={s.dataset.root}: make them with stage=curate first",
+    ),
+    (
+        lambda s: s.stage.name == "curate" and not isinstance(s.dataset, ScansSettings),
+        "stage.name=curate makes questions from annotated scans: choose dataset=scans dataset.root=DIR",
+    ),
+    (
+        _lacks_annotations,
+        "dataset.meta_info={s.dataset.meta_info} matches no file in dataset.root={s.dataset.root}: "
+        "put the scans' annotations there, or correct the pattern",
+    ),
+    (
+        lambda s: isinstance(s.dataset, ScansSettings) and s.dataset.videos.count("{scene}") == 0,
+        "dataset.videos={s.dataset.videos} names the same video for every scene: have {{scene}} in it, "
+        "as in 'videos/{{dataset}}/{{scene}}.mp4'",
+    ),
+    (
+        lambda s: not isinstance(s.dataset, ScansSettings) and _lacks(s, "index"),
         "dataset.index={s.dataset.index} is not a file in dataset.root={s.dataset.root}: "
         "set dataset.index to the questions' JSONL file, relative to the root",
     ),
     (
-        lambda s: _lacks(s, "maps"),
+        lambda s: not isinstance(s.dataset, ScansSettings) and _lacks(s, "maps"),
         "dataset.maps={s.dataset.maps} is not a file in dataset.root={s.dataset.root}: "
         "correct it, or set dataset.maps=null",
     ),
