@@ -28,7 +28,8 @@ OPTIONS = [f"{path.parent.relative_to(CONF)}={path.stem}" for path in CONF.glob(
 EXPERIMENTS = [f"experiments={path.stem}" for path in (ROOT / "experiments").glob("*.yaml")]
 SWEEPS = [f"sweeps={path.stem}" for path in (ROOT / "sweeps").glob("*.yaml")]
 # what an option takes beside itself: what a user of it has to add
-COMPANIONS = {"dataset=jsonl": ("stage.evaluate_before=false", "stage.evaluate_after=false")}
+UNEVALUATED = ("stage.evaluate_before=false", "stage.evaluate_after=false")
+COMPANIONS = {"dataset=jsonl": UNEVALUATED, "dataset=scans": UNEVALUATED, "stage=curate": ("dataset=scans",)}
 
 
 @pytest.fixture
@@ -39,7 +40,8 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
         cfg = compose("config", [f"output_dir={tmp_path}", *overrides])
         if OmegaConf.is_missing(cfg.dataset, "root"):  # a data set of one's own: here are the files that it names
             cfg.dataset.root = str(tmp_path)
-            for name in filter(None, (cfg.dataset.index, cfg.dataset.maps)):
+            annotations = str(cfg.dataset.get("meta_info", "")).replace("*", "made")
+            for name in filter(None, (cfg.dataset.index, cfg.dataset.maps, annotations)):
                 (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
                 (tmp_path / name).touch()
         return load_settings(cfg)
