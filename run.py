@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from omegaconf import DictConfig
 from spacer.config import forgiving, load_settings
 from spacer.errors import UserError
 from spacer.rules import NEED_NO_MODEL
+from spacer.settings import Settings
 from spacer.weights import check_model
 
 ROOT = Path(__file__).resolve().parent
@@ -30,15 +32,26 @@ def main(cfg: DictConfig) -> float | None:
         settings = load_settings(cfg)
         if settings.stage.name not in NEED_NO_MODEL and not settings.model.fresh:
             settings = replace(settings, model=replace(settings.model, name_or_path=str(check_model(settings.model))))
+        folder = Path(settings.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        return stage_of(settings.stage.name)(settings, folder)
     except UserError as error:
         sys.exit(str(error))
-    # torch and transformers are loaded only now that the configuration is sound
+
+
+def stage_of(name: str) -> Callable[[Settings, Path], float]:
+    """The function of a stage; torch and transformers are loaded only here, and only for those that need them."""
+    if name == "prepare":
+        from spacer.data.prepare import prepare
+
+        return prepare
+    if name == "curate":
+        from spacer.curate import curate
+
+        return curate
     from spacer import stages
 
-    try:
-        return stages.run(settings)
-    except UserError as error:
-        sys.exit(str(error))
+    return stages.run
 
 
 if __name__ == "__main__":

@@ -5,15 +5,24 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from glob import glob
 from importlib.util import find_spec
 from os.path import expanduser, isdir, isfile, join  # unlike Path, never raise: an unreadable folder is no folder
 from string import Template
 from typing import Any
 
-from spacer.settings import ArchivedSettings, DatasetSettings, JsonlSettings, MixSettings, RoomsSettings, Settings
+from spacer.settings import (
+    ArchivedSettings,
+    DatasetSettings,
+    JsonlSettings,
+    MixSettings,
+    RoomsSettings,
+    ScansSettings,
+    Settings,
+)
 
-STAGES = ("train", "sft", "evaluate", "prepare")  # valid values of stage.name
-NEED_NO_MODEL = ("prepare",)  # of those
+STAGES = ("train", "sft", "evaluate", "prepare", "curate")  # valid values of stage.name
+NEED_NO_MODEL = ("prepare", "curate")  # of those
 PROMPTS_RULE = (
     "There must be `map` and `plain`, templates with $question and, where wanted, $options, $categories and $answer, "
     "and one line for each problem type: conf/dataset/prompts/default.yaml is an example"
@@ -41,7 +50,7 @@ _CHECKED: tuple[tuple[Check, str], ...] = (
         Check(lambda n: n >= 1, "at least 1"),
         "model.prompts_per_rollout model.row_tokens model.lora.rank model.lora.alpha model.completion.max_tokens "
         "model.completion.bonus_max dataset.max_prompt_length dataset.train_scenes dataset.heldout_scenes "
-        "dataset.questions_per_video dataset.archive_parts "
+        "dataset.questions_per_video dataset.archive_parts dataset.questions_per_type "
         "dataset.questions_per_scene dataset.heldout_questions_per_scene dataset.min_objects dataset.video_fps "
         "reward.length.max_tokens objective.prompts_per_rollout objective.row_tokens objective.max_completion_length "
         "objective.updates_per_rollout benchmark.limit benchmark.max_new_tokens benchmark.batch_size "
@@ -64,7 +73,10 @@ _CHECKED: tuple[tuple[Check, str], ...] = (
         "reward.map_min_answer reward.length.min_answer reward.temporal.min_answer objective.clip_low "
         "stage.guess_share",
     ),
-    (Check(lambda x: 0 < x <= 1, "greater than 0 and at most 1"), "objective.top_p benchmark.top_p"),
+    (
+        Check(lambda x: 0 < x <= 1, "greater than 0 and at most 1"),
+        "objective.top_p benchmark.top_p dataset.max_answer_share",
+    ),
     (Check(lambda x: x > 0, "greater than 0"), "dataset.video.fps dataset.seconds objective.kl_clamp"),
     (Check(lambda x: x > 0, "greater than 0: greedy completions would all be equal"), "objective.temperature"),
     (Check(lambda n: n >= 2, "at least 2, to compare a group's completions, such as 8"), "objective.group_size"),
@@ -115,7 +127,7 @@ def _holds_out(s: Settings) -> bool:
 
 def _lacks(d: DatasetSettings, s: Settings, field: str) -> bool:
     """Whether a file that the data set names is not in its folder, which exists."""
-    if not isinstance(d, JsonlSettings) or s.stage.name == "prepare" or (name := getattr(d, field)) is None:
+    if not isinstance(d, JsonlSettings) or s.stage.name in NEED_NO_MODEL or (name := getattr(d, field)) is None:
         return False
     root = expanduser(d.root)
     return isdir(root) and not isfile(join(root, expanduser(name)))
@@ -134,6 +146,14 @@ def prompt_faults(d: DatasetSettings) -> list[str]:
         if "question" not in template.get_identifiers():
             faults.append(f"{name!r} does not hold $question")
     return faults
+
+
+def _lacks_annotations(d: DatasetSettings, s: Settings) -> bool:
+    """Whether no file is there to curate, in a folder that exists."""
+    if not isinstance(d, ScansSettings) or s.stage.name != "curate":
+        return False
+    root = expanduser(d.root)
+    return isdir(root) and not any(isfile(path) for path in glob(join(root, expanduser(d.meta_info))))
 
 
 def _no_checkpoint(path: str) -> bool:
@@ -157,12 +177,27 @@ DATASET_RULES: tuple[tuple[Callable[[Any, Settings], bool], str], ...] = (
         "(stage=prepare makes it from a distributed archive), or choose dataset=rooms, which needs no files",
     ),
     (
-        lambda d, s: _lacks(d, s, "index"),
+        lambda d, s: isinstance(d, ScansSettings) and (_lacks(d, s, "index") or _lacks(d, s, "maps")),
+        "{at}.index={d.index} and {at}.maps={d.maps} are not both files in {at}.root={d.root}: "
+        "make them with stage=curate first",
+    ),
+    (
+        _lacks_annotations,
+        "{at}.meta_info={d.meta_info} matches no file in {at}.root={d.root}: "
+        "put the scans' annotations there, or correct the pattern",
+    ),
+    (
+        lambda d, s: isinstance(d, ScansSettings) and d.videos.count("{scene}") == 0,
+        "{at}.videos={d.videos} names the same video for every scene: have {{scene}} in it, "
+        "as in 'videos/{{dataset}}/{{scene}}.mp4'",
+    ),
+    (
+        lambda d, s: not isinstance(d, ScansSettings) and _lacks(d, s, "index"),
         "{at}.index={d.index} is not a file in {at}.root={d.root}: "
         "set {at}.index to the questions' JSONL file, relative to the root",
     ),
     (
-        lambda d, s: _lacks(d, s, "maps"),
+        lambda d, s: not isinstance(d, ScansSettings) and _lacks(d, s, "maps"),
         "{at}.maps={d.maps} is not a file in {at}.root={d.root}: correct it, or set {at}.maps=null",
     ),
     (
@@ -205,6 +240,10 @@ RULES: tuple[tuple[Callable[[Settings], bool], str], ...] = (
         ),
         "dataset.parts: workers and questions_per_video are those of the whole mix: set dataset.workers and "
         "dataset.questions_per_video",
+    ),
+    (
+        lambda s: s.stage.name == "curate" and not isinstance(s.dataset, ScansSettings),
+        "stage.name=curate makes questions from annotated scans: choose dataset=scans dataset.root=DIR",
     ),
     (
         lambda s: s.stage.name == "prepare" and not any(isinstance(part, JsonlSettings) for _, part in sections(s)),

@@ -159,6 +159,19 @@ class ArchivedSettings(JsonlSettings):
 
 
 @dataclass(frozen=True)
+class ScansSettings(JsonlSettings):
+    """Questions that stage=curate makes from annotated 3D scans; the rest of that stage's settings are here too."""
+
+    index: str = "questions.jsonl"
+    maps: str | None = "cognitive_map.jsonl"
+    meta_info: str = "meta_info/*.json"  # the annotations: a pattern, relative to `root` or absolute
+    videos: str = "videos/{dataset}/{scene}.mp4"  # a scene's video, relative to `root`
+    seed: int = 0
+    questions_per_type: int = 2  # posed of each scene
+    max_answer_share: float = 0.4  # of the questions of a type that has few answers
+
+
+@dataclass(frozen=True)
 class RoomsSettings(DatasetSettings):
     """Procedural rooms rendered into video, with questions made from their annotation."""
 
@@ -180,7 +193,7 @@ class RoomsSettings(DatasetSettings):
 class MixSettings(LoadingSettings):
     """Several data sets in one. Each is decoded and prompted by its own settings; `weights` are shares of an epoch."""
 
-    parts: dict[str, JsonlSettings | ArchivedSettings | RoomsSettings]
+    parts: dict[str, JsonlSettings | ArchivedSettings | ScansSettings | RoomsSettings]
     weights: dict[str, float]
 
 
@@ -324,7 +337,7 @@ class Settings:
 
     seed: int
     model: ModelSettings
-    dataset: JsonlSettings | ArchivedSettings | RoomsSettings | MixSettings
+    dataset: JsonlSettings | ArchivedSettings | ScansSettings | RoomsSettings | MixSettings
     reward: RewardSettings
     objective: ObjectiveSettings
     benchmark: BenchmarkSettings

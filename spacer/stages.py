@@ -1,4 +1,4 @@
-"""The stages of a run, each readable from top to bottom: train, sft, evaluate. `spacer.data.prepare` holds one more."""
+"""The stages of a run, each readable from top to bottom: train, sft, evaluate."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from spacer.callbacks import DataWait, FaultRecorder, Progress, ProgressLines, R
 from spacer.data import rooms
 from spacer.data.leakage import Withheld
 from spacer.data.loading import MixedDataset, PromptDataset, Prompts, TrainLoader
-from spacer.data.prepare import prepare
 from spacer.data.prompts import ShownTarget, prompt_text, worked_completion
 from spacer.data.samples import Fault
 from spacer.data.sources import load_pieces
@@ -176,14 +175,10 @@ class Run:
         return found + [Fault(**row) for row in read_rows(self.folder / "faults.jsonl")]
 
 
-def run(settings: Settings) -> float:
+def run(settings: Settings, folder: Path) -> float:
     """Runs the stage that the settings name and returns the figure that a sweep maximises."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # tips and device listings, once a trainer
     pl.seed_everything(settings.seed, workers=True, verbose=False)
-    folder = Path(settings.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    if settings.stage.name == "prepare":
-        return prepare(settings, folder)
     return {"train": train, "sft": sft, "evaluate": evaluate}[settings.stage.name](Run(settings, folder))
 
 

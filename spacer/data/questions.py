@@ -9,40 +9,20 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 
+from spacer.data.lines import LETTERS, Question
 from spacer.data.scenes import Scene, SceneObject, bearing, box_distance
 
 T = TypeVar("T")
 
-LETTERS = "ABCDE"
 MIN_STANDING = 0.6  # metres between two places before one can be said to look from one to the other
 DISTANCE_MARGIN = 0.25  # metres by which the closest object must be closer than the next
 ANGLE_MARGIN = 15.0  # degrees to the border between two directions
 TIME_MARGIN = 0.5  # seconds between two first appearances
 TURN_MARGIN = 15.0  # degrees to the border between two turns of a route
-
-
-@dataclass(frozen=True)
-class Question:
-    """A question with its right answer: a letter for multiple choice, a number as text for numerical.
-
-    `reasoning` is one line that leads from the cognitive map to the answer.
-    """
-
-    question_type: str
-    problem_type: str
-    text: str
-    options: tuple[str, ...]
-    answer: str
-    reasoning: str
-
-    def lettered_options(self) -> list[str]:
-        """`A. …`, `B. …`, as data files hold them."""
-        return [f"{letter}. {option}" for letter, option in zip(LETTERS, self.options, strict=False)]
 
 
 def pose(scene: Scene, rng: np.random.Generator) -> dict[str, Question]:
@@ -61,7 +41,7 @@ def _choice(
     options = [right, *wrong]
     shuffled = tuple(options[i] for i in rng.permutation(len(options)))
     letter = LETTERS[shuffled.index(right)]
-    return Question(kind, "multiple choice", text, shuffled, letter, f"{reasoning} That is {letter}.")
+    return Question(kind, "multiple choice", text, shuffled, letter, reasoning)
 
 
 def _pick(items: Sequence[T], rng: np.random.Generator) -> T | None:
@@ -216,24 +196,32 @@ def turn(angle: float) -> str | None:
 
 
 def _pose_route(scene: Scene, rng: np.random.Generator) -> Question | None:
-    routes = []
-    for a, b, c, d in itertools.permutations(scene.unique_objects(), 4):
-        # on arriving at b one looks along a→b; the turn is towards c
-        turns = [turn(_turn_at(a, b, c)), turn(_turn_at(b, c, d))]
-        if None not in turns and _far_enough(a, b, c, d):
-            routes.append((a, b, c, d, ", then ".join(str(name) for name in turns)))
+    unique = scene.unique_objects()
+    turns: dict[tuple[int, int, int], str] = {}  # on arriving at b from a, towards c
+    for a, b, c in itertools.permutations(range(len(unique)), 3):
+        way = unique[a], unique[b], unique[c]
+        name = turn(_turn_at(*way))
+        if name is not None and _far_enough(*way):
+            turns[a, b, c] = name
+    routes = [
+        (unique[a], unique[b], unique[c], unique[d], f"{first}, then {turns[b, c, d]}")
+        for (a, b, c), first in turns.items()
+        for d in range(len(unique))
+        if d != a and (b, c, d) in turns and _far_enough(unique[a], unique[d])
+    ]
     found = _pick(routes, rng)
     if found is None:
         return None
-    a, b, c, d, right = found
+    *stops, right = found
+    start, first, second, last = (item.category for item in stops)
     text = (
-        f"You stand at the {a.category} facing the {b.category}. You go to the {b.category}, turn, go to the "
-        f"{c.category}, turn again and go to the {d.category}. Which turns do you take?"
+        f"You stand at the {start} facing the {first}. You go to the {first}, turn, go to the {second}, "
+        f"turn again and go to the {last}. Which turns do you take?"
     )
     pairs = [f"{one}, then {two}" for one, two in itertools.product(_TURNS, _TURNS)]
     others = [pair for pair in pairs if pair != right]
     wrong = [others[i] for i in rng.choice(len(others), size=3, replace=False)]
-    cells = ", ".join(_cell(scene, item) for item in (a, b, c, d))
+    cells = ", ".join(_cell(scene, item) for item in stops)
     return _choice("route_planning", text, right, wrong, f"{cells}: {right}.", rng)
 
 

@@ -26,7 +26,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from spacer.data.questions import Question, pose
+from spacer.data.lines import Question, data_line
+from spacer.data.questions import pose
 from spacer.data.render import camera_path, draw, overview, write_video
 from spacer.data.samples import Sample, to_sample
 from spacer.data.scenes import Scene, SceneObject, polygon_distance
@@ -200,7 +201,7 @@ def _lines(settings: RoomsSettings, scene: Scene, split: str, index: int) -> Ite
     posed = pose(scene, rng)
     count = settings.questions_per_scene if split == "train" else settings.heldout_questions_per_scene
     for number, kind in enumerate([list(posed)[i] for i in rng.permutation(len(posed))][:count]):
-        yield data_line(posed[kind], scene, f"{scene.name}_{number}")
+        yield _line(posed[kind], scene, f"{scene.name}_{number}")
 
 
 def example_samples(settings: RoomsSettings, scenes: int) -> Iterator[Sample]:
@@ -208,7 +209,7 @@ def example_samples(settings: RoomsSettings, scenes: int) -> Iterator[Sample]:
     for index in range(scenes):
         scene = make_scene(settings, "train", index, None)
         for kind, question in pose(scene, _rng(settings, "train", index, 1)).items():
-            line = data_line(question, scene, f"{scene.name}_{kind}")
+            line = _line(question, scene, f"{scene.name}_{kind}")
             yield to_sample(line, Path(str(line["path"])), scene.cognitive_map())
 
 
@@ -228,18 +229,5 @@ def _still_line(scene: Scene) -> dict[str, object]:
     }
 
 
-def data_line(question: Question, scene: Scene, problem_id: str) -> dict[str, object]:
-    """A question in the fields of SpaceR-151k, with its type, its scene and a worked completion beside them."""
-    return {
-        "problem_id": problem_id,
-        "problem": question.text,
-        "data_type": "video",
-        "problem_type": question.problem_type,
-        "options": question.lettered_options(),
-        "solution": f"<answer>{question.answer}</answer>",
-        "path": f"videos/{scene.name}.mp4",
-        "data_source": "rooms",
-        "scene": scene.name,
-        "question_type": question.question_type,
-        "reasoning": question.reasoning,
-    }
+def _line(question: Question, scene: Scene, problem_id: str) -> dict[str, object]:
+    return data_line(question, problem_id, scene.name, f"videos/{scene.name}.mp4", "rooms")

@@ -63,17 +63,19 @@ class Fault:
 
 
 class DataError(UserError):
-    """Raised with every fault of a data set at once."""
+    """Raised with every fault of a data set at once; `unit` is what its files are made up of."""
 
-    def __init__(self, index: Path, faults: list[Fault]) -> None:
+    def __init__(self, index: Path, faults: list[Fault], unit: str = "line") -> None:
         self.faults = faults
         self.index = index
-        super().__init__(index, faults)  # not the text: a pickled error is made again from these arguments
+        self.unit = unit
+        super().__init__(index, faults, unit)  # not the text: a pickled error is made again from these arguments
 
     def __str__(self) -> str:
         return (
-            f"{self.index}: {len(self.faults)} faulty line{'s' if len(self.faults) > 1 else ''}\n"
-            f"{describe(self.faults)}\nMend the lines, or leave them out and count them with dataset.on_bad=skip."
+            f"{self.index}: {len(self.faults)} faulty {self.unit}{'s' if len(self.faults) > 1 else ''}\n"
+            f"{describe(self.faults)}\n"
+            f"Mend the {self.unit}s, or leave them out and count them with dataset.on_bad=skip."
         )
 
 
@@ -160,7 +162,7 @@ def examined(index: Path, root: Path) -> Iterator[Line]:
             yield Line(number, row if isinstance(row, dict) else {}, None, problems)
             continue
         if row["path"] not in exists:
-            exists[row["path"]] = _media(row["path"], real_root)
+            exists[row["path"]] = find_media(row["path"], real_root)
         media = exists[row["path"]]
         identity = str(row["problem_id"])
         if isinstance(media, Fault):
@@ -240,7 +242,8 @@ def _field_faults(row: Any) -> Iterator[tuple[str, str]]:
             yield "wrong field", f"{name!r} is {row[name]!r}, not one of {', '.join(valid)}"
 
 
-def _media(path: str, real_root: Path) -> Fault | Path:
+def find_media(path: str, real_root: Path) -> Fault | Path:
+    """The file that a data file's path names: it must exist under the resolved data root."""
     try:
         resolved = (real_root / path).resolve()
         if not resolved.is_relative_to(real_root):

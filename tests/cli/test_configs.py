@@ -28,7 +28,7 @@ OPTIONS = [f"{path.parent.relative_to(CONF)}={path.stem}" for path in CONF.glob(
 EXPERIMENTS = [f"experiments={path.stem}" for path in (ROOT / "experiments").glob("*.yaml")]
 SWEEPS = [f"sweeps={path.stem}" for path in (ROOT / "sweeps").glob("*.yaml")]
 # what an option takes beside itself: what a user of it has to add
-COMPANIONS = {"stage=prepare": ("dataset=spacer_151k",)}
+COMPANIONS = {"stage=prepare": ("dataset=spacer_151k",), "stage=curate": ("dataset=scans",)}
 
 
 @pytest.fixture
@@ -40,7 +40,8 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
         for part in (cfg.dataset, *cfg.dataset.get("parts", {}).values()):
             if OmegaConf.is_missing(part, "root"):  # a data set of one's own: here are the files that it names
                 part.root = str(tmp_path)
-                for name in filter(None, (part.index, part.maps)):
+                annotations = str(part.get("meta_info", "")).replace("*", "made")
+                for name in filter(None, (part.index, part.maps, annotations)):
                     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
                     (tmp_path / name).touch()
         return load_settings(cfg)

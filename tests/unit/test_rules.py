@@ -10,9 +10,11 @@ from omegaconf import OmegaConf
 
 from spacer import rules
 from spacer.config import ConfigError, load_settings
-from spacer.rules import CHECKS, STAGES
-from spacer.settings import JsonlSettings, Settings
-from tests.unit.configs import hints_of, load, only_problem, problems, valid
+from spacer.rules import CHECKS, NEED_NO_MODEL, STAGES
+from spacer.settings import JsonlSettings, ScansSettings, Settings
+from tests.unit.configs import PROMPTS, hints_of, load, only_problem, plain, problems, valid
+
+SCANS = "spacer.settings.ScansSettings"
 
 # ranges
 
@@ -173,7 +175,7 @@ def test_flash_attention_takes_its_package(monkeypatch: pytest.MonkeyPatch) -> N
 
 def jsonl_problems(root: Path, stage: dict[str, Any] | None = None, **dataset: Any) -> list[str]:
     cfg = valid(JsonlSettings)
-    cfg["dataset"] |= {"root": str(root), **dataset}
+    cfg["dataset"] |= {"root": str(root)} | dataset
     cfg["stage"] |= stage or {}
     try:
         load_settings(OmegaConf.create(cfg))
@@ -220,5 +222,60 @@ def test_a_value_that_cannot_be_read_silences_the_rules_that_need_it_and_no_othe
 
 def test_stages() -> None:
     for name in STAGES:
-        found = problems(stage__name=name) if name == "prepare" else load(stage__name=name)
+        # two take data sets of their own
+        found = problems(stage__name=name) if name in NEED_NO_MODEL else load(stage__name=name)
         assert isinstance(found, list) or found.stage.name == name
+
+
+def scans_problems(root: Path, stage: str, **dataset: Any) -> list[str]:
+    made = plain(ScansSettings(str(root), prompts=PROMPTS)) | {"_target_": SCANS} | dataset
+    return jsonl_problems(root, {"name": stage}, **{name: made[name] for name in made if name != "root"})
+
+
+def test_curating_takes_scans() -> None:
+    problem = only_problem(stage__name="curate", stage__optimizer=None)
+    assert problem.startswith("stage.name=curate makes questions from annotated scans: choose dataset=scans")
+
+
+def test_scans_are_curated_before_they_are_trained_on(tmp_path: Path) -> None:
+    (problem,) = scans_problems(tmp_path, "train")
+    assert problem.startswith("dataset.index=questions.jsonl and dataset.maps=cognitive_map.jsonl are not both files")
+    assert problem.endswith("make them with stage=curate first")
+    (tmp_path / "questions.jsonl").touch()
+    assert len(scans_problems(tmp_path, "train")) == 1
+    (tmp_path / "cognitive_map.jsonl").touch()
+    assert not scans_problems(tmp_path, "train")
+
+
+def test_annotations_are_looked_for_where_they_are_curated(tmp_path: Path) -> None:
+    (problem,) = scans_problems(tmp_path / "no", "curate")
+    assert problem.startswith(f"dataset.root={tmp_path}/no is not an existing folder")
+    (problem,) = scans_problems(tmp_path, "curate")
+    assert problem.startswith(f"dataset.meta_info=meta_info/*.json matches no file in dataset.root={tmp_path}")
+    (tmp_path / "meta_info/folder.json").mkdir(parents=True)
+    assert len(scans_problems(tmp_path, "curate")) == 1
+    (tmp_path / "meta_info/a.json").touch()
+    assert not scans_problems(tmp_path, "curate")  # and neither questions nor maps are there yet
+    absolute = {"meta_info": str(tmp_path / "meta_info/a.json")}
+    (tmp_path / "elsewhere").mkdir()
+    assert not scans_problems(tmp_path / "elsewhere", "curate", **absolute)
+    (problem,) = scans_problems(tmp_path, "curate", videos="all.mp4")
+    assert problem.startswith("dataset.videos=all.mp4 names the same video for every scene: have {scene} in it")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("questions_per_type", 0, "at least 1"),
+        ("max_answer_share", 0.0, "greater than 0 and at most 1"),
+        ("max_answer_share", 1.5, "greater than 0 and at most 1"),
+        ("seed", -1, "0 or more"),
+        ("meta_info", 3, "must be a text"),
+        ("videos", None, "must be a text"),
+    ],
+)
+def test_values_of_scans(field: str, value: Any, words: str, tmp_path: Path) -> None:
+    (tmp_path / "meta_info").mkdir()
+    (tmp_path / "meta_info/a.json").touch()
+    (problem,) = scans_problems(tmp_path, "curate", **{field: value})
+    assert problem.startswith(f"dataset.{field}: is ") and words in problem

@@ -323,10 +323,11 @@ def test_reasoning_reads_the_map_and_ends_in_the_answer(kind: str) -> None:
         for name, x, y in re.findall(r"(\w+) \[(\d+),(\d+)\]", question.reasoning):
             assert cells[name] == [[int(x), int(y)]]
         if question.options:
-            assert question.reasoning.endswith(f"That is {question.answer}.")
+            assert question.explained() == f"{question.reasoning} That is {question.answer}."
             right = chosen(question)
             assert (right.replace(", ", ", then ") if kind == "obj_appearance_order" else right) in question.reasoning
         else:
+            assert question.explained() == question.reasoning
             said = re.sub(r"\[[^]]*\]", "", question.reasoning)
             assert re.findall(r"\d+(?:\.\d+)?", said) == [question.answer]
         if kind in ("object_abs_distance", "object_rel_distance", "route_planning") or "direction" in kind:

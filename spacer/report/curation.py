@@ -1,0 +1,147 @@
+"""What curating made, in numbers: a table, `summary.json`'s entries, histograms."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from spacer.data.curating import Curated
+from spacer.data.lines import LETTERS
+from spacer.data.questions import QUESTION_TYPES
+from spacer.data.samples import describe
+from spacer.report import labels
+from spacer.report.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, new_figure, plain_axes, written
+from spacer.settings import ScansSettings
+
+MANY = 12  # counts from here on share a bar
+
+
+def by_type(made: Curated) -> dict[str, int]:
+    """Questions of each type, in the order in which types are always listed; a type without any is there too."""
+    counts = Counter(item.question.question_type for item in made.posed)
+    return {kind: counts[kind] for kind in QUESTION_TYPES}
+
+
+def summary_of(made: Curated) -> dict[str, Any]:
+    """Entries of `summary.json`."""
+    letters = Counter(item.question.answer for item in made.posed if item.question.options)
+    return {
+        "scenes": len(made.scans),
+        "questions": len(made.posed),
+        "questions_by_type": by_type(made),
+        "right_letters": dict(sorted(letters.items())),
+        "left_out": made.left_out,
+        "scenes_not_asked": made.unposed,
+        "faults": len(made.faults),
+        "faults_by_kind": dict(Counter(fault.kind for fault in made.faults)),
+        "files": made.files,
+    }
+
+
+def curation_table(made: Curated) -> Table:
+    """Questions of each type, and in how many scenes they could be asked and could not; legible at 80 columns."""
+    table = Table(
+        title=f"{len(made.posed)} questions about {len(made.scans)} scenes", box=box.SIMPLE_HEAD, show_edge=False
+    )
+    table.add_column("Question type")
+    for heading in ("Questions", "Share", "Scenes", "Not asked of"):
+        table.add_column(heading, justify="right")
+    for kind, count in by_type(made).items():
+        scenes = {item.scan.name for item in made.posed if item.question.question_type == kind}
+        name = labels.QUESTION_TYPES[kind]
+        table.add_row(
+            name, str(count), f"{100 * count / len(made.posed):.1f} %", str(len(scenes)), str(made.unposed[kind])
+        )
+    return table
+
+
+def print_places(console: Console, made: Curated, settings: ScansSettings, folder: Path) -> None:
+    """What was left out and why, where everything lies, and the command that trains on it."""
+    for reason, count in made.left_out.items():
+        console.print(f"  left out: {count} {reason}", markup=False, highlight=False)
+    if made.faults:
+        console.print(f"[bold]{len(made.faults)} faults, whose scenes were left out:[/bold]")
+        console.print(describe(list(made.faults)), markup=False, highlight=False)
+    places = dict(made.files) | {"table as data": folder / "summary.json", "figures": folder / "figures"}
+    for what, path in places.items():
+        console.print(f"  {what}: {path}", markup=False, highlight=False, soft_wrap=True)
+    changed = ["dataset=scans", f"dataset.root={settings.root}"]
+    for field in ("index", "maps"):
+        value = getattr(settings, field)
+        if value != getattr(ScansSettings, field):
+            changed.append(f"dataset.{field}={'null' if value is None else value}")
+    words = [*changed, "stage.evaluate_before=false", "stage.evaluate_after=false"]
+    console.print("To train on them:", highlight=False)
+    console.print(f"  python run.py {shlex.join(words)}", markup=False, highlight=False, soft_wrap=True)
+
+
+def histograms(made: Curated, path: str | Path | None = None) -> Figure:
+    """Question types, right letters, counts, room sizes, distances and object sizes, one panel each."""
+    figure = new_figure(12, 7)
+    panels = figure.subplots(2, 3)
+    types = by_type(made)
+    axes = panels[0, 0]
+    axes.barh([labels.QUESTION_TYPES[kind] for kind in types], list(types.values()), color=BLUE)
+    axes.invert_yaxis()
+    _named(axes, "Question types", "questions", "")
+    axes.grid(axis="y", visible=False)
+    axes.grid(axis="x", color="#E6E6E6", linewidth=0.8)
+    _letters(panels[0, 1], made)
+    _counts(panels[0, 2], _answers(made, "object_counting"))
+    for axes, kind, title, unit, colour in (
+        (panels[1, 0], "object_abs_distance", "Absolute distance", "metres", GREEN),
+        (panels[1, 1], "object_size_estimation", "Longest side of an object", "centimetres", VERMILION),
+        (panels[1, 2], "room_size_estimation", "Room size", "square metres", PURPLE),
+    ):
+        values = _answers(made, kind)
+        if len(values):
+            axes.hist(values, bins=min(40, max(5, len(values) // 8)), color=colour)
+        _named(axes, f"{title} ({len(values)})", unit, "questions")
+    return written(figure, path)
+
+
+def _answers(made: Curated, kind: str) -> np.ndarray:
+    return np.array([float(item.question.answer) for item in made.posed if item.question.question_type == kind])
+
+
+def _letters(axes: Axes, made: Curated) -> None:
+    """Right letters, for each number of options side by side."""
+    counts = Counter((len(item.question.options), item.question.answer) for item in made.posed)
+    sizes = sorted({size for size, _ in counts if size})
+    for index, (size, colour) in enumerate(zip(sizes, (SKY, ORANGE, BLUE, GREEN), strict=False)):
+        places = np.arange(size) + (index - (len(sizes) - 1) / 2) * 0.8 / len(sizes)
+        heights = [counts[size, letter] for letter in LETTERS[:size]]
+        axes.bar(places, heights, width=0.8 / len(sizes), color=colour, label=f"{size} options")
+    axes.set_xticks(range(max(sizes, default=1)), LETTERS[: max(sizes, default=1)])
+    _named(axes, "Right letters", "", "questions")
+    if sizes:
+        top = max(count for (size, _), count in counts.items() if size)
+        axes.set_ylim(0, 1.3 * top)  # room for the legend
+        axes.legend(frameon=False, fontsize=8, loc="upper right", ncols=len(sizes))
+
+
+def _counts(axes: Axes, values: Sequence[float] | np.ndarray) -> None:
+    found = Counter(min(int(value), MANY) for value in values)
+    axes.bar(list(found), list(found.values()), color=GREY)
+    shown = range(1, max(found, default=1) + 1)
+    axes.set_xticks(shown, [f"{MANY}+" if number == MANY else str(number) for number in shown])
+    _named(axes, f"Object count ({len(values)})", "objects of the category", "questions")
+
+
+def _named(axes: Axes, title: str, x: str, y: str) -> None:
+    plain_axes(axes)
+    axes.set_title(title, fontsize=10, loc="left", fontweight="bold")
+    axes.set_xlabel(x, fontsize=9)
+    axes.set_ylabel(y, fontsize=9)
+    (axes.yaxis if y else axes.xaxis).set_major_locator(MaxNLocator(5, integer=True))

@@ -1,0 +1,453 @@
+"""Curated questions follow from their annotation, are balanced and the same after a crash, and faults are told."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spacer.data import candidates
+from spacer.data.balance import FEW_ANSWERS, Posed, _most_of_one, place_letters, spread_answers
+from spacer.data.curating import Curated, curate_scans
+from spacer.data.lines import Question
+from spacer.data.samples import DataError
+from spacer.data.scans import Scan, annotation_files, read_scans, upright
+from spacer.data.scenes import Scene, SceneObject
+from spacer.data.sources import load_train
+from spacer.settings import OnBad, ScansSettings
+from tests.unit.data import rederive
+from tests.unit.data.annotations import about, box_of, entries, write
+
+SCENES = 1000
+FILES = ("questions.jsonl", "cognitive_map.jsonl", "scenes.jsonl")
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def spoil(annotations: dict[str, dict[str, Any]]) -> Counter[str]:
+    """Has some scenes annotated as real ones are: counts that contradict boxes, no times, objects never shown."""
+    done: Counter[str] = Counter()
+    for number, entry in enumerate(annotations.values()):
+        boxes = next(iter(entry["object_bbox"].items()))
+        if number % 40 == 0:
+            entry["object_counts"][boxes[0]] += 1
+            done["miscounted"] += 1
+        elif number % 40 == 10:
+            boxes[1][0]["first_seen"] = None
+            done["unseen"] += 1
+        elif number % 40 == 20:
+            del boxes[1][0]["first_seen"]
+            done["untimed"] += 1
+    return done
+
+
+@dataclasses.dataclass
+class Made:
+    annotations: dict[str, dict[str, Any]]
+    spoilt: Counter[str]
+    settings: ScansSettings
+    curated: Curated
+    root: Path
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        return rows(self.root / "questions.jsonl")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A thousand rooms, annotated and curated."""
+    root = tmp_path_factory.mktemp("scans")
+    annotations = entries(SCENES, tilted_share=0.03)
+    spoilt = spoil(annotations)
+    settings = write(root, annotations, seed=7)
+    return Made(annotations, spoilt, settings, curate_scans(settings), root)
+
+
+# ---- what is asked
+
+
+@pytest.mark.parametrize("kind", rederive.CHECKS)
+def test_every_answer_follows_from_the_annotation(made: Made, kind: str) -> None:
+    lines = [line for line in made.lines if line["question_type"] == kind]
+    assert len(lines) >= 0.02 * len(made.lines)
+    for line in lines:
+        rederive.check(made.annotations[line["scene"]], line)
+
+
+def test_maps_are_those_of_the_boxes(made: Made) -> None:
+    maps = rows(made.root / "cognitive_map.jsonl")
+    assert [entry["video_id"] for entry in maps] == sorted(made.annotations)
+    for entry in maps:
+        assert entry["cognitive_map"] == rederive.cells(made.annotations[entry["video_id"]])
+        assert entry["object_list"] == sorted(made.annotations[entry["video_id"]]["object_bbox"])
+
+
+def test_the_data_set_is_one_to_train_on(made: Made) -> None:
+    split = load_train(made.settings)
+    assert not split.faults
+    assert len(split.samples) == len(made.lines) == len(made.curated.posed)
+    assert all(sample.true_map and sample.source == "made" and sample.reasoning for sample in split.samples)
+    assert {sample.path.stem for sample in split.samples} <= set(made.annotations)
+
+
+def test_no_question_is_asked_twice_of_a_scene(made: Made) -> None:
+    asked = Counter((line["scene"], line["problem"]) for line in made.lines)
+    assert max(asked.values()) == 1
+    for kinds in Counter((line["scene"], line["question_type"]) for line in made.lines).values():
+        assert kinds <= made.settings.questions_per_type
+
+
+def test_letters_are_right_equally_often(made: Made) -> None:
+    letters: dict[Any, Counter[str]] = defaultdict(Counter)
+    places: dict[int, Counter[str]] = defaultdict(Counter)
+    for line in made.lines:
+        if line["options"]:
+            letter = rederive.solution(line)
+            letters[line["question_type"], len(line["options"])][letter] += 1
+            places[len(line["options"])][letter] += 1
+            assert line["reasoning"].endswith(f"That is {letter}.")
+    for (_, count), found in letters.items():
+        every = [found[letter] for letter in "ABCD"[:count]]
+        assert max(every) - min(every) <= 1 and sum(every) == found.total()
+    for count, found in places.items():
+        for letter in "ABCD"[:count]:
+            assert abs(found[letter] / found.total() - 1 / count) <= 0.05
+
+
+def test_no_answer_is_too_common(made: Made) -> None:
+    for kind in FEW_ANSWERS:
+        answers = Counter(rederive.content(line) for line in made.lines if line["question_type"] == kind)
+        limit = max(made.settings.max_answer_share, 1 / len(answers))
+        assert len(answers) >= 2
+        assert max(answers.values()) <= limit * answers.total() + 1e-6
+
+
+def test_what_was_left_out_is_counted(made: Made) -> None:
+    told = made.curated.left_out
+    assert told["categories with other boxes than object_counts"] == made.spoilt["miscounted"]
+    assert told["categories that the video shows in part"] == made.spoilt["unseen"]
+    assert told["scenes without first_seen (no orders)"] == made.spoilt["untimed"]
+    tilted = 0
+    for entry in made.annotations.values():
+        for boxes in entry["object_bbox"].values():
+            tilted += len(boxes) == 1 and max(abs(value) for value in boxes[0]["normalizedAxes"][2::3]) < 0.98
+    assert told["lone objects too tilted for their extent"] == tilted > 0
+    posed = sum(len(row["questions"]) for row in rows(next((made.root / ".curate").iterdir())))
+    assert told["questions whose answer was too common"] == posed - len(made.lines)
+    for kind, count in made.curated.unposed.items():
+        asked = {line["scene"] for line in made.lines if line["question_type"] == kind}
+        assert count <= SCENES - len(asked)
+
+
+# ---- boxes
+
+
+@given(
+    st.floats(-math.pi, math.pi),
+    st.floats(0, 9.9) | st.floats(10.1, 44),
+    st.tuples(*[st.floats(0.1, 3)] * 3),
+    st.integers(0, 2**31),
+)
+def test_a_box_is_made_upright_whatever_the_order_of_its_axes(
+    yaw: float, tilt: float, size: tuple[float, float, float], seed: int
+) -> None:
+    item = SceneObject("bed", (1.0, 2.0, 0.5), size, 0.0, 3.5)
+    moved = np.array([4.0, -1.0, 0.25])
+    box = box_of(item, yaw, moved, np.random.default_rng(seed), tilt)
+    found, off = upright("bed", box)
+    assert off == pytest.approx(tilt, abs=1e-4)
+    assert found.centre == pytest.approx(about(2, yaw) @ np.array(item.centre) + moved)
+    assert (found.category, found.first_seen) == ("bed", 3.5)
+    assert found.size[2] == pytest.approx(size[2])
+    assert sorted(found.size[:2]) == pytest.approx(sorted(size[:2]))
+    untilted = SceneObject("bed", found.centre, size, yaw, 3.5)
+    for corner in untilted.footprint():
+        assert min(math.dist(corner, other) for other in found.footprint()) < 1e-6
+
+
+# ---- balance
+
+
+def posed_with(answers: list[str], kind: str = "object_counting") -> list[Posed]:
+    scan = Scan(Scene("s", (0, 0, 1, 1), 1.0, ()), "d", "v.mp4", frozenset(), frozenset(), frozenset(), True)
+    return [
+        Posed(f"q{number}", scan, Question(kind, "numerical", f"{number}?", (), answer, ""))
+        for number, answer in enumerate(answers)
+    ]
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=8), st.floats(0.05, 1))
+def test_the_largest_share_is_kept_and_no_more_dropped_than_it_takes(sizes: list[int], share: float) -> None:
+    answers = [str(number) for number, size in enumerate(sizes) for _ in range(size)]
+    posed = posed_with(answers)
+    kept = spread_answers(posed, share, seed=1)
+    assert [item for item in posed if item in kept] == kept
+    found = Counter(item.question.answer for item in kept)
+    assert set(found) == set(answers)  # no answer vanishes
+    common = sum(size >= 0.05 * len(answers) for size in sizes)
+    limit = max(share, 1 / common) if common else share
+    most = max(found.values())
+    assert most <= limit * found.total() + 1e-6 or most == 1
+    assert found == Counter({str(number): min(size, most) for number, size in enumerate(sizes)})
+    if most < max(sizes):  # one more of the commonest would break the limit
+        more = sum(min(size, most + 1) for size in sizes)
+        assert most + 1 > limit * more
+
+
+def test_a_rare_answer_does_not_cost_the_others() -> None:
+    assert _most_of_one(Counter(two=500, three=100, four=1), 0.4) == 101
+
+
+def test_other_types_keep_every_answer() -> None:
+    posed = posed_with(["20"] * 9 + ["30"], "room_size_estimation")
+    assert spread_answers(posed, 0.4, seed=1) == posed
+
+
+@given(st.lists(st.integers(2, 4), max_size=60), st.integers(0, 99))
+def test_letters_differ_by_one_at_most(counts: list[int], seed: int) -> None:
+    scan = posed_with([""])[0].scan
+    posed = [
+        Posed(str(i), scan, Question("kind", "multiple choice", "?", ("r", "x", "y", "z")[:count], "A", "."))
+        for i, count in enumerate(counts)
+    ]
+    placed = place_letters(posed, seed)
+    assert all(item.question.content() == "r" for item in placed)
+    for count in set(counts):
+        found = Counter(item.question.answer for item in placed if len(item.question.options) == count)
+        every = [found[letter] for letter in "ABCD"[:count]]
+        assert max(every) - min(every) <= 1
+
+
+# ---- the same again, after an interruption, in any order
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> ScansSettings:
+    return write(tmp_path, entries(12), workers=1)
+
+
+def written(settings: ScansSettings) -> dict[str, bytes]:
+    return {name: (Path(settings.root) / name).read_bytes() for name in FILES}
+
+
+def test_an_interrupted_run_ends_with_the_same_files(small: ScansSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    curate_scans(small)
+    whole = written(small)
+    (log,) = (Path(small.root) / ".curate").iterdir()
+    lines = log.read_bytes().splitlines(keepends=True)
+    assert len(lines) == 12
+    # five scenes in another order, a line that another writer cut into, and one that a crash tore off
+    log.write_bytes(b"".join(reversed(lines[3:8])) + b'{"scan": "ma{"scan"\n' + lines[0][:-20])
+    for name in FILES:
+        (Path(small.root) / name).unlink()
+    asked: list[str] = []
+    append = candidates.append_rows
+
+    def spy(path: Path, made: list[dict[str, Any]]) -> None:
+        asked.extend(row["scan"] for row in made)
+        append(path, made)
+
+    monkeypatch.setattr(candidates, "append_rows", spy)
+    curate_scans(small)
+    assert written(small) == whole
+    assert len(asked) == 7 and len(set(asked)) == 7
+    asked.clear()
+    curate_scans(small)
+    assert written(small) == whole and not asked
+
+
+def test_a_killed_run_keeps_what_it_posed(small: ScansSettings) -> None:
+    program = (
+        "import os, signal, sys\n"
+        "from spacer.data import candidates, curating\n"
+        "from spacer.settings import ScansSettings\n"
+        "append, done = candidates.append_rows, []\n"
+        "def die(path, rows):\n"
+        "    append(path, rows); done.append(1)\n"
+        "    if len(done) == 4: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "candidates.append_rows = die\n"
+        "if __name__ == '__main__':\n"
+        "    curating.curate_scans(ScansSettings(sys.argv[1], workers=1))\n"
+    )
+    script = Path(small.root) / "killed.py"
+    script.write_text(program)
+    repository = Path(__file__).parents[3]
+    environment = os.environ | {"PYTHONPATH": str(repository)}
+    done = subprocess.run([sys.executable, str(script), small.root], env=environment, timeout=60, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    (log,) = (Path(small.root) / ".curate").iterdir()
+    assert len(rows(log)) == 4
+    assert not (Path(small.root) / "questions.jsonl").exists()
+    curate_scans(small)
+    resumed = written(small)
+    log.unlink()
+    curate_scans(small)
+    assert written(small) == resumed
+
+
+def test_what_shapes_the_candidates_names_their_file(small: ScansSettings) -> None:
+    named = {candidates._digest(small)}
+    for change in ({"seed": 1}, {"questions_per_type": 3}):
+        named.add(candidates._digest(dataclasses.replace(small, **change)))
+    (path,) = annotation_files(small)
+    path.write_text(path.read_text() + " ")
+    named.add(candidates._digest(small))
+    assert len(named) == 4
+    assert candidates._digest(dataclasses.replace(small, workers=9, max_answer_share=0.9)) in named
+
+
+def test_a_scan_is_asked_the_same_whatever_others_there_are(tmp_path: Path) -> None:
+    annotations = entries(4)
+    alone = write(tmp_path / "a", {"scene0002": annotations["scene0002"]})
+    beside = write(tmp_path / "b", annotations)
+    (scan,) = read_scans(alone)[0]
+    assert candidates.pose_some(scan, 0, 2) == candidates.pose_some(read_scans(beside)[0][2], 0, 2)
+    assert candidates.pose_some(scan, 0, 2) != candidates.pose_some(scan, 1, 2)
+
+
+# ---- faults
+
+BOX = "the first box"
+DROP = object()
+BROKEN: list[tuple[tuple[Any, ...], Any, str, str]] = [
+    (("dataset",), DROP, "missing field", "'dataset' is not there"),
+    (("dataset",), "../up", "wrong field", "'dataset' must be letters"),
+    (("room_size",), 0, "wrong field", "'room_size' must be square metres, more than 0, not 0"),
+    (("room_size",), math.nan, "wrong field", "not nan"),
+    (("room_size",), True, "wrong field", "not True"),
+    (("object_counts",), {"bed": 1.5}, "wrong field", "'object_counts' must be {category: whole number}"),
+    (("object_bbox",), {}, "wrong field", "'object_bbox' holds no box"),
+    (("object_bbox",), {"bed": "no"}, "wrong field", "'object_bbox' must be {category: [box, …]}"),
+    (("object_bbox",), {"a, b": []}, "wrong field", "'object_bbox' holds no box"),
+    ((BOX,), 7, "wrong box", "[0]: must be an object, not int"),
+    ((BOX, "centroid"), DROP, "wrong box", "'centroid' must be 3 numbers, in metres at most 10000, not None"),
+    ((BOX, "centroid"), [1, 2], "wrong box", "'centroid' must be 3 numbers"),
+    ((BOX, "centroid"), [1, 2, "3"], "wrong box", "'centroid' must be 3 numbers"),
+    ((BOX, "centroid"), [1, 2, 10**400], "wrong box", "'centroid' must be 3 numbers"),
+    ((BOX, "axesLengths"), [1, 0, 1], "wrong box", "'axesLengths' must be more than 0"),
+    ((BOX, "normalizedAxes"), [1, 0, 0, 0, 1, 0, 0, 0, 2], "wrong box", "three axes of length 1 at right angles"),
+    ((BOX, "normalizedAxes"), [1, 0, 0, 0, 1, 0, 0, 0, 1], "wrong box", "m off the extent of the box"),
+    ((BOX, "max"), [9, 9, 9], "wrong box", "m off the extent of the box"),
+    ((BOX, "first_seen"), -1, "wrong box", "'first_seen' must be seconds, 0 or more, or null, not -1"),
+    ((BOX, "first_seen"), "soon", "wrong box", "not 'soon'"),
+]
+
+
+def broken(entry: dict[str, Any], keys: tuple[Any, ...], value: Any) -> dict[str, Any]:
+    entry = copy.deepcopy(entry)
+    place: Any = entry
+    for number, key in enumerate(keys):
+        last = number == len(keys) - 1
+        if key == BOX:
+            boxes = next(iter(entry["object_bbox"].values()))
+            if last:
+                boxes[0] = value
+            place = boxes[0]
+        elif last and value is DROP:
+            del place[key]
+        else:
+            place[key] = value
+    return entry
+
+
+@pytest.mark.parametrize(("keys", "value", "kind", "words"), BROKEN)
+def test_a_malformed_scene_is_named(tmp_path: Path, keys: Any, value: Any, kind: str, words: str) -> None:
+    annotations = entries(2)
+    annotations["scene0001"] = broken(annotations["scene0001"], keys, value)
+    for name in annotations:
+        (tmp_path / f"videos/made/{name}.mp4").parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"videos/made/{name}.mp4").touch()
+    (tmp_path / "a.json").write_text(json.dumps(annotations))
+    settings = ScansSettings(str(tmp_path), meta_info="a.json")
+    scans, (fault,) = read_scans(settings)
+    assert [scan.scene.name for scan in scans] == ["scene0000"]
+    assert fault.where == "a.json: scene 'scene0001'"
+    assert fault.kind == kind
+    assert words in fault.detail
+    with pytest.raises(DataError, match="1 faulty scene") as caught:
+        curate_scans(settings)
+    assert "dataset.on_bad=skip" in str(caught.value) and fault.detail in str(caught.value)
+    assert not (tmp_path / "questions.jsonl").exists()
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/b", "..", "", "a\nb", "."])
+def test_a_hostile_scene_name_leads_nowhere(tmp_path: Path, name: str) -> None:
+    (tmp_path / "root/meta_info").mkdir(parents=True)
+    (tmp_path / "root/meta_info/made.json").write_text(json.dumps({name: entries(1)["scene0000"]}))
+    scans, faults = read_scans(ScansSettings(str(tmp_path / "root")))
+    assert not scans
+    assert [fault.kind for fault in faults] == ["unusable name"]
+
+
+@pytest.mark.parametrize("category", ["lamp, bed", "lamp\nbed", " lamp", "", "lamp: 2"])
+def test_a_category_that_would_part_an_option_is_a_fault(tmp_path: Path, category: str) -> None:
+    annotations = entries(1)
+    boxes = annotations["scene0000"]["object_bbox"]
+    boxes[category] = boxes.pop(next(iter(boxes)))
+    scans, faults = read_scans(write(tmp_path, annotations))
+    assert not scans and [fault.kind for fault in faults] == ["unusable name"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"{broken", "Expecting property name"),
+        (b'{"\xff": 1}', "utf-8"),
+        (b"[1]", "must be an object of scenes, not list"),
+        (b"[" * 100_000, "recursion"),
+        (b'{"a": {}, "a": {}}', "the key 'a' is there twice"),
+    ],
+)
+def test_a_file_that_is_no_annotation_is_a_fault(tmp_path: Path, text: bytes, words: str) -> None:
+    settings = write(tmp_path, entries(1))
+    (tmp_path / "meta_info/z.json").write_bytes(text)
+    scans, (fault,) = read_scans(settings)
+    assert len(scans) == 1
+    assert (fault.where, fault.kind) == ("z.json", "unusable file")
+    assert words in fault.detail
+
+
+def test_a_missing_video_is_a_fault_and_skipped_when_told_to(tmp_path: Path) -> None:
+    settings = write(tmp_path, entries(6), workers=1)
+    (tmp_path / "videos/made/scene0003.mp4").unlink()
+    with pytest.raises(DataError, match="missing file") as caught:
+        curate_scans(settings)
+    assert "scene0003" in str(caught.value)
+    made = curate_scans(dataclasses.replace(settings, on_bad=OnBad.skip))
+    assert [fault.kind for fault in made.faults] == ["missing file"]
+    assert {row["name"] for row in rows(tmp_path / "scenes.jsonl")} == {f"scene000{i}" for i in (0, 1, 2, 4, 5)}
+    assert "scene0003" not in {line["scene"] for line in rows(tmp_path / "questions.jsonl")}
+
+
+def test_two_scenes_cannot_share_a_map(tmp_path: Path) -> None:
+    annotations = entries(1)
+    settings = write(tmp_path, annotations)
+    other = copy.deepcopy(annotations)
+    other["scene0000"]["dataset"] = "other"
+    write(tmp_path, other, name="other")
+    _, (fault,) = read_scans(settings)
+    assert (fault.kind, fault.where) == ("duplicate video", "other.json: scene 'scene0000'")
+    assert "made/scene0000" in fault.detail
+
+
+def test_nothing_to_ask_is_told(tmp_path: Path) -> None:
+    settings = write(tmp_path, entries(1))
+    (tmp_path / "videos/made/scene0000.mp4").unlink()
+    with pytest.raises(DataError, match="none can be asked of any scene"):
+        curate_scans(dataclasses.replace(settings, on_bad=OnBad.skip))
