@@ -81,9 +81,8 @@ def print_places(console: Console, made: Curated, settings: ScansSettings, folde
         value = getattr(settings, field)
         if value != getattr(ScansSettings, field):
             changed.append(f"dataset.{field}={'null' if value is None else value}")
-    words = [*changed, "stage.evaluate_before=false", "stage.evaluate_after=false"]
     console.print("To train on them:", highlight=False)
-    console.print(f"  python run.py {shlex.join(words)}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"  python run.py {shlex.join(changed)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def histograms(made: Curated, path: str | Path | None = None) -> Figure:

@@ -81,7 +81,7 @@ def test_scans_are_curated_and_then_trained_on(
             assert picture.width > 1000 and len(picture.convert("L").getcolors() or []) > 10
 
     # as it says, with small settings, on the scenes whose videos can be read
-    said = f"dataset=scans dataset.root={filmed} stage.evaluate_before=false stage.evaluate_after=false"
+    said = f"python run.py dataset=scans dataset.root={filmed}"
     assert said in done.stdout
     small = [word for word in jsonl(filmed, tmp_path / "trained", "skip") if not word.startswith("dataset.index")]
     small = [word for word in small if word not in ("dataset=jsonl", "dataset.maps=cognitive_map.jsonl")]
