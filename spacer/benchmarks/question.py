@@ -22,7 +22,7 @@ class Question:
 
     `id` is unique in the benchmark and is what predictions are matched by. `options` are lettered (`A. …`). `truth` is
     the answer as the benchmark's file has it, the letter for a choice. `video` is the file, absolute, that it is about,
-    or `images` are the pictures, as encoded bytes. `span` is the part of the video, in seconds, that the question names.
+    or `images` are the pictures, as encoded bytes. `span` is the part of the video, in seconds, that is asked about.
     `subtitles` are lines of the whole video, (start, end, text) in seconds. `groups` are what scores are also told by,
     such as {"duration": "short"}. `cluster` names what questions share (their video), which intervals resample.
     """
