@@ -81,7 +81,10 @@ _CHECKED: tuple[tuple[Check, str], ...] = (
     (Check(lambda x: x > 0, "greater than 0: greedy completions would all be equal"), "objective.temperature"),
     (Check(lambda n: n >= 2, "at least 2, to compare a group's completions, such as 8"), "objective.group_size"),
     (Check(lambda n: n >= 2, "at least 2: the vision tower joins frames in pairs"), "dataset.video.max_frames"),
-    (Check(lambda n: n >= 28, "at least 28, the side of a vision token"), "dataset.size_px"),
+    (
+        Check(lambda n: n >= 28, "at least 28, the side of a vision token"),
+        "dataset.size_px dataset.video.max_side",
+    ),
     (Check(lambda n: n >= 784, "at least 784 (28 * 28)"), "dataset.video.max_pixels dataset.image_max_pixels"),
     (Check(lambda n: n >= 1, "at least 1: videos are never decoded in the main process"), "dataset.workers"),
     (Check(lambda n: 1 <= n <= 8, "between 1 and 8: more would crowd a small room"), "dataset.max_objects"),

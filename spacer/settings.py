@@ -108,11 +108,12 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class VideoSettings:
-    """How videos are sampled and resized: at most `max_frames` at `fps`, `max_pixels` each."""
+    """How videos are sampled and resized: at most `max_frames` at `fps`, `max_pixels` each, `max_side` long."""
 
     max_frames: int = 16
     fps: float = 2.0
     max_pixels: int = 128 * 28 * 28
+    max_side: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

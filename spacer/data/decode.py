@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import struct
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 from PIL import Image
@@ -16,9 +18,6 @@ from spacer.settings import VideoSettings
 TEMPORAL_PATCH = 2  # Qwen2.5-VL joins two frames into one patch; an even number of frames needs no padding
 # what Pillow's plugins raise for damaged files; there is no class of its own for it
 _PILLOW_ERRORS = (OSError, SyntaxError, ValueError, RuntimeError, EOFError, IndexError, struct.error)
-
-
-Key = tuple[Path, VideoSettings | None]  # a file and how it is sampled
 
 
 class MediaError(ValueError):
@@ -33,6 +32,11 @@ class Video:
     indices: tuple[int, ...]
     total_frames: int
     fps: float
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the decoded frames."""
+        return self.frames_THWC.nbytes
 
 
 def frame_indices(total: int, fps: float, settings: VideoSettings) -> tuple[int, ...]:
@@ -69,8 +73,8 @@ def read_video(path: Path, settings: VideoSettings) -> Video:
     return Video(frames, indices, total, fps)
 
 
-def read_image(path: Path) -> Image.Image:
-    """Reads an image as RGB.
+def read_image(path: Path | BytesIO) -> Image.Image:
+    """Reads an image, in a file or in memory, as RGB.
 
     Raises:
         MediaError: the file is not an image that can be read.
@@ -110,34 +114,37 @@ def read_header(path: Path, kind: str) -> float:
         raise MediaError(f"{path}: cannot be opened: {error}") from error
 
 
-class MediaReader:
-    """Reads media and remembers the last ones, so that questions about one file decode it once.
+class Sized(Protocol):
+    """What says how many bytes it holds."""
 
-    What could not be read is remembered with its reason. At most `bytes_held` of decoded frames are kept; the file that
-    was read last always is.
+    @property
+    def nbytes(self) -> int:
+        """Bytes."""
+
+
+T = TypeVar("T", bound=Sized)
+
+
+class MediaReader:
+    """Reads media and remembers the last ones, so that questions about one file decode and process it once.
+
+    What could not be read is remembered with its reason. At most `bytes_held` are kept; what was used last always is.
     """
 
     def __init__(self, bytes_held: int = 256 * 2**20) -> None:
         self._most = bytes_held
-        self._held: OrderedDict[Key, Video | Image.Image | str] = OrderedDict()
+        self._held: OrderedDict[Hashable, Any] = OrderedDict()
         self._bytes = 0
 
     def video(self, path: Path, settings: VideoSettings) -> Video:
         """As `read_video`."""
-        found = self._once((path, settings), lambda: read_video(path, settings))
-        assert isinstance(found, Video)
-        return found
+        return self.once(("decoded", path, settings), lambda: read_video(path, settings))
 
-    def image(self, path: Path) -> Image.Image:
-        """As `read_image`."""
-        found = self._once((path, None), lambda: read_image(path))
-        assert isinstance(found, Image.Image)
-        return found
-
-    def _once(self, key: Key, read: Callable[[], Video | Image.Image]) -> Video | Image.Image:
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` gives, or raises as a `MediaError`: now, or when the key was first asked for."""
         if key not in self._held:
             try:
-                self._held[key] = read()
+                self._held[key] = make()
             except MediaError as error:
                 self._held[key] = str(error)
             self._bytes += _size(self._held[key])
@@ -147,11 +154,8 @@ class MediaReader:
         found = self._held[key]
         if isinstance(found, str):
             raise MediaError(found)
-        return found
+        return cast(T, found)
 
 
-def _size(held: Video | Image.Image | str) -> int:
-    """Bytes of decoded pixels."""
-    if isinstance(held, Video):
-        return held.frames_THWC.nbytes
-    return 0 if isinstance(held, str) else 3 * held.width * held.height
+def _size(held: Any) -> int:
+    return 0 if isinstance(held, str) else int(held.nbytes)

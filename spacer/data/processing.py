@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import numpy as np
 import torch
 from torch import Tensor
-from transformers.video_utils import VideoMetadata
 
-from spacer.data.decode import TEMPORAL_PATCH, MediaError, MediaReader
+from spacer.data.decode import TEMPORAL_PATCH, MediaError, MediaReader, read_image
 from spacer.data.prompts import prompt_text
 from spacer.data.samples import Fault, Sample
+from spacer.data.showing import Shown, asked, show_images, show_video, shuffled_pixels
 from spacer.positions import TEXT, PositionRule
-from spacer.settings import DatasetSettings, TooLong
+from spacer.settings import DatasetSettings, TooLong, VideoSettings
 from spacer.tree import Forest, Segment, share
 
 if TYPE_CHECKING:
@@ -106,33 +109,18 @@ def prepare(
     order that it draws.
     """
     reader = reader or MediaReader()
-    chat = _chat(sample, processor, settings)
-    video = None
-    seconds: tuple[float, ...] = ()
     try:
-        if sample.data_type == "video":
-            video = reader.video(sample.path, settings.video)
-            frame = video.frames_THWC[len(video.frames_THWC) // 2].copy()  # a view would keep all frames alive
-            inputs = _process_video(processor, chat, video.frames_THWC, video.indices, video, settings)
-            grid, pixels = inputs["video_grid_thw"], inputs["pixel_values_videos"]
-            seconds = tuple(float(s) for s in inputs["second_per_grid_ts"])
-        else:
-            image = reader.image(sample.path)
-            frame = np.asarray(image)
-            size = {"shortest_edge": 4 * 28 * 28, "longest_edge": settings.image_max_pixels}
-            inputs = processor(text=[chat], images=[image], images_kwargs={"size": size}, return_tensors="pt")
-            grid, pixels = inputs["image_grid_thw"], inputs["pixel_values"]
+        shown = _shown(sample, processor, settings, reader)
+        ids, types = asked(_chat(sample, processor, settings), shown, processor)
     except MediaError as error:
         return Fault(sample.id, "unreadable media", str(error))
-    except ValueError as error:  # of the processor: a picture too thin, or its own marks in a question
+    except ValueError as error:  # a picture too thin for the processor, or marks of media in a question
         return Fault(sample.id, "cannot be processed", f"{sample.path}: {error}")
-    ids = inputs["input_ids"][0]
-    types = inputs["mm_token_type_ids"][0]
-    is_video = video is not None
+    is_video = sample.data_type == "video"
     if len(ids) > settings.max_prompt_length:
         seen = int((types != TEXT).sum())
         if is_video and settings.too_long == TooLong.thin:
-            pairs = int(grid[0, 0])
+            pairs = int(shown.grids[0, 0])
             fitting = (settings.max_prompt_length - (len(ids) - seen)) // (seen // pairs)
             if fitting >= 1:  # fewer than now, since now is too many
                 thinner = replace(settings.video, max_frames=TEMPORAL_PATCH * fitting)
@@ -147,21 +135,40 @@ def prepare(
                 )
         return Fault(sample.id, "prompt too long", _too_long(len(ids), seen, is_video, settings))
     shuffled = None
-    if video is not None and shuffle is not None:
-        order = shuffle.permutation(len(video.frames_THWC))
-        mixed = _process_video(processor, chat, video.frames_THWC[order], video.indices, video, settings)
-        shuffled = mixed["pixel_values_videos"]
-    positions = rule.positions(types, () if is_video else grid.tolist(), grid.tolist() if is_video else (), seconds)
+    if is_video and shuffle is not None:
+        shuffled = shuffled_pixels(reader.video(sample.path, settings.video), processor, settings.video, shuffle)
+    grids = shown.grids.tolist()
+    positions = rule.positions(types, () if is_video else grids, grids if is_video else (), shown.seconds)
     target_ids = None
     if target is not None:
         eos = processor.tokenizer.eos_token_id
         target_ids = torch.tensor([*processor.tokenizer(target)["input_ids"], eos])
-    return Prompt(sample, ids, types, positions, pixels, grid, target_ids, frame, shuffled)
+    pixels, frame = shown.pixels_PD, shown.frame_HWC
+    return Prompt(sample, ids, types, positions, pixels, shown.grids, target_ids, frame, shuffled)
+
+
+def _shown(sample: Sample, processor: Qwen2_5_VLProcessor, settings: DatasetSettings, reader: MediaReader) -> Shown:
+    """The sample's media as the model sees them, made once for all questions about them."""
+    if sample.data_type == "video":
+        make = partial(_show_video, sample.path, processor, settings.video, reader)
+        return reader.once(("shown", sample.path, settings.video), make)
+
+    def show() -> Shown:
+        images = [read_image(BytesIO(image)) for image in sample.images] or [read_image(sample.path)]
+        return show_images(images, processor, settings)
+
+    return reader.once(("shown", sample.path, settings.image_max_pixels), show)
+
+
+def _show_video(path: Path, processor: Qwen2_5_VLProcessor, settings: VideoSettings, reader: MediaReader) -> Shown:
+    return show_video(reader.video(path, settings), processor, settings)
 
 
 def _chat(sample: Sample, processor: Qwen2_5_VLProcessor, settings: DatasetSettings) -> Any:
-    text = prompt_text(sample, settings.prompts)
-    turns: Any = [{"role": "user", "content": [{"type": sample.data_type}, {"type": "text", "text": text}]}]
+    media = [{"type": sample.data_type}] * max(1, len(sample.images))
+    turns: Any = [
+        {"role": "user", "content": [*media, {"type": "text", "text": prompt_text(sample, settings.prompts)}]}
+    ]
     if "system" in settings.prompts:
         system = {"type": "text", "text": settings.prompts["system"]}
         turns.insert(0, {"role": "system", "content": [system]})
@@ -177,29 +184,6 @@ def _too_long(length: int, seen: int, is_video: bool, settings: DatasetSettings)
     if settings.too_long == TooLong.thin:
         return f"{said}; not even two frames fit: smaller ones (dataset.video.max_pixels) shorten it"
     return f"{said}; fewer or smaller frames (dataset.video) shorten it, or dataset.too_long=thin takes fewer by itself"
-
-
-def _process_video(processor, chat, frames, indices, video, settings):  # type: ignore[no-untyped-def]
-    metadata = VideoMetadata(
-        total_num_frames=video.total_frames,
-        fps=video.fps,
-        duration=video.total_frames / video.fps,
-        frames_indices=list(indices),
-        height=frames.shape[1],
-        width=frames.shape[2],
-    )
-    video_settings = {
-        "size": {"shortest_edge": 4 * 28 * 28, "longest_edge": settings.video.max_pixels},
-        "do_sample_frames": False,  # decord sampled them
-        "cap_pixels_per_frame": False,  # the bound is settings.video.max_pixels, a frame
-        "video_metadata": [metadata],
-    }
-    return processor(
-        text=[chat],
-        videos=[torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)],
-        videos_kwargs=video_settings,
-        return_tensors="pt",
-    )
 
 
 def collate(items: Sequence[Prompt | Fault]) -> PromptBatch:

@@ -358,7 +358,7 @@ def test_an_image_is_read_once(
         opened.append(path.stem)
         return Image.new("RGB", (56, 56))
 
-    monkeypatch.setattr("spacer.data.decode.read_image", read)
+    monkeypatch.setattr("spacer.data.processing.read_image", read)
     items = [dataclasses.replace(item, data_type="image") for item in questions("a", "bb", "a")]
     dataset = real(items, processor, settings)
     made = [dataset[Use(index, index)] for index in range(3)]

@@ -1,0 +1,88 @@
+"""What is shown of a medium, made once, gives each question the tokens that the processor would have given it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as sometimes
+from hypothesis import strategies as st
+from PIL import Image
+from transformers.video_utils import VideoMetadata
+
+from spacer.data.decode import Video
+from spacer.data.showing import asked, show_images, show_video
+from spacer.settings import RoomsSettings, VideoSettings
+
+if TYPE_CHECKING:
+    from transformers import Qwen2_5_VLProcessor
+
+QUESTIONS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=40)
+
+
+def chat(processor: Qwen2_5_VLProcessor, kinds: list[str], question: str) -> Any:
+    turn: Any = {"role": "user", "content": [*({"type": kind} for kind in kinds), {"type": "text", "text": question}]}
+    system = {"role": "system", "content": [{"type": "text", "text": "Look."}]}
+    return processor.apply_chat_template([system, turn], add_generation_prompt=True)
+
+
+@sometimes(max_examples=40, deadline=None)
+@given(
+    question=QUESTIONS, sides=st.lists(st.tuples(st.integers(28, 120), st.integers(28, 120)), min_size=1, max_size=3)
+)
+def test_images(
+    processor: Qwen2_5_VLProcessor, settings: RoomsSettings, question: str, sides: list[tuple[int, int]]
+) -> None:
+    images = [Image.fromarray(np.full((h, w, 3), 40 * n, np.uint8)) for n, (h, w) in enumerate(sides)]
+    text = chat(processor, ["image"] * len(images), question)
+    size = {"shortest_edge": 4 * 28 * 28, "longest_edge": settings.image_max_pixels}
+    whole = processor(text=[text], images=images, images_kwargs={"size": size}, return_tensors="pt")
+    shown = show_images(images, processor, settings)
+    ids, types = asked(text, shown, processor)
+    assert torch.equal(ids, whole["input_ids"][0]) and torch.equal(types, whole["mm_token_type_ids"][0])
+    assert torch.equal(shown.pixels_PD, whole["pixel_values"]) and torch.equal(shown.grids, whole["image_grid_thw"])
+
+
+@sometimes(max_examples=20, deadline=None)
+@given(question=QUESTIONS, frames=st.sampled_from([2, 4, 6]))
+def test_video(processor: Qwen2_5_VLProcessor, question: str, frames: int) -> None:
+    pixels = np.random.default_rng(frames).integers(0, 255, (frames, 60, 90, 3), np.uint8)
+    video = Video(pixels, tuple(range(0, 4 * frames, 4)), total_frames=4 * frames, fps=8.0)
+    text = chat(processor, ["video"], question)
+    metadata = VideoMetadata(total_num_frames=4 * frames, fps=8.0, frames_indices=list(video.indices))
+    whole = processor(
+        text=[text],
+        videos=[torch.from_numpy(pixels).permute(0, 3, 1, 2)],
+        videos_kwargs={
+            "size": {"shortest_edge": 4 * 28 * 28, "longest_edge": 8_000},
+            "do_sample_frames": False,
+            "cap_pixels_per_frame": False,
+            "video_metadata": [metadata],
+        },
+        return_tensors="pt",
+    )
+    shown = show_video(video, processor, VideoSettings(max_pixels=8_000))
+    ids, types = asked(text, shown, processor)
+    assert torch.equal(ids, whole["input_ids"][0]) and torch.equal(types, whole["mm_token_type_ids"][0])
+    assert torch.equal(shown.pixels_PD, whole["pixel_values_videos"])
+    assert list(shown.seconds) == [float(s) for s in whole["second_per_grid_ts"]]
+
+
+@pytest.mark.parametrize("mark", ["<|image_pad|>", "<|vision_start|>", "<|vision_end|>", "<|video_pad|>"])
+def test_a_question_with_marks_of_media_is_refused(processor: Qwen2_5_VLProcessor, mark: str) -> None:
+    shown = show_images([Image.new("RGB", (56, 56))], processor, RoomsSettings("nowhere"))
+    with pytest.raises(ValueError, match="marks of media"):
+        asked(chat(processor, ["image"], f"What is {mark}?"), shown, processor)
+
+
+@pytest.mark.parametrize(("height", "width"), [(480, 640), (640, 480), (100, 100)])
+def test_the_longest_side_is_bounded(processor: Qwen2_5_VLProcessor, height: int, width: int) -> None:
+    video = Video(np.zeros((2, height, width, 3), np.uint8), (0, 1), total_frames=2, fps=1.0)
+    shown = show_video(video, processor, VideoSettings(max_pixels=10**6, max_side=224))
+    _, rows, columns = (int(n) for n in shown.grids[0])
+    assert max(rows, columns) * 14 <= 224
+    free = show_video(video, processor, VideoSettings(max_pixels=10**6)).grids[0]
+    assert (rows, columns) == (int(free[1]), int(free[2])) or max(height, width) > 224
