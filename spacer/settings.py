@@ -274,7 +274,9 @@ class BenchmarkSettings:
     temperature: float = 0.0
     top_p: float = 1.0
     max_new_tokens: int = 1024
-    batch_size: int = 16
+    batch_size: int = 64  # questions at once, at most …
+    batch_tokens: int = 65_536  # … and tokens, of prompts and answers, a shared video counted once
+    samples: int = 1  # answers to each question, of which the commonest counts
     resamples: int = 10_000
 
 

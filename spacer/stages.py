@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from spacer.data.loading import MixedDataset, PromptDataset, Prompts, TrainLoade
 from spacer.data.prompts import ShownTarget, prompt_text, worked_completion
 from spacer.data.samples import Fault
 from spacer.data.sources import load_pieces
-from spacer.evaluation.predict import Row, predict
+from spacer.evaluation.predict import Asking, Row, fault_row, predict, reward_row
 from spacer.files import read_rows
 from spacer.modeling import Packing, load_policy, load_processor, load_reference, position_rule, save_pretrained
 from spacer.module import GrpoModule, SftModule, Training
@@ -101,18 +102,18 @@ class Run:
         path = self.folder / "predictions" / f"{name}.jsonl"
         path.parent.mkdir(exist_ok=True)
         with self.phase(f"evaluate {name}"):
-            return predict(
-                _trainer_options(self.settings),
+            asking = Asking(
                 self.policy,
                 self.processor,
                 self.dataset("heldout"),
                 self.settings.benchmark,
-                self.settings.reward,
                 self.settings.seed,
-                path,
                 self.packing,
                 self.settings.trainer.self_check,
+                row_of=partial(reward_row, reward=self.settings.reward),
+                row_of_fault=fault_row,
             )
+            return predict(_trainer_options(self.settings), asking, path)
 
     def fit(self, module: pl.LightningModule, loader: TrainLoader) -> list[Logger]:
         """Trains with Lightning, from a checkpoint where one is asked for, and returns the loggers, still open."""

@@ -16,7 +16,7 @@ completion.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -69,6 +69,14 @@ class Forest:
         while (parent := self.segments[found[-1]].parent) is not None:
             found.append(parent)
         return found[::-1]
+
+    def only(self, prompts: Sequence[int]) -> Forest:
+        """The forest of some of the prompts, in the given order."""
+        kept = sorted({segment for n in prompts for segment in self.path(self.ends[n])})
+        place = {segment: number for number, segment in enumerate(kept)}
+        segments = (self.segments[segment] for segment in kept)
+        moved = (replace(s, parent=None if s.parent is None else place[s.parent]) for s in segments)
+        return Forest(tuple(moved), tuple(place[self.ends[n]] for n in prompts))
 
     def prompt(self, n: int) -> Segment:
         """Prompt `n` in one piece."""

@@ -250,25 +250,6 @@ def epoch_order(samples: Sequence[Sample], together: int, rng: np.random.Generat
     return np.array(mixed + last)
 
 
-class OrderedLoader:
-    """Batches of the samples at `indices`, in that order, each once.
-
-    Not a `DataLoader`: Lightning would take that apart to make it predict-safe, and it is so already.
-    """
-
-    def __init__(self, dataset: Prompts, batch_size: int, indices: Sequence[int]) -> None:
-        uses = [Use(index, index) for index in indices]
-        self._batches = [uses[i : i + batch_size] for i in range(0, len(uses), batch_size)]
-        self._dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __iter__(self) -> Iterator[PromptBatch]:
-        for (batch,) in _loader(self._dataset, [[uses] for uses in self._batches]):
-            yield batch
-
-
 def _loader(dataset: Prompts, units: list[list[list[Use]]]) -> DataLoader[Any]:
     """Batches in units of several, which a worker makes together."""
     with warnings.catch_warnings():

@@ -1,24 +1,33 @@
-"""Asking a model held-out questions: a Lightning predict stage that writes each answer as it is made."""
+"""Asking a model questions: a Lightning predict stage that writes each answer as it is made.
+
+Each process appends to a file of its own, so that no two write to one; what is asked next time, with another number of
+processes too, is what none of the files holds.
+"""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import BasePredictionWriter
+from tqdm import tqdm
 
-from spacer.data.loading import OrderedLoader, Prompts
+from spacer.data.asking import Bounds, QuestionLoader
+from spacer.data.loading import Prompts
 from spacer.data.processing import PromptBatch
 from spacer.data.samples import Fault, Sample
-from spacer.files import append_rows, drop_torn_line, read_rows
-from spacer.modeling import Packing, encode_vision
+from spacer.files import append_rows, drop_torn_line, read_rows, write_rows
+from spacer.modeling import Packing, Vision, encode_vision
 from spacer.rewards import RewardParts, answer_text, read_choice, read_number, score_group
 from spacer.rollout import Decoding, sample
 from spacer.selfcheck import FirstBatchCheck
 from spacer.settings import BenchmarkSettings, RewardSettings
+from spacer.tree import Forest
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLProcessor
@@ -26,62 +35,117 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Answer:
+    """Completions of one question, each with its length in tokens."""
+
+    texts: tuple[str, ...]
+    lengths: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Who is asked what: `row_of` makes the line of an answered question, `row_of_fault` of one that could not be."""
+
+    policy: Any
+    processor: Qwen2_5_VLProcessor
+    dataset: Prompts
+    benchmark: BenchmarkSettings
+    seed: int
+    packing: Packing
+    self_check: bool
+    row_of: Callable[[Sample, Answer], Row]
+    row_of_fault: Callable[[Sample, Fault], Row]
+
+
 class PredictModule(pl.LightningModule):
-    """One completion a question, scored by the functions that training is rewarded by."""
+    """Answers to questions, as many at once as fit; where memory runs out, half as many."""
 
-    def __init__(
-        self,
-        policy: Any,
-        processor: Qwen2_5_VLProcessor,
-        dataset: Prompts,
-        benchmark: BenchmarkSettings,
-        reward: RewardSettings,
-        seed: int,
-        indices: Sequence[int],
-        packing: Packing,
-        self_check: bool,
-    ) -> None:
+    def __init__(self, asking: Asking, indices: Sequence[int]) -> None:
         super().__init__()
-        self.policy = policy
-        self._processor = processor
-        self._dataset = dataset
-        self._benchmark = benchmark
-        self._reward = reward
-        self._seed = seed
+        self.policy = asking.policy
+        self._asking = asking
         self._indices = indices
-        self._packing = packing
-        self._check = FirstBatchCheck(self_check)
+        self._check = FirstBatchCheck(asking.self_check)
+        self._bar: tqdm[Any] | None = None
 
-    def predict_dataloader(self) -> Any:
-        """This rank's share of the questions."""
-        mine = self._indices[self.trainer.global_rank :: self.trainer.world_size]
-        return OrderedLoader(self._dataset, self._benchmark.batch_size, mine)
+    def predict_dataloader(self) -> QuestionLoader:
+        """This process's share of the questions: neighbours, so that those about one video stay together."""
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        count = len(self._indices)
+        mine = self._indices[count * rank // world : count * (rank + 1) // world]
+        benchmark = self._asking.benchmark
+        if self.trainer.is_global_zero:
+            self._bar = tqdm(total=len(mine), desc=benchmark.name, unit=" questions")
+        bounds = Bounds(benchmark.batch_tokens, benchmark.batch_size, benchmark.max_new_tokens, benchmark.samples)
+        return QuestionLoader(self._asking.dataset, mine, bounds)
 
     def predict_step(self, batch: PromptBatch, batch_idx: int) -> list[Row]:
         """A row for each question of the batch; one whose media cannot be read counts as wrong and says so."""
-        by_id = {item.id: item for item in self._dataset.samples} if batch.faults else {}
-        rows = [fault_row(by_id[fault.where], fault) for fault in batch.faults]
-        if not batch.samples:
-            return rows
-        vision = encode_vision(self.policy, batch.pictures)
-        rollout = sample(
-            self.policy,
-            self._processor,
-            batch.forest,
-            vision,
-            self._packing,
-            Decoding(self._benchmark.temperature, self._benchmark.top_p, self._benchmark.max_new_tokens),
-            # the question names the random numbers, not its place in the run: a restart asks in other batches
-            seeds=[[self._seed, zlib.crc32(item.id.encode())] for item in batch.samples],
-        )
-        self._check(self.policy, batch, vision, rollout.completions(1), self._packing)
-        for item, text, length in zip(batch.samples, rollout.texts, rollout.lengths, strict=True):
-            rows.append(answer_row(item, text, length, self._reward))
+        asking = self._asking
+        by_id = {item.id: item for item in asking.dataset.samples} if batch.faults else {}
+        rows = [asking.row_of_fault(by_id[fault.where], fault) for fault in batch.faults]
+        if batch.samples:
+            vision = encode_vision(self.policy, batch.pictures)
+            answers = self._answers(batch, batch.forest, vision, range(len(batch.samples)))
+            for item, answer in zip(batch.samples, answers, strict=True):
+                if answer is None:
+                    fault = Fault(item.id, "out of memory", "a batch of this question alone does not fit the device")
+                    rows.append(asking.row_of_fault(item, fault))
+                else:
+                    rows.append(asking.row_of(item, answer))
+        if self._bar is not None:
+            self._bar.update(len(rows))
         return rows
 
+    def _answers(
+        self, batch: PromptBatch, forest: Forest, vision: Vision, numbers: Sequence[int]
+    ) -> Iterator[Answer | None]:
+        """The answers to some questions of the batch; None to one that does not fit even alone."""
+        try:
+            found = self._ask(batch, forest, vision, numbers)
+        except torch.OutOfMemoryError:
+            found = None
+        if found is not None:
+            yield from found
+        elif len(numbers) == 1:
+            yield None
+        else:
+            torch.cuda.empty_cache()  # outside of the handler, which holds on to what had been computed
+            half = len(numbers) // 2
+            for some in (range(half), range(half, len(numbers))):
+                yield from self._answers(batch, forest.only(some), vision, [numbers[i] for i in some])
 
-def answer_row(item: Sample, completion: str, tokens: int, reward: RewardSettings) -> Row:
-    """A line of a predictions file, with the completion scored."""
+    def _ask(self, batch: PromptBatch, forest: Forest, vision: Vision, numbers: Sequence[int]) -> list[Answer]:
+        asking, count = self._asking, self._asking.benchmark.samples
+        rollout = sample(
+            self.policy,
+            asking.processor,
+            forest,
+            vision,
+            asking.packing,
+            Decoding(asking.benchmark.temperature, asking.benchmark.top_p, asking.benchmark.max_new_tokens),
+            # the question names the random numbers, not its place in the run: a restart asks in other batches
+            seeds=[
+                [asking.seed, zlib.crc32(batch.samples[n].id.encode()), *([turn] if turn else [])]
+                for n in numbers
+                for turn in range(count)
+            ],
+        )
+        if len(numbers) == len(batch.samples):
+            self._check(self.policy, batch, vision, rollout.completions(count), asking.packing)
+        texts, lengths = rollout.texts, rollout.lengths
+        return [Answer(tuple(texts[i : i + count]), tuple(lengths[i : i + count])) for i in range(0, len(texts), count)]
+
+    def on_predict_end(self) -> None:
+        """Ends the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def reward_row(item: Sample, answer: Answer, reward: RewardSettings) -> Row:
+    """The line of a held-out question, its first completion scored as training rewards it."""
+    completion, tokens = answer.texts[0], answer.lengths[0]
     (parts,) = score_group(
         [completion],
         [tokens],
@@ -130,7 +194,7 @@ def _row(item: Sample, completion: str, tokens: int, parts: RewardParts, found: 
 
 
 class RowWriter(BasePredictionWriter):
-    """Appends the rows of each batch to a JSONL file, flushed before the next batch begins."""
+    """Appends the rows of each batch to this process's JSONL file, before the next batch begins."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(write_interval="batch")
@@ -138,29 +202,45 @@ class RowWriter(BasePredictionWriter):
 
     def write_on_batch_end(self, trainer: Any, pl_module: Any, prediction: list[Row], *args: Any) -> None:
         """Appends `prediction`."""
-        append_rows(self._path, prediction)
+        append_rows(_file_of(self._path, trainer.global_rank), prediction)
 
 
-def predict(
-    trainer_options: dict[str, Any],
-    policy: Any,
-    processor: Qwen2_5_VLProcessor,
-    dataset: Prompts,
-    benchmark: BenchmarkSettings,
-    reward: RewardSettings,
-    seed: int,
-    path: Path,
-    packing: Packing,
-    self_check: bool,
-) -> list[Row]:
-    """Asks every question that has no row in `path` yet, and returns the rows of all, in the data set's order."""
-    order = {item.id: index for index, item in enumerate(dataset.samples[: benchmark.limit])}
-    drop_torn_line(path)
-    done = {row["id"] for row in read_rows(path)}
+def predict(trainer_options: dict[str, Any], asking: Asking, path: Path) -> list[Row]:
+    """Asks every question that has no row yet, and returns the rows of all, in the data set's order.
+
+    When all are there, `path` holds them in that order; until then the processes' own files beside it do.
+    """
+    samples = asking.dataset.samples[: asking.benchmark.limit]
+    order = {item.id: index for index, item in enumerate(samples)}
+    done = _rows(path)
     left = [index for identity, index in order.items() if identity not in done]
     if left:
-        module = PredictModule(policy, processor, dataset, benchmark, reward, seed, left, packing, self_check)
-        trainer = pl.Trainer(**trainer_options, logger=False, callbacks=[RowWriter(path)])
-        trainer.predict(module, return_predictions=False)
+        trainer = pl.Trainer(
+            **trainer_options | {"enable_progress_bar": False}, logger=False, callbacks=[RowWriter(path)]
+        )
+        trainer.predict(PredictModule(asking, left), return_predictions=False)
         trainer.strategy.barrier()
-    return sorted((row for row in read_rows(path) if row["id"] in order), key=lambda row: order[row["id"]])
+        done = _rows(path)
+        if trainer.is_global_zero:
+            write_rows(path, sorted(done.values(), key=lambda row: order.get(row["id"], len(order))))
+            for file in _files(path):
+                file.unlink()
+        trainer.strategy.barrier()
+    return sorted((row for row in done.values() if row["id"] in order), key=lambda row: order[row["id"]])
+
+
+def _file_of(path: Path, rank: int) -> Path:
+    return path.with_name(f"{path.stem}.{rank}.part.jsonl")
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(path.parent.glob(f"{path.stem}.*.part.jsonl"))
+
+
+def _rows(path: Path) -> dict[str, Row]:
+    """Id → row, from the file of all and those of single processes."""
+    found: dict[str, Row] = {}
+    for file in (path, *_files(path)):
+        drop_torn_line(file)
+        found |= {row["id"]: row for row in read_rows(file)}
+    return found

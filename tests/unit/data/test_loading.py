@@ -14,7 +14,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from spacer.data.loading import OrderedLoader, TrainLoader, epoch_order
+from spacer.data.loading import TrainLoader, epoch_order
 from spacer.data.processing import PromptBatch
 from spacer.data.samples import Sample
 from tests.unit.data.making import Numbered, sample
@@ -280,25 +280,5 @@ def test_lightning_resumes_from_any_checkpoint_with_the_same_batches(
         assert rest == shown[step * accumulate :]
 
 
-# ---- held-out questions
-
-
-def test_ordered_loader_gives_the_asked_samples_in_their_order() -> None:
-    ordered = OrderedLoader(Numbered(9), 2, [5, 0, 8, 3, 4])  # type: ignore[arg-type]
-    for _ in range(2):
-        assert [seen(batch)[0] for batch in ordered] == [("5", "0"), ("8", "3"), ("4",)]
-    assert len(ordered) == 3
-
-
-def test_ordered_loader_of_nothing() -> None:
-    assert list(OrderedLoader(Numbered(9), 2, [])) == []  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("kind", ["train", "ordered"])
-def test_no_workers_means_this_process(kind: str) -> None:
-    """The configuration allows dataset.workers=0."""
-    if kind == "train":
-        assert epoch(loader(8, workers=0)) == epoch(loader(8))
-    else:
-        (batch,) = OrderedLoader(Numbered(9, workers=0), 2, [5, 0])  # type: ignore[arg-type]
-        assert seen(batch)[0] == ("5", "0")
+def test_no_workers_means_this_process() -> None:
+    assert epoch(loader(8, workers=0)) == epoch(loader(8))

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from spacer.data.loading import OrderedLoader, PromptDataset, TrainLoader, Use
+from spacer.data.asking import Bounds, QuestionLoader
+from spacer.data.loading import PromptDataset, TrainLoader, Use
 from spacer.data.processing import Prompt, PromptBatch, prepare
 from spacer.data.prompts import ShownTarget, map_literal, prompt_text, worked_completion
 from spacer.data.samples import Fault, Sample
@@ -316,8 +317,8 @@ def test_each_file_is_decoded_once(decoder: Decoder, processor: Qwen2_5_VLProces
     assert decoder.decoded == {"a": 1, "bb": 1}
     assert [item.sample.id for item in made if isinstance(item, Prompt)] == ["0", "1", "2", "3", "4"]
     # nor does a later batch decode them again
-    batches = list(OrderedLoader(dataset, 3, [0, 1, 2, 3, 4]))
-    assert [len(batch.samples) for batch in batches] == [3, 2]
+    batches = list(QuestionLoader(dataset, [0, 1, 2, 3, 4], Bounds(tokens=10**6, questions=3, answer=1)))
+    assert sum(len(batch.samples) for batch in batches) == 5
     assert decoder.decoded == {"a": 1, "bb": 1}
 
 

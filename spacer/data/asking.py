@@ -1,0 +1,162 @@
+"""Questions in batches that fit: those about one video together, as many as a bound of tokens allows.
+
+A worker makes the prompts about one medium, which then holds its patches once; the main process joins them.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import attrs
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from spacer.data.loading import Prompts, Use
+from spacer.data.processing import Pictures, Prompt, PromptBatch, collate
+from spacer.tree import Forest, Segment
+
+_TOGETHER = 64  # questions about one medium that a worker makes in one go
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a batch may hold: so many tokens and so many questions, each answered `samples` times.
+
+    Tokens are counted as a tree holds them, a shared video once, with `answer` more for each completion.
+    """
+
+    tokens: int
+    questions: int
+    answer: int
+    samples: int = 1
+
+
+class QuestionLoader:
+    """Batches of the samples at `indices`, in that order, each once.
+
+    Not a `DataLoader`: Lightning would take that apart to make it predict-safe, and it is so already.
+    """
+
+    def __init__(self, dataset: Prompts, indices: Sequence[int], bounds: Bounds) -> None:
+        self._dataset = dataset
+        self._bounds = bounds
+        self._units = [
+            uses[i : i + _TOGETHER]
+            for _, group in groupby((Use(n, n) for n in indices), lambda use: dataset.samples[use.index].path)
+            for uses in [list(group)]
+            for i in range(0, len(uses), _TOGETHER)
+        ]
+
+    def __iter__(self) -> Iterator[PromptBatch]:
+        held: list[PromptBatch] = []
+        for batch in (batch for unit in self._made() for batch in unit):
+            whole = [*held, batch]
+            questions = sum(len(one.samples) for one in whole)
+            if held and (questions > self._bounds.questions or _cost(whole, self._bounds) > self._bounds.tokens):
+                yield join(held)
+                held = []
+            held.append(batch)
+        if held:
+            yield join(held)
+
+    def _made(self) -> DataLoader[list[PromptBatch]]:
+        workers = self._dataset.workers
+        with warnings.catch_warnings():
+            # torch advises as many workers as cores however light their work
+            warnings.filterwarnings("ignore", message="This DataLoader will create")
+            return DataLoader(
+                _Units(self._dataset, self._bounds),
+                batch_size=None,
+                sampler=self._units,
+                collate_fn=_as_is,
+                num_workers=workers,
+                prefetch_factor=2 if workers else None,
+            )
+
+
+def _as_is(batches: list[PromptBatch]) -> list[PromptBatch]:
+    return batches
+
+
+class _Units(Dataset[list[PromptBatch]]):
+    """What a worker is asked for: the questions about one medium, in as few batches as the bounds allow."""
+
+    def __init__(self, dataset: Prompts, bounds: Bounds) -> None:
+        self._dataset = dataset
+        self._bounds = bounds
+
+    def __getitem__(self, uses: Sequence[Use]) -> list[PromptBatch]:
+        items = [self._dataset[use] for use in uses]
+        prompts = [item for item in items if isinstance(item, Prompt)]
+        faults = [item for item in items if not isinstance(item, Prompt)]
+        batches = list(self._within_bounds(prompts))
+        return [*batches, collate(faults)] if faults else batches
+
+    def _within_bounds(self, prompts: list[Prompt]) -> Iterator[PromptBatch]:
+        if not prompts:
+            return
+        batch = collate(prompts)
+        too_much = len(prompts) > self._bounds.questions or _cost([batch], self._bounds) > self._bounds.tokens
+        if len(prompts) == 1 or not too_much:
+            yield batch
+            return
+        half = len(prompts) // 2
+        yield from self._within_bounds(prompts[:half])
+        yield from self._within_bounds(prompts[half:])
+
+
+def _cost(batches: Sequence[PromptBatch], bounds: Bounds) -> int:
+    answers = sum(len(batch.samples) for batch in batches) * bounds.samples * bounds.answer
+    return answers + sum(len(segment) for batch in batches for segment in batch.forest.segments)
+
+
+def join(batches: Sequence[PromptBatch]) -> PromptBatch:
+    """Several batches as one; media that two of them hold are held twice."""
+    if len(batches) == 1:
+        return batches[0]
+    images = [_rows(batch, image=True) for batch in batches]
+    videos = [_rows(batch, image=False) for batch in batches]
+    segments: list[Segment] = []
+    ends: list[int] = []
+    for number, batch in enumerate(batches):
+        first = len(segments)
+        # rows of features: those of all images come first, then those of all videos
+        to_image = sum(images[:number])
+        to_video = sum(images) + sum(videos[:number]) - images[number]
+        for segment in batch.forest.segments:
+            rows_L = segment.vision_L
+            moved_L = torch.where(rows_L < images[number], rows_L + to_image, rows_L + to_video)
+            parent = None if segment.parent is None else segment.parent + first
+            segments.append(replace(segment, vision_L=torch.where(rows_L < 0, rows_L, moved_L), parent=parent))
+        ends += [first + end for end in batch.forest.ends]
+    fields = ("image_pixels", "image_grids", "video_pixels", "video_grids")
+    return attrs.evolve(
+        batches[0],
+        samples=tuple(sample for batch in batches for sample in batch.samples),
+        frames=tuple(frame for batch in batches for frame in batch.frames),
+        forest=Forest(tuple(segments), tuple(ends)),
+        pictures=Pictures(**{name: _cat([getattr(batch.pictures, name) for batch in batches]) for name in fields}),
+        faults=tuple(fault for batch in batches for fault in batch.faults),
+    )
+
+
+def _rows(batch: PromptBatch, image: bool) -> int:
+    """Rows of features that the batch's images, or its videos, make."""
+    grids = batch.pictures.image_grids if image else batch.pictures.video_grids
+    other = batch.pictures.video_grids if image else batch.pictures.image_grids
+    if grids is None:
+        return 0
+    rows = max(int(segment.vision_L.max()) + 1 for segment in batch.forest.segments)
+    if other is None:
+        return rows
+    patches, others = int(grids.prod(1).sum()), int(other.prod(1).sum())
+    return rows * patches // (patches + others)  # each row is of as many patches
+
+
+def _cat(tensors: Sequence[Tensor | None]) -> Tensor | None:
+    given = [tensor for tensor in tensors if tensor is not None]
+    return torch.cat(given) if given else None
