@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from spacer.data.archive import is_unpacked, unpack
+from spacer.data.archive import FULL, is_unpacked, unpack
 from spacer.data.index import LEAKS, UNREADABLE, IndexWriter, excluded_by, fingerprint, row_of, sources_of
 from spacer.data.leakage import forbidden
 from spacer.data.media import Media, survey
@@ -61,10 +61,18 @@ def prepare(settings: Settings, folder: Path) -> float:
     for at, dataset in sections(settings):
         if not isinstance(dataset, JsonlSettings):
             continue
-        if isinstance(dataset, ArchivedSettings):
-            gather(dataset)
         lists = [settings.benchmark.index, *dataset.exclude]
-        contents = build_index(dataset, [Path(name).expanduser() for name in lists if name is not None])
+        try:
+            if isinstance(dataset, ArchivedSettings):
+                gather(dataset)
+            contents = build_index(dataset, [Path(name).expanduser() for name in lists if name is not None])
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            raise UserError(
+                f"the disk of {dataset.root} became full ({error}): make room and run the same command again: "
+                "it goes on from there"
+            ) from error
         _show(dataset, contents)
         append_rows(folder / "faults.jsonl", [asdict(fault) for fault in contents.faults])
         summary[at] = _plain(contents)
