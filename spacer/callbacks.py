@@ -15,7 +15,7 @@ from pytorch_lightning.loggers import WandbLogger
 from spacer.data.loading import TrainLoader
 from spacer.data.processing import PromptBatch
 from spacer.data.samples import Fault
-from spacer.files import append_rows, drop_torn_line
+from spacer.files import append_rows, drop_torn_line, read_rows
 from spacer.module import GrpoModule
 from spacer.rewards import parse_map
 
@@ -68,10 +68,10 @@ class DataWait(Callback):
 class FaultRecorder(Callback):
     """Appends every sample that could not be read to `faults.jsonl`, once a fault; the run goes on without it."""
 
-    def __init__(self, path: Path, known: Sequence[Fault] = ()) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._seen = set(known)
         drop_torn_line(path)
+        self._seen = {Fault(**row) for row in read_rows(path)}  # by the run that this one goes on from
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: PromptBatch, batch_idx: int) -> None:
         """Records the batch's faults."""

@@ -8,30 +8,78 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import tarfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pyarrow.parquet as pq
 
 from spacer.data import rooms
 from spacer.settings import RoomsSettings
 
 PARTS = 10
 PREFIX = "SpaceR-151k.part_"
+LINES = "SpaceR-151k.jsonl"
+KNOWN = ("problem", "data_type", "problem_type", "options", "solution", "path")
 ROOMS = {"train_scenes": 6, "heldout_scenes": 2, "questions_per_scene": 4, "size_px": 96, "video_fps": 4}
 
 
-def distribute(folder: Path, work: Path) -> Path:
-    """Writes the data set to `folder` and returns it; `work` is for what it is made of."""
+@dataclass(frozen=True)
+class Folder:
+    """A distributed data set and where it is prepared."""
+
+    source: Path
+    root: Path
+    out: Path
+
+    @property
+    def words(self) -> list[str]:
+        """The command that prepares it."""
+        named = (f"dataset.source={self.source}", f"dataset.root={self.root}", "dataset.heldout=heldout.jsonl")
+        return ["stage=prepare", "dataset=spacer_151k", *named, f"hydra.run.dir={self.out}"]
+
+    def restore(self, whole: Folder) -> None:
+        """Makes the source what it should be."""
+        shutil.rmtree(self.source)
+        shutil.copytree(whole.source, self.source)
+
+    def pack(self, whole: Folder, changed: dict[str, Path], *members: tarfile.TarInfo) -> None:
+        """Packs the media of `whole` anew, some of them changed and others beside them."""
+        cut(self.source, packed(whole.media() | changed, *members))
+
+    def media(self) -> dict[str, Path]:
+        """Name → file."""
+        found = sorted((self.root / "videos").iterdir()) + sorted((self.root / "images").iterdir())
+        return {str(path.relative_to(self.root)): path for path in found}
+
+    def content(self) -> tuple[dict[str, bytes], list[dict[str, Any]]]:
+        """The bytes of all media, and the rows of the index."""
+        return {k: v.read_bytes() for k, v in self.media().items()}, pq.read_table(
+            self.root / "index.parquet"
+        ).to_pylist()
+
+
+def distribute(folder: Path, work: Path, heldout: bool = False) -> Path:
+    """Writes the data set to `folder` and returns it; `work` is for what it is made of.
+
+    With `heldout`, there are also media that nobody trains on, and questions about them in `heldout.jsonl`.
+    """
     made = rooms.build(RoomsSettings(root=str(work / "videos"), **ROOMS))
     drawn = rooms.build(RoomsSettings(root=str(work / "stills"), stills=True, **ROOMS))
     folder.mkdir(parents=True)
     (folder / "annotation").mkdir()
-    files = sorted((made / "videos").glob("train_*.mp4")) + sorted((drawn / "stills").glob("train_*.png"))
+    shown = "*" if heldout else "train_*"
+    files = sorted((made / "videos").glob(f"{shown}.mp4")) + sorted((drawn / "stills").glob(f"{shown}.png"))
     names = {path: f"videos/{path.name}" if path.suffix == ".mp4" else f"images/still_{path.name}" for path in files}
     cut(folder, packed({name: path for path, name in names.items()}))
-    write_lines(folder / "SpaceR-151k.jsonl", _questions(made))
+    write_lines(folder / LINES, _questions(made))
     maps = [json.loads(line) for line in (made / "cognitive_map.jsonl").read_text().splitlines()]
-    write_lines(folder / "annotation/cognitive_map.jsonl", [row for row in maps if row["video_id"] < "train_00004"])
+    maps = [row for row in maps if row["video_id"] < "train_00004" and row["video_id"] != "heldout_00001"]
+    write_lines(folder / "annotation/cognitive_map.jsonl", maps)
+    if heldout:
+        write_lines(folder / "heldout.jsonl", _heldout(made))
     return folder
 
 
@@ -62,22 +110,36 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def _questions(made: Path) -> list[dict[str, Any]]:
     asked = [json.loads(line) for line in (made / "train.jsonl").read_text().splitlines()]
-    known = ("problem", "data_type", "problem_type", "options", "solution", "path")
     rows: list[dict[str, Any]] = []
     for row in asked:
         spatial = row["scene"] < "train_00004"  # the others have no map: general questions about videos
-        rows.append({name: row[name] for name in known} | {"data_source": "SR_dataset" if spatial else "general"})
+        rows.append({name: row[name] for name in KNOWN} | {"data_source": "SR_dataset" if spatial else "general"})
     for number in range(ROOMS["train_scenes"]):
-        image: dict[str, Any] = {"data_type": "image", "options": [], "data_source": "general"}
-        image["path"] = f"images/still_train_{number:05d}.png"
-        for kind, problem, solution in (
-            ("OCR", "What is written on the floor?", "nothing"),
-            ("free-form", "Describe the picture.", "A room from above."),
-            ("regression", "How bright is it, from 0 to 1?", "0.5"),
-        ):
-            answer = f"<answer>{solution}</answer>"
-            rows.append(image | {"problem_type": kind, "problem": problem, "solution": answer})
+        rows += _of_picture(f"images/still_train_{number:05d}.png")
     # the draft of March 2025, as it may be mixed in
     draft = {"question_type": "numerical", "problem": "How many beds?", "options": [], "solution": "1"}
     rows.append(draft | {"video": "videos/train_00000.mp4", "data_source": "SR_dataset"})
     return [{"problem_id": number, **row} for number, row in enumerate(rows)]
+
+
+def _of_picture(path: str) -> list[dict[str, Any]]:
+    image: dict[str, Any] = {"data_type": "image", "options": [], "data_source": "general", "path": path}
+    asked = (
+        ("OCR", "What is written on the floor?", "nothing"),
+        ("free-form", "Describe the picture.", "A room from above."),
+        ("regression", "How bright is it, from 0 to 1?", "0.5"),
+    )
+    return [
+        image | {"problem_type": kind, "problem": problem, "solution": f"<answer>{solution}</answer>"}
+        for kind, problem, solution in asked
+    ]
+
+
+def _heldout(made: Path) -> list[dict[str, Any]]:
+    """Questions of all five types about media of their own, and one about a video that is trained on elsewhere."""
+    asked = [json.loads(line) for line in (made / "heldout.jsonl").read_text().splitlines()]
+    asked += [json.loads((made / "train.jsonl").read_text().splitlines()[-1])]
+    rows = [{name: row[name] for name in KNOWN} | {"data_source": "SR_dataset"} for row in asked]
+    return [
+        {"problem_id": f"h{i}", **row} for i, row in enumerate(rows + _of_picture("images/still_heldout_00000.png"))
+    ]

@@ -96,13 +96,14 @@ class IndexWriter:
         self._rows.clear()
 
     def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            self._flush()
-        self._writer.close()
-        if kind is None:
-            self._work.replace(self._path)
-        else:
-            self._work.unlink()
+        try:
+            if kind is None:
+                self._flush()
+            self._writer.close()
+            if kind is None:
+                self._work.replace(self._path)
+        finally:
+            self._work.unlink(missing_ok=True)
 
 
 def row_of(split: str, line: Line, root: Path, has_map: bool, excluded: str | None) -> dict[str, Any]:

@@ -13,14 +13,14 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from spacer.data.archive import is_unpacked, unpack
+from spacer.data.archive import FULL, is_unpacked, unpack
 from spacer.data.index import LEAKS, UNREADABLE, IndexWriter, excluded_by, fingerprint, row_of, sources_of
 from spacer.data.leakage import forbidden
 from spacer.data.media import Media, survey
@@ -61,10 +61,18 @@ def prepare(settings: Settings, folder: Path) -> float:
     for at, dataset in sections(settings):
         if not isinstance(dataset, JsonlSettings):
             continue
-        if isinstance(dataset, ArchivedSettings):
-            gather(dataset)
         lists = [settings.benchmark.index, *dataset.exclude]
-        contents = build_index(dataset, [Path(name).expanduser() for name in lists if name is not None])
+        try:
+            if isinstance(dataset, ArchivedSettings):
+                gather(dataset)
+            contents = build_index(dataset, [Path(name).expanduser() for name in lists if name is not None])
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            raise UserError(
+                f"the disk of {dataset.root} became full ({error}): make room and run the same command again: "
+                "it goes on from there"
+            ) from error
         _show(dataset, contents)
         append_rows(folder / "faults.jsonl", [asdict(fault) for fault in contents.faults])
         summary[at] = _plain(contents)
@@ -72,7 +80,8 @@ def prepare(settings: Settings, folder: Path) -> float:
         (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
         lines = [fault for fault in contents.faults if fault.kind != UNREADABLE]
         if lines and dataset.on_bad == OnBad.stop:
-            raise DataError(Path(dataset.root).expanduser() / dataset.index, lines)
+            root = Path(dataset.root).expanduser()
+            raise DataError(root / dataset.index if all(_of_index(fault) for fault in lines) else root, lines)
     return float(total)
 
 
@@ -166,14 +175,16 @@ def build_index(settings: JsonlSettings, lists: Iterable[Path] = ()) -> Contents
     with_map = 0
     with IndexWriter(root, made_from) as index:
         for split, rows in lines.items():
+            file = "" if split == "train" else f"{settings.heldout}, "
             for line in rows:
-                found = (*line.faults, *_unreadable(line, media, root))
-                reason = excluded_by(found)
+                unreadable = _unreadable(line, media, root)
+                # a question that is asked counts as wrong where its file does not open
+                reason = excluded_by((*line.faults, *unreadable) if split == "train" else line.faults)
                 if reason is None and split == "train":
                     reason = _leak(line, withheld)
                 has_map = line.media is not None and line.media.stem in maps
                 index.add(row_of(split, line, root.resolve(), has_map, reason))
-                faults += found
+                faults += (replace(fault, where=f"{file}{fault.where}") for fault in (*line.faults, *unreadable))
                 if reason is None:
                     questions[str(line.row.get("data_source", "")), line.row["problem_type"]] += 1
                     with_map += has_map
@@ -196,9 +207,13 @@ def _relative(line: Line, root: Path) -> str:
     return os.path.relpath(str(line.media), root.resolve())
 
 
-def _unreadable(line: Line, media: Mapping[str, Media], root: Path) -> Iterable[Fault]:
+def _unreadable(line: Line, media: Mapping[str, Media], root: Path) -> tuple[Fault, ...]:
     error = media[_relative(line, root)].error if line.media is not None else None
     return () if error is None else (Fault(f"line {line.number}", UNREADABLE, error),)
+
+
+def _of_index(fault: Fault) -> bool:
+    return fault.where.startswith("line ")  # those of the held-out lines begin with their file
 
 
 def _leak(line: Line, withheld: Mapping[str, str]) -> str | None:

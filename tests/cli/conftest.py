@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.distributed import Folder, distribute
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
@@ -44,3 +49,45 @@ def command(environment: dict[str, str]) -> Command:
         )
 
     return call
+
+
+@pytest.fixture(scope="session")
+def whole(command: Command, tmp_path_factory: pytest.TempPathFactory) -> tuple[Folder, str]:
+    """A data set that was prepared in peace, and what was printed."""
+    work = tmp_path_factory.mktemp("whole")
+    folder = Folder(distribute(work / "source", work, heldout=True), work / "root", work / "out")
+    return folder, succeeds(command(*folder.words))
+
+
+@pytest.fixture
+def copied(whole: tuple[Folder, str], tmp_path: Path) -> Folder:
+    """The same files, not prepared yet."""
+    shutil.copytree(whole[0].source, tmp_path / "source")
+    return Folder(tmp_path / "source", tmp_path / "deep/root", tmp_path / "out")
+
+
+def succeeds(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def fails(done: subprocess.CompletedProcess[str], *words: str) -> str:
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    said = " ".join(done.stderr.split())
+    for word in words:
+        assert word in said, done.stderr
+    return done.stderr
+
+
+def killed(words: list[str], environment: dict[str, str], when: Callable[[], bool]) -> None:
+    """Runs a command and kills it, with all its children, once `when` holds."""
+    words = [sys.executable, str(ROOT / "run.py"), *words]
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(words, env=environment, stdout=quiet, stderr=quiet, start_new_session=True)
+    deadline = time.monotonic() + 240
+    while not when():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
