@@ -143,7 +143,10 @@ def prompt_faults(d: DatasetSettings) -> list[str]:
     faults = [f"{name!r} is missing" for name in PROMPTS if name not in d.prompts]
     faults += [f"{name!r} is not known" for name in d.prompts if name not in (*PROMPTS, "system")]
     for name in ("map", "plain"):
-        template = Template(d.prompts.get(name, "$question"))
+        text = d.prompts.get(name, "$question")
+        if not isinstance(text, str):  # a mistake that was told already
+            continue
+        template = Template(text)
         if not template.is_valid():
             faults.append(f"{name!r} has a $ that begins no name (write $$ for the sign)")
         strange = set(template.get_identifiers()) - {"question", "options", "categories", "answer"}
