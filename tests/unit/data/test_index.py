@@ -218,6 +218,8 @@ def test_questions_of_the_wanted_sources_alone_are_trained_on(ready: bool, root:
         load_train(jsonl(root, data_sources=("c",), heldout="h.jsonl"))
     with pytest.raises(ValueError, match=r"i\.jsonl holds no question whose data_source is among .*\['nobody'\]"):
         load_train(jsonl(root, data_sources=("nobody",), heldout="h.jsonl"))
+    with pytest.raises(ValueError, match=r"i\.jsonl holds no question whose data_source is among .*\[\]"):
+        load_train(jsonl(root, data_sources=(), heldout="h.jsonl"))
 
 
 @pytest.mark.parametrize("ready", [False, True])
