@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -114,7 +115,7 @@ def _source(settings: ArchivedSettings, root: Path) -> Path:
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
     # the bases are those of the HTTP client's own errors, which differs by version: a connection that breaks, a timeout
-    failures = (*HfHubHTTPError.__bases__, EntryNotFoundError, OSError)
+    failures: Any = (*HfHubHTTPError.__bases__, EntryNotFoundError, OSError)
     wanted = [f"{settings.archive}*", "SHA256SUMS", settings.index, settings.maps, settings.heldout]
     try:
         # goes on where an earlier call stopped, and checks sizes
