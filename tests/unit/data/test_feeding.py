@@ -271,6 +271,13 @@ def test_a_reader_holds_the_last_files_within_its_bytes(asked: list[str], most: 
         assert sized.held() <= max(most, size)
 
 
+def test_what_was_asked_for_longest_ago_goes_first(sized: Sized) -> None:
+    reader = MediaReader(50)
+    for name in ("10-a", "20-c", "10-a", "30-d", "10-a", "20-c"):  # room for d is made by c, which was not asked again
+        reader.video(Path(f"/{name}.mp4"), SETTINGS)
+    assert sized.read == ["10-a", "20-c", "30-d", "20-c"]
+
+
 def test_other_settings_are_another_reading(sized: Sized) -> None:
     reader = MediaReader(100)
     for frames in (4, 8, 4, 8):
