@@ -15,7 +15,6 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from spacer.data import loading
 from spacer.data.decode import MediaError, MediaReader, Video
@@ -285,23 +284,40 @@ def test_other_settings_are_another_reading(sized: Sized) -> None:
     assert sized.read == ["10", "10"]
 
 
-def test_pictures_count_too(sized: Sized, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[str] = []
+def test_whatever_is_held_counts(sized: Sized) -> None:
+    """What is made of a file is held beside its frames, in the same bytes."""
+    made: list[str] = []
+    reader = MediaReader(100)
 
-    def read(path: Path) -> Image.Image:
-        opened.append(path.stem)
-        return Image.new("RGB", (10, 3))  # 90 bytes
+    def make(name: str) -> np.ndarray:
+        def read() -> np.ndarray:
+            made.append(name)
+            return np.concatenate([reader.video(Path("/10.mp4"), SETTINGS).frames_THWC.flatten(), np.zeros(80, "u1")])
 
-    monkeypatch.setattr("spacer.data.decode.read_image", read)
+        return reader.once(name, read)
+
+    for _ in range(2):
+        assert make("a").nbytes == 90
+        reader.video(Path("/10.mp4"), SETTINGS)
+    assert (made, sized.read) == (["a"], ["10"])
+    make("b")  # a goes, the video stays
+    reader.video(Path("/10.mp4"), SETTINGS)
+    make("a")
+    assert (made, sized.read) == (["a", "b", "a"], ["10"])
+
+
+def test_what_could_not_be_made_is_not_tried_again() -> None:
+    tries: list[int] = []
+
+    def fail() -> np.ndarray:
+        tries.append(1)
+        raise MediaError("it is short")
+
     reader = MediaReader(100)
     for _ in range(2):
-        reader.image(Path("/a.png"))
-        reader.video(Path("/10.mp4"), SETTINGS)
-    assert (opened, sized.read) == (["a"], ["10"])
-    reader.image(Path("/b.png"))  # the picture goes, the video stays
-    reader.video(Path("/10.mp4"), SETTINGS)
-    reader.image(Path("/a.png"))
-    assert (opened, sized.read) == (["a", "b", "a"], ["10"])
+        with pytest.raises(MediaError, match="it is short"):
+            reader.once("x", fail)
+    assert len(tries) == 1
 
 
 # ---- waiting
