@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from glob import glob
 from importlib.util import find_spec
+from math import inf
 from os.path import expanduser, isdir, isfile, join  # unlike Path, never raise: an unreadable folder is no folder
 from string import Template
 from typing import Any
@@ -142,7 +143,10 @@ def prompt_faults(d: DatasetSettings) -> list[str]:
     faults = [f"{name!r} is missing" for name in PROMPTS if name not in d.prompts]
     faults += [f"{name!r} is not known" for name in d.prompts if name not in (*PROMPTS, "system")]
     for name in ("map", "plain"):
-        template = Template(d.prompts.get(name, "$question"))
+        text = d.prompts.get(name, "$question")
+        if not isinstance(text, str):  # a mistake that was told already
+            continue
+        template = Template(text)
         if not template.is_valid():
             faults.append(f"{name!r} has a $ that begins no name (write $$ for the sign)")
         strange = set(template.get_identifiers()) - {"question", "options", "categories", "answer"}
@@ -230,12 +234,17 @@ DATASET_RULES: tuple[tuple[Callable[[Any, Settings], bool], str], ...] = (
 # Values that are fine alone and not together: (whether this is so, the problem and its remedy)
 RULES: tuple[tuple[Callable[[Settings], bool], str], ...] = (
     (
-        lambda s: isinstance(s.dataset, MixSettings) and set(s.dataset.parts) != set(s.dataset.weights),
-        "dataset.parts and dataset.weights must name the same data sets: give each part its share of an epoch",
+        lambda s: (
+            isinstance(s.dataset, MixSettings)
+            and (not s.dataset.parts or set(s.dataset.parts) != set(s.dataset.weights))
+        ),
+        "dataset.parts and dataset.weights must name the same data sets, at least one: "
+        "give each part its share of an epoch",
     ),
     (
-        lambda s: isinstance(s.dataset, MixSettings) and not all(weight > 0 for weight in s.dataset.weights.values()),
-        "dataset.weights={s.dataset.weights}: each must be greater than 0: leave a part out of dataset.parts instead",
+        lambda s: isinstance(s.dataset, MixSettings) and not all(0 < w < inf for w in s.dataset.weights.values()),
+        "dataset.weights={s.dataset.weights}: each must be finite and greater than 0: "
+        "leave a part out of dataset.parts instead",
     ),
     (
         lambda s: any(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,16 +137,21 @@ def is_fresh(settings: JsonlSettings) -> bool:
     path = Path(settings.root).expanduser() / NAME
     if not path.is_file():
         return False
-    metadata = pq.read_schema(path).metadata or {}
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except pa.ArrowInvalid:  # a copy that was cut short: the lines are read in its place
+        return False
     return bool(json.loads(metadata.get(b"made_from", b"{}")) == fingerprint(settings))
 
 
-def read_index(settings: JsonlSettings, split: str, maps: Mapping[str, CognitiveMap]) -> Indexed:
-    """The rows of a split as samples, faults and withheld videos, of the wanted sources alone."""
+def read_index(
+    settings: JsonlSettings, split: str, maps: Mapping[str, CognitiveMap], wanted: Sequence[str] | None = None
+) -> Indexed:
+    """The rows of a split as samples, faults and withheld videos, of the `wanted` data sources alone."""
     root = Path(settings.root).expanduser().resolve()
     table = pq.read_table(root / NAME, filters=[("split", "=", split)])
-    if settings.data_sources is not None:
-        named = pc.is_in(table["data_source"], value_set=pa.array(settings.data_sources))
+    if wanted is not None:
+        named = pc.is_in(table["data_source"], value_set=pa.array(wanted, pa.string()))
         table = table.filter(pc.or_(named, pc.is_null(table["data_source"])))  # a line without one may be anything
     sound = table.filter(pc.is_null(table["excluded"]))
     paths = {path: root / path for path in pc.unique(sound["path"]).to_pylist()}

@@ -31,7 +31,7 @@ NOTHING = Withheld()
 
 
 def video_names(path: Path) -> frozenset[str]:
-    """The stems of the videos that a file names.
+    """The videos that a file names, as they stand there and without their folder and ending.
 
     The file is a list, a name a line (any ending but those that follow), or a benchmark's own annotation: `.parquet`,
     `.jsonl` or `.json` whose rows have one of `VIDEO_COLUMNS`, or a `.json` object keyed by video (TempCompass).
@@ -40,12 +40,13 @@ def video_names(path: Path) -> frozenset[str]:
         UserError: the file cannot be read so, or names no video.
     """
     try:
-        names = {PurePosixPath(name.strip()).stem for name in _named(path) if name.strip()}
+        named = {PurePosixPath(name.strip()) for name in _named(path) if name.strip()}
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as a list of videos or a benchmark's annotation: {error}") from error
-    if not names:
+    if not named:
         raise UserError(f"{path}: names no video")
-    return frozenset(names)
+    # what follows a dot may be an ending or belong to the name: to guard one video too many does no harm
+    return frozenset(name for path in named for name in (path.name, path.stem))
 
 
 def _named(path: Path) -> Iterable[str]:
@@ -57,7 +58,7 @@ def _named(path: Path) -> Iterable[str]:
         return [str(value) for value in pq.read_table(path, columns=[found])[found].to_pylist() if value is not None]
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".jsonl":
-        return _of_rows([json.loads(line) for line in text.splitlines() if line.strip()])
+        return _of_rows([json.loads(line) for line in text.split("\n") if line.strip()])  # U+2028 ends no line
     if path.suffix == ".json":
         content = json.loads(text)
         return content.keys() if isinstance(content, dict) else _of_rows(content)
@@ -67,7 +68,7 @@ def _named(path: Path) -> Iterable[str]:
 def _of_rows(rows: Any) -> list[str]:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ValueError("expected a list of objects")
-    return [str(row[_column(row)]) for row in rows]
+    return [str(name) for row in rows if (name := row[_column(row)]) is not None]
 
 
 def _column(names: Iterable[str]) -> str:

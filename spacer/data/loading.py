@@ -207,11 +207,12 @@ def mixed_order(
     """The order of an epoch of several data sets, as long as they are together: indices into all of them in a row.
 
     Each part gives its share by `weights`, and goes through all of its samples before it begins again, over the ends of
-    epochs; a part that is larger than its share is met whole only after several.
+    epochs; a part that is larger than its share is met whole only after several. Bunches that a round or an epoch cuts
+    short come last, where they shift no other.
     """
     total = sum(len(part) for part in parts)
     ends = [round(total * sum(weights[: i + 1]) / sum(weights)) for i in range(len(parts))]
-    bunches: list[list[int]] = []
+    bunches: list[tuple[int, list[int]]] = []  # each with its part's number
     start = 0
     for number, (part, count) in enumerate(zip(parts, np.diff([0, *ends]).tolist(), strict=True)):
         size = len(part)
@@ -220,12 +221,17 @@ def mixed_order(
             order = start + epoch_order(part, together, np.random.default_rng([seed, 0, turn, number]))
             low, high = max(0, first - turn * size), min(size, end - turn * size)
             cuts = ((max(i, low), min(i + together, high)) for i in range(0, size, together))
-            bunches += [order[i:j].tolist() for i, j in cuts if i < j]
+            bunches += [(number, order[i:j].tolist()) for i, j in cuts if i < j]
         start += size
+
+    def is_short(entry: tuple[int, list[int]]) -> bool:
+        return len(entry[1]) < together
+
+    # whose turn it is is drawn anew; the part then gives its next bunch, so that its rounds follow one another
+    waiting = [iter([found for owner, found in sorted(bunches, key=is_short) if owner == n]) for n in range(len(parts))]
     rng = np.random.default_rng([seed, 2, epoch])
-    mixed = [bunches[i] for i in rng.permutation(len(bunches)).tolist()]
-    mixed.sort(key=lambda bunch: len(bunch) < together)  # the short ones come where they shift no other
-    return np.array([index for bunch in mixed for index in bunch])
+    turns = sorted((bunches[i] for i in rng.permutation(len(bunches)).tolist()), key=is_short)
+    return np.array([index for owner, _ in turns for index in next(waiting[owner])])
 
 
 def epoch_order(samples: Sequence[Sample], together: int, rng: np.random.Generator) -> np.ndarray:

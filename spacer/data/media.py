@@ -33,12 +33,12 @@ def survey(root: Path, files: Mapping[str, str]) -> dict[str, Media]:
     """What is known of each of `files` (path relative to `root` → image or video)."""
     known_file = root / NAME
     drop_torn_line(known_file)
-    known = {(row["path"], row["size"], row["changed"]): row for row in read_rows(known_file)}
+    known = {(row["path"], row.get("kind"), row["size"], row["changed"]): row for row in read_rows(known_file)}
     found: dict[str, Media] = {}
     tasks = []
     for path, kind in files.items():
         status = (root / path).stat()
-        row = known.get((path, status.st_size, status.st_mtime_ns))
+        row = known.get((path, kind, status.st_size, status.st_mtime_ns))
         if row is None:
             tasks.append((str(root), path, kind, status.st_size, status.st_mtime_ns))
         else:
@@ -63,7 +63,7 @@ def _open(known_file: Path, tasks: Collection[tuple[str, str, str, int, int]]) -
 
 def _examine(task: tuple[str, str, str, int, int]) -> dict[str, object]:
     root, path, kind, size, changed = task
-    row = {"path": path, "size": size, "changed": changed, "seconds": 0.0, "error": None}
+    row = {"path": path, "kind": kind, "size": size, "changed": changed, "seconds": 0.0, "error": None}
     try:
         row["seconds"] = read_header(Path(root, path), kind)
     except MediaError as error:

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -122,6 +123,8 @@ def _source(settings: ArchivedSettings, root: Path) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
+    # the bases are those of the HTTP client's own errors, which differs by version: a connection that breaks, a timeout
+    failures: Any = (*HfHubHTTPError.__bases__, EntryNotFoundError, OSError)
     wanted = [f"{settings.archive}*", "SHA256SUMS", settings.index, settings.maps, settings.heldout]
     try:
         # goes on where an earlier call stopped, and checks sizes
@@ -132,7 +135,7 @@ def _source(settings: ArchivedSettings, root: Path) -> Path:
             local_dir=root / DOWNLOADS,
             allow_patterns=[name for name in wanted if name is not None],
         )
-    except (HfHubHTTPError, EntryNotFoundError, OSError) as error:
+    except failures as error:
         raise UserError(
             f"dataset.source={settings.source}: cannot be fetched from the hub: {error}\n"
             "Run the same command again to go on where it stopped; `hf auth login` for a gated data set; or fetch the "
@@ -157,8 +160,14 @@ def build_index(settings: JsonlSettings, lists: Iterable[Path] = ()) -> Contents
     `lists` name videos that must not be trained on, beside those that `settings.heldout` asks about.
     """
     root = Path(settings.root).expanduser()
-    if not (root / settings.index).is_file():
-        raise UserError(f"{root / settings.index} is not there: dataset.index names the questions' file in {root}")
+    lacking = [
+        name for name in (settings.index, settings.maps, settings.heldout) if name and not (root / name).is_file()
+    ]
+    if lacking:
+        raise UserError(
+            f"{', '.join(lacking)}: not there in dataset.root={root}: name the files as they are called there "
+            "(dataset.index, dataset.maps, dataset.heldout)"
+        )
     made_from = fingerprint(settings)
     maps = read_maps(root / settings.maps) if settings.maps is not None else {}
     lines = {
@@ -231,7 +240,7 @@ def _plain(contents: Contents) -> dict[str, object]:
 
 
 def _show(settings: JsonlSettings, contents: Contents) -> None:
-    console = Console()
+    console = Console(markup=False, emoji=False, highlight=False)  # names are shown as they are
     sources = sorted({source for source, _ in contents.questions})
     table = Table(title=f"{settings.root}: {sum(contents.questions.values()):,} questions")
     table.add_column("problem type")
@@ -243,14 +252,11 @@ def _show(settings: JsonlSettings, contents: Contents) -> None:
     console.print(
         f"{contents.videos:,} videos of {contents.hours:,.2f} hours, {contents.images:,} images; "
         f"{contents.with_map:,} questions have a cognitive map",
-        highlight=False,
     )
-    console.print(
-        f"{contents.missing_files:,} files missing, {contents.unreadable_files:,} do not open", highlight=False
-    )
+    console.print(f"{contents.missing_files:,} files missing, {contents.unreadable_files:,} do not open")
     for reason, count in sorted(contents.excluded.items()):
-        console.print(f"  left out, {reason}: {count:,} questions", highlight=False)
+        console.print(f"  left out, {reason}: {count:,} questions")
     unreadable = [fault for fault in contents.faults if fault.kind == UNREADABLE]
     if unreadable:
-        console.print(describe(unreadable), markup=False, highlight=False)
-    console.print("Train on it with the same dataset and dataset.root, and stage=train or stage=sft.", highlight=False)
+        console.print(describe(unreadable))
+    console.print("Train on it with the same dataset and dataset.root, and stage=train or stage=sft.")

@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,14 +130,20 @@ def _checked_map(raw: Any) -> CognitiveMap:
     return checked
 
 
-def read_samples(index: Path, root: Path, maps: Mapping[str, CognitiveMap]) -> tuple[list[Sample], list[Fault]]:
+def read_samples(
+    index: Path, root: Path, maps: Mapping[str, CognitiveMap], wanted: Sequence[str] | None = None
+) -> tuple[list[Sample], list[Fault]]:
     """All sound samples of a JSONL index, and the faults of the other lines.
 
-    `maps` is keyed by the stem of the media file. A path must stay inside `root` and exist.
+    `maps` is keyed by the stem of the media file. A path must stay inside `root` and exist. Where only some data
+    sources are `wanted`, lines of others are passed over, faulty ones too; one that names no source stays a fault.
     """
     samples: list[Sample] = []
     faults: list[Fault] = []
     for line in examined(index, root):
+        source = line.row.get("data_source", None if line.faults else "")
+        if wanted is not None and isinstance(source, str) and source not in wanted:
+            continue
         faults += line.faults
         if not line.faults:
             assert line.media is not None
@@ -154,6 +160,7 @@ def examined(index: Path, root: Path) -> Iterator[Line]:
         where = f"line {number}"
         try:
             row = json.loads(text)
+            json.dumps(row, ensure_ascii=False).encode()  # JSON can spell half a character, which no text holds
         except (ValueError, RecursionError) as error:  # a line that is not UTF-8 and a number of too many digits too
             yield Line(number, {}, None, (Fault(where, "not JSON", str(error)),))
             continue

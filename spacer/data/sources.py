@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -108,19 +108,17 @@ def _load(settings: DatasetSettings, split: str) -> Split:
         return _judged(found, settings.on_bad, folder / f"{split}.jsonl")
     assert isinstance(settings, JsonlSettings)
     root, source = Path(settings.root).expanduser(), sources_of(settings)[split]
+    wanted = settings.data_sources if split == "train" else None  # what is asked may have a source of its own
     maps = root / settings.maps if settings.maps is not None else None
     if is_fresh(settings):
-        rows = read_index(settings, split, read_maps(maps) if maps is not None else {})
+        rows = read_index(settings, split, read_maps(maps) if maps is not None else {}, wanted)
         withheld = Withheld(len(set(rows.withheld)), len(rows.withheld))
         return _judged(Split(rows.samples, rows.faults, withheld), settings.on_bad, source)
-    found = _examined(source, root, maps)
-    if settings.data_sources is not None:
-        found = replace(found, samples=tuple(s for s in found.samples if s.source in settings.data_sources))
-    return _judged(found, settings.on_bad, source)
+    return _judged(_examined(source, root, maps, wanted), settings.on_bad, source)
 
 
-def _examined(index: Path, root: Path, maps: Path | None) -> Split:
-    samples, faults = read_samples(index, root, read_maps(maps) if maps is not None else {})
+def _examined(index: Path, root: Path, maps: Path | None, wanted: Sequence[str] | None = None) -> Split:
+    samples, faults = read_samples(index, root, read_maps(maps) if maps is not None else {}, wanted)
     return Split(tuple(samples), tuple(faults))
 
 

@@ -110,7 +110,7 @@ def test_every_check_is_of_a_setting_that_exists_and_no_setting_has_two() -> Non
         ({"cluster__devices": "auto"}, "cluster.devices='auto' cluster.num_nodes=1", "cluster.devices=1"),
         ({"cluster__devices": 0}, "one device for now", "cluster.devices=1"),
         ({"cluster__num_nodes": 2}, "cluster.num_nodes=2", "cluster.num_nodes=1"),
-        ({"cluster__strategy": "ddp"}, "cluster.strategy=ddp: a run takes one device for now", "cluster.strategy=auto"),
+        ({"cluster__strategy": "ddp"}, "strategy=ddp: training takes one device for now", "cluster.strategy=auto"),
         ({"ckpt_path": "/nowhere/last.ckpt"}, "ckpt_path=/nowhere/last.ckpt is neither", "ckpt_path=last"),
     ],
 )

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from spacer.data import rooms
 from spacer.data.decode import Video, read_video
+from spacer.data.media import Media
 from spacer.data.samples import Sample, read_maps, read_samples
 from spacer.settings import RoomsSettings, VideoSettings
 
@@ -76,3 +77,26 @@ def decode() -> Iterator[Decode]:
     """`read_video` in a process of its own, so that a decoder that hangs is a failure and no later fork breaks."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         yield lambda path, video: pool.apply_async(read_video, (path, video)).get(timeout=PATIENCE)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A data root with two videos and an image, links that stay inside and links that lead out of it."""
+    root = tmp_path / "data"
+    (root / "videos").mkdir(parents=True)
+    for name in ("videos/a.mp4", "videos/b.mp4", "picture.png"):
+        (root / name).write_bytes(b"media")
+    (tmp_path / "secret.mp4").write_bytes(b"secret")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "c.mp4").write_bytes(b"secret")
+    (root / "out.mp4").symlink_to(tmp_path / "secret.mp4")
+    (root / "outdir").symlink_to(tmp_path / "elsewhere")
+    (root / "in.mp4").symlink_to(root / "videos" / "b.mp4")
+    (root / "loop.mp4").symlink_to(root / "loop.mp4")
+    return root
+
+
+@pytest.fixture
+def unopened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every media file that is there counts as one that opens and lasts a second."""
+    monkeypatch.setattr("spacer.data.prepare.survey", lambda root, files: {path: Media(1.0, None) for path in files})
