@@ -135,7 +135,7 @@ def _lacks(d: DatasetSettings, s: Settings, field: str) -> bool:
     if not isinstance(d, JsonlSettings) or s.stage.name in NEED_NO_MODEL or (name := getattr(d, field)) is None:
         return False
     root = expanduser(d.root)
-    return isdir(root) and not isfile(join(root, expanduser(name)))
+    return isdir(root) and not isfile(join(root, name))
 
 
 def prompt_faults(d: DatasetSettings) -> list[str]:

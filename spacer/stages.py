@@ -49,6 +49,8 @@ class Run:
         self.attention = choose_attention(settings)
         with self.phase("load data"):
             self.pieces = load_pieces(settings, train=settings.stage.name != "evaluate")
+            counts = [(len(piece.train.samples), len(piece.heldout.samples)) for piece in self.pieces]
+            log.info("%d questions to train on, %d held out", *map(sum, zip(*counts, strict=True)))
         with self.phase("load model"):
             if settings.model.fresh:
                 _make_fresh(settings)

@@ -61,7 +61,11 @@ def _named(path: Path) -> Iterable[str]:
         return _of_rows([json.loads(line) for line in text.split("\n") if line.strip()])  # U+2028 ends no line
     if path.suffix == ".json":
         content = json.loads(text)
-        return content.keys() if isinstance(content, dict) else _of_rows(content)
+        if not isinstance(content, dict):
+            return _of_rows(content)
+        if not all(isinstance(value, dict) for value in content.values()):  # {"data": […]} is keyed by no video
+            raise ValueError("expected a list of objects, or an object of objects keyed by video")
+        return content.keys()
     return text.splitlines()
 
 

@@ -103,8 +103,8 @@ class TrainLoader:
 
     Each epoch has an order of its own, drawn from (seed, epoch): questions about one video or picture stand together,
     at most `together` of them, and these bunches are shuffled. Rank r takes every `world`-th batch; what does not fill
-    a batch on every rank is left for another epoch. Where a bunch fills several batches, one worker makes them all, so
-    that it decodes the file once, and one rank takes them all.
+    a batch on every rank is left for another epoch. Where a bunch fills several whole batches, one worker makes them
+    all, so that it decodes the file once, and one rank takes them all.
 
     `weights` are for a `MixedDataset`: its parts' shares of an epoch, which is as long as the parts together.
 

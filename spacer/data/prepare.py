@@ -95,11 +95,13 @@ def gather(settings: ArchivedSettings) -> None:
     root = Path(settings.root).expanduser()
     root.mkdir(parents=True, exist_ok=True)
     names = [name for name in (settings.index, settings.maps, settings.heldout) if name is not None]
-    if is_unpacked(root) and all((root / name).is_file() for name in names):
+    lacking = [name for name in names if not (root / name).is_file()]
+    unpacked = is_unpacked(root)
+    if unpacked and not lacking:
         log.info("%s is unpacked already", root)
         return
-    source = _source(settings, root)
-    if source != root or any(source.glob(f"{settings.archive}[0-9]*")):
+    source = _source(settings, root, lacking if unpacked else [f"{settings.archive}*", "SHA256SUMS", *names])
+    if not unpacked and (source != root or any(source.glob(f"{settings.archive}[0-9]*"))):
         done = unpack(find_parts(source, settings.archive, settings.archive_parts), root)
         log.info("unpacked %d files, %d were there", done.written, done.kept)
     for name in names:
@@ -113,8 +115,8 @@ def gather(settings: ArchivedSettings) -> None:
         )
 
 
-def _source(settings: ArchivedSettings, root: Path) -> Path:
-    """The folder with the parts; those of the hub are fetched into one."""
+def _source(settings: ArchivedSettings, root: Path, wanted: list[str]) -> Path:
+    """The folder with the data set's files; of those on the hub the wanted ones are fetched into one."""
     if settings.source is None:
         return root
     folder = Path(settings.source).expanduser()
@@ -125,7 +127,6 @@ def _source(settings: ArchivedSettings, root: Path) -> Path:
 
     # the bases are those of the HTTP client's own errors, which differs by version: a connection that breaks, a timeout
     failures: Any = (*HfHubHTTPError.__bases__, EntryNotFoundError, OSError)
-    wanted = [f"{settings.archive}*", "SHA256SUMS", settings.index, settings.maps, settings.heldout]
     try:
         # goes on where an earlier call stopped, and checks sizes
         fetched = snapshot_download(
@@ -133,7 +134,7 @@ def _source(settings: ArchivedSettings, root: Path) -> Path:
             repo_type="dataset",
             revision=settings.revision,
             local_dir=root / DOWNLOADS,
-            allow_patterns=[name for name in wanted if name is not None],
+            allow_patterns=wanted,
         )
     except failures as error:
         raise UserError(

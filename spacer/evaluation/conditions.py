@@ -15,6 +15,8 @@ from spacer.files import write_text
 from spacer.settings import BenchmarkSettings, ModelSettings
 
 LIBRARIES = ("torch", "transformers", "decord", "pillow")
+# settings of a benchmark that change no answer
+FREE = ("limit", "tasks", "batch_size", "batch_tokens", "resamples", "workers", "root", "index", "max_missing")
 _ENDS = 1 << 20  # bytes at each end of a weights file that tell it from another
 
 
@@ -23,7 +25,7 @@ def conditions(
 ) -> dict[str, Any]:
     """All that answers depend on, as JSON: model, prompts, frames, decoding, libraries. Batches are none of it."""
     asked = asdict(benchmark)
-    for free in ("limit", "tasks", "batch_size", "batch_tokens", "resamples", "workers", "root", "index", "max_missing"):
+    for free in FREE:
         asked.pop(free)
     return {
         "model": {

@@ -15,8 +15,9 @@ import argparse
 import json
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -69,23 +70,23 @@ def compare(folder: Path, videos: int, questions: int, tokens: int) -> dict[str,
     """All systems on the same questions: seconds a question, and whether the answers agree."""
     samples, settings = asked(folder, videos, questions)
     released = Released(settings, tokens)
-    ours, answers = {}, {}
+    ours: dict[int, dict[str, float]] = {}
+    answers: dict[str, str] = {}
     for count in sorted({1, max(1, questions // 3), 2 * questions // 3, questions}):
         some = [sample for i, sample in enumerate(samples) if i % questions < count]
-        found: list[list[Row]] = []
-        run = folder / f"ours_{count}"
-        seconds = timed(lambda some=some, run=run: found.append(spacer_answers(some, settings, tokens, run)))  # type: ignore[misc]
-        ours[count] = {"cpu_s": seconds[0] / videos, "wall_s": seconds[1] / videos}
-        answers = {row["id"]: row["text"] for row in found[0]}
+        rows: list[Row] = []
+        cpu, wall = timed(partial(_keep, rows, spacer_answers, some, settings, tokens, folder / f"ours_{count}"))
+        ours[count] = {"cpu_s": cpu / videos, "wall_s": wall / videos}
+        answers = {row["id"]: row["text"] for row in rows}
     systems = {"ours": {name: value / questions for name, value in ours[questions].items()}}
     equal = {}
     for size in (1, *BATCHES):
         # the slow loops are measured on the first video alone: theirs share nothing between videos
         some = samples[:questions]
-        texts: list[list[str]] = []
-        cpu, wall = timed(lambda some=some, size=size: texts.append(released.answers(some, size)))  # type: ignore[misc]
+        texts: list[str] = []
+        cpu, wall = timed(partial(_keep, texts, released.answers, some, size))
         systems[f"released, {size} at once"] = {"cpu_s": cpu / questions, "wall_s": wall / questions}
-        equal[size] = sum(answers[sample.id] == text for sample, text in zip(some, texts[0], strict=True)) / questions
+        equal[size] = sum(answers[sample.id] == text for sample, text in zip(some, texts, strict=True)) / questions
     counts = np.array(sorted(ours))
     slope, start = np.polyfit(counts, [ours[count]["wall_s"] for count in counts], 1)
     return {
@@ -98,6 +99,10 @@ def compare(folder: Path, videos: int, questions: int, tokens: int) -> dict[str,
         "one_more_question_s": slope,
         "first_s": start,
     }
+
+
+def _keep(found: list[Any], run: Callable[..., list[Any]], *arguments: Any) -> None:
+    found += run(*arguments)
 
 
 def asked(folder: Path, videos: int, questions: int) -> tuple[list[Sample], RoomsSettings]:

@@ -102,7 +102,7 @@ def test_every_form_names_the_same_videos(tmp_path_factory: pytest.TempPathFacto
     forms = [
         folder / "a.parquet",
         listing(folder / "b.json", json.dumps(rows)),
-        listing(folder / "c.json", json.dumps(dict.fromkeys(names))),
+        listing(folder / "c.json", json.dumps({name: {} for name in names})),
         listing(folder / "d.jsonl", "\n".join(map(json.dumps, rows))),
         listing(folder / "e.txt", "\n".join(names)),
     ]
@@ -116,6 +116,7 @@ def test_every_form_names_the_same_videos(tmp_path_factory: pytest.TempPathFacto
         ("a.json", '[{"clip": "a"}]', "none of the columns scene_name, .* among clip"),
         ("a.json", '[{"video": "a"}, {"clip": "a"}]', "none of the columns"),
         ("a.json", '["a", "b"]', "expected a list of objects"),
+        ("a.json", '{"data": [{"video": "a"}]}', "an object of objects keyed by video"),
         ("a.json", '"a"', "expected a list of objects"),
         ("a.json", "[", "cannot be read"),
         ("a.jsonl", "a\nb\n", "cannot be read"),
