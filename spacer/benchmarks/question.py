@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -20,11 +20,13 @@ class Kind(StrEnum):
 class Question:
     """One question of a benchmark.
 
-    `id` is unique in the benchmark and is what predictions are matched by. `options` are lettered (`A. …`). `truth` is
-    the answer as the benchmark's file has it, the letter for a choice. `video` is the file, absolute, that it is about,
-    or `images` are the pictures, as encoded bytes. `span` is the part of the video, in seconds, that is asked about.
-    `subtitles` are lines of the whole video, (start, end, text) in seconds. `groups` are what scores are also told by,
-    such as {"duration": "short"}. `cluster` names what questions share (their video), which intervals resample.
+    `id` is unique in the benchmark and is what predictions are matched by. `options` are lettered (`A. …`), or lines
+    with labels of their own (`Caption A: …`) to choose from. `truth` is the answer as the benchmark's file has it, the
+    letter for a choice. `video` is the file, absolute, that it is about, which need not exist, or `images` are the
+    pictures, as encoded bytes. `span` is the part of the video, in seconds, that is asked about; the text names it too.
+    `subtitles` is a file for `spacer.benchmarks.subtitles`, on whose clock the video begins at `subtitles_from` seconds.
+    `groups` are what scores are also told by, such as {"duration": "short"}. `cluster` names what questions share (their
+    video), which intervals resample.
     """
 
     id: str
@@ -35,9 +37,10 @@ class Question:
     truth: str
     cluster: str
     video: Path | None = None
-    images: tuple[bytes, ...] = ()
+    images: Sequence[bytes] = ()
     span: tuple[float, float] | None = None
     subtitles: Path | None = None
+    subtitles_from: float = 0.0
     groups: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -45,7 +48,8 @@ class Question:
 class Grade:
     """An answer judged: what was read from it (None where nothing could be), and its scores between 0 and 1.
 
-    `official` follows the benchmark's authors, `released` the evaluation code of SpaceR. Nothing read is 0 by both.
+    `official` follows the benchmark's authors, and is 0 where nothing was read. `released` follows the evaluation code
+    of SpaceR, with its faults.
     """
 
     answer: str | None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 
 # Readers look at this much of a text: sixteen characters for each of the 1,024 tokens of a published completion, which
 # is more than language needs. It bounds the time that a degenerate completion can cost.
@@ -81,28 +82,43 @@ def read_number(text: str) -> float | None:
     >>> [read_number(text) for text in ("1,200", "twenty-one", "a distance of 3.2 meters", "-3", "far away")]
     [1200.0, 21.0, 3.2, -3.0, None]
     """
-    text = text[:MAX_CHARS]
-    found = _NUMBER.search(text)
-    if found is None:
-        return None
-    if numeral := found["numeral"]:
-        value = float(numeral.replace(",", "").replace("\u2212", "-")) * _scale_after(text, found.end())
-    else:
-        value = _read_words(text, found.start("word"))
-    if found["minus"]:
-        value = -value
-    return value if math.isfinite(value) else None
+    return next(_numbers(text[:MAX_CHARS]), None)
 
 
-def _scale_after(text: str, start: int) -> int:
-    """The factor that a scale word puts on a numeral: 1000 in "3 thousand", else 1."""
+def read_last_number(text: str) -> float | None:
+    """The last number that is written in a text, as `read_number` reads the first; exponents (`m^2`) are none.
+
+    >>> [read_last_number(text) for text in ("from 2 to thirty-one m", "3.2 m^2", "far away")]
+    [31.0, 3.2, None]
+    """
+    numbers = list(_numbers(text[:MAX_CHARS].replace("^", "_")))  # what follows an underscore is no number
+    return numbers[-1] if numbers else None
+
+
+def _numbers(text: str) -> Iterator[float | None]:
+    """The numbers of a text one after the other, None for one that is too large for a float."""
+    end = 0
+    while found := _NUMBER.search(text, end):
+        if numeral := found["numeral"]:
+            scale, end = _scale_after(text, found.end())
+            value = float(numeral.replace(",", "").replace("\u2212", "-")) * scale
+        else:
+            value, end = _read_words(text, found.start("word"))
+        if found["minus"]:
+            value = -value
+        yield value if math.isfinite(value) else None
+
+
+def _scale_after(text: str, start: int) -> tuple[int, int]:
+    """The factor that a scale word puts on a numeral, 1000 in "3 thousand" and else 1, and where the number ends."""
     following = _NEXT.match(text, start)
     word = following["word"].lower() if following else ""
-    return 100 if word == "hundred" else _SCALES.get(word, 1)
+    scale = 100 if word == "hundred" else _SCALES.get(word, 1)
+    return scale, following.end() if following and scale > 1 else start
 
 
-def _read_words(text: str, start: int) -> float:
-    """The value of the number words at `start`, read as far as they make up one number ("two, three" is 2)."""
+def _read_words(text: str, start: int) -> tuple[float, int]:
+    """The value of the number words at `start`, read as far as they make up one number ("two, three" is 2); its end."""
     total = 0  # closed thousands and millions
     group: int | None = None  # below a thousand, still open
     room = 1000  # what may be added to the group is smaller: after "twenty" below 10, after "hundred" below 100
@@ -120,15 +136,16 @@ def _read_words(text: str, start: int) -> float:
             total += (group or 1) * _SCALES[word]
             group, room, top, joins = None, 1000, _SCALES[word], ("and", ",")
         elif word == "point" and group is not None:
-            return total + group + _read_decimals(text, found.end())
+            fraction, end = _read_decimals(text, found.end())
+            return total + group + fraction, end
         elif word not in joins:
             break
         start = found.end()
-    return float(total + (group or 0))
+    return float(total + (group or 0)), start
 
 
-def _read_decimals(text: str, start: int) -> float:
-    """The fraction after the word "point": "two five" is 0.25, nothing is 0."""
+def _read_decimals(text: str, start: int) -> tuple[float, int]:
+    """The fraction after the word "point", "two five" is 0.25 and nothing is 0, and where it ends."""
     digits = ""
     while len(digits) < 17 and (found := _NEXT.match(text, start)):  # a float holds no more
         digit = _SMALL.get(found["word"].lower(), 10)
@@ -136,7 +153,7 @@ def _read_decimals(text: str, start: int) -> float:
             break
         digits += str(digit)
         start = found.end()
-    return float(f"0.{digits}") if digits else 0.0
+    return (float(f"0.{digits}") if digits else 0.0), start
 
 
 def read_choice(text: str) -> str | None:
