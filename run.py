@@ -41,6 +41,10 @@ def main(cfg: DictConfig) -> float | None:
 
 def stage_of(name: str) -> Callable[[Settings, Path], float]:
     """The function of a stage; torch and transformers are loaded only here, and only for those that need them."""
+    if name == "score":
+        from spacer.score import score
+
+        return score
     if name == "prepare":
         from spacer.data.prepare import prepare
 

@@ -28,11 +28,16 @@ def append_rows(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes JSON lines in place of what is there; the file is whole, the old one or the new."""
+    write_text(path, (json.dumps(row) + "\n" for row in rows))
+
+
+def write_text(path: Path, pieces: Iterable[str]) -> None:
+    """Writes text in place of what is there; the file is whole, the old one or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # beside it: a rename is atomic in one file system
     try:
         with open(temporary, "w", encoding="utf-8") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
+            file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

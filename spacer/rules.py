@@ -12,6 +12,7 @@ from os.path import expanduser, isdir, isfile, join  # unlike Path, never raise:
 from string import Template
 from typing import Any
 
+from spacer.benchmarks import names
 from spacer.settings import (
     ArchivedSettings,
     DatasetSettings,
@@ -22,8 +23,8 @@ from spacer.settings import (
     Settings,
 )
 
-STAGES = ("train", "sft", "evaluate", "prepare", "curate")  # valid values of stage.name
-NEED_NO_MODEL = ("prepare", "curate")  # of those
+STAGES = ("train", "sft", "evaluate", "score", "prepare", "curate")  # valid values of stage.name
+NEED_NO_MODEL = ("score", "prepare", "curate")  # of those
 PROMPTS_RULE = (
     "There must be `map` and `plain`, templates with $question and, where wanted, $options, $categories and $answer, "
     "and one line for each problem type: conf/dataset/prompts/default.yaml is an example"
@@ -267,6 +268,21 @@ RULES: tuple[tuple[Callable[[Settings], bool], str], ...] = (
         lambda s: s.stage.name == "evaluate" and not _holds_out(s),
         "stage.name=evaluate asks held-out questions, and the data has none: set dataset.heldout to a JSONL file of "
         "them, or choose dataset=rooms",
+    ),
+    (
+        lambda s: s.stage.name == "score" and s.benchmark.name not in names(),
+        "stage.name=score reads the questions of a benchmark from its files, and benchmark.name={s.benchmark.name} has "
+        "none: choose benchmark=NAME, one of " + ", ".join(names()),
+    ),
+    (
+        lambda s: s.stage.name == "score" and (s.benchmark.root is None or not isdir(expanduser(s.benchmark.root))),
+        "benchmark.root={s.benchmark.root} is not an existing folder: set benchmark.root=DIR to the benchmark's files, "
+        "as its authors distribute them",
+    ),
+    (
+        lambda s: s.stage.name == "score" and (s.predictions is None or not isfile(expanduser(s.predictions))),
+        "predictions={s.predictions} is not an existing file: set predictions=FILE, which has one "
+        '{{"id": …, "prediction": …}} a line',
     ),
     (
         lambda s: s.benchmark.index is not None and not isfile(expanduser(s.benchmark.index)),

@@ -266,11 +266,13 @@ class OptimizerSettings:
 
 @dataclass(frozen=True)
 class BenchmarkSettings:
-    """How held-out questions are asked."""
+    """Which questions are asked, the held-out ones of the data (rooms) or those of a benchmark's files, and how."""
 
     name: str
+    root: str | None = None  # the benchmark's files, as distributed
     index: str | None = None  # the benchmark's own annotation file, whose videos are never trained on
-    limit: int | None = None
+    tasks: tuple[str, ...] | None = None  # whose questions are taken; null takes all
+    limit: int | None = None  # the first so many of them
     temperature: float = 0.0
     top_p: float = 1.0
     max_new_tokens: int = 1024
@@ -350,3 +352,4 @@ class Settings:
     stage: StageSettings
     output_dir: str
     ckpt_path: str | None = None
+    predictions: str | None = None  # of stage=score: JSON lines of {"id", "prediction"}

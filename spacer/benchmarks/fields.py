@@ -104,7 +104,7 @@ class Row:
 
 
 def unique(asked: Sequence[tuple[Row, Question]], faults: list[Fault]) -> list[Question]:
-    """The questions of the rows that have no fault. The faults of others go to `faults`; an id that comes again is one."""
+    """The questions of the rows without a fault. The faults of others go to `faults`; an id that comes again is one."""
     seen: dict[str, str] = {}
     kept: list[Question] = []
     for row, question in asked:

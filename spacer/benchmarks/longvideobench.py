@@ -39,7 +39,7 @@ def _question(row: Row, media: Media) -> Question:
     video = row.text("video_path")
     texts = row.texts("candidates")
     right = row.get("correct_choice")
-    if type(right) is not int or not 0 <= right < max(1, len(texts)):
+    if type(right) is not int or not 0 <= right < (len(texts) or right + 1):
         row.fail("correct_choice", f"must be the position of a candidate, not {right!r}")
         right = 0
     category = row.one_of("question_category", CATEGORIES)

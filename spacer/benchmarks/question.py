@@ -24,9 +24,9 @@ class Question:
     with labels of their own (`Caption A: …`) to choose from. `truth` is the answer as the benchmark's file has it, the
     letter for a choice. `video` is the file, absolute, that it is about, which need not exist, or `images` are the
     pictures, as encoded bytes. `span` is the part of the video, in seconds, that is asked about; the text names it too.
-    `subtitles` is a file for `spacer.benchmarks.subtitles`, on whose clock the video begins at `subtitles_from` seconds.
-    `groups` are what scores are also told by, such as {"duration": "short"}. `cluster` names what questions share (their
-    video), which intervals resample.
+    `subtitles` is a file for `spacer.benchmarks.subtitles`, on whose clock the video begins at `subtitles_from`
+    seconds. `groups` are what scores are also told by, such as {"duration": "short"}. `cluster` names what questions
+    share (their video), which intervals resample.
     """
 
     id: str

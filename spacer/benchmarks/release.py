@@ -10,7 +10,7 @@ import re
 
 from spacer.rewards.extract import between
 
-# 1 - θ for the ten θ of the mean relative accuracy, in the release's floats: there an error of exactly 0.1 or 0.2
+# 1 - θ for the ten θ of the mean relative accuracy, in the floats of the release: there an error of exactly 0.2 or 0.45
 # misses the threshold that it meets in numbers
 _STEP = (0.95 - 0.5) / 9
 _TOLERATED = (*(1 - (0.5 + _STEP * i) for i in range(9)), 1 - 0.95)

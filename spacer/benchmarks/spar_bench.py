@@ -1,8 +1,8 @@
 """SPAR-Bench (Zhang et al., arXiv 2503.22976): twenty tasks on single and several images of indoor scenes.
 
 Accuracy for a choice, mean relative accuracy for a number and for each axis of a camera motion; overall is the mean
-over the tasks, a level's figure that over its own. Not copied from the authors' code: there an empty answer to a choice is
-right, `view_change_infer` is scored relative to the prediction, and it is missing from its level.
+over the tasks, a level's figure that over its own. Not copied from the authors' code: there an empty answer to a choice
+is right, `view_change_infer` is scored relative to the prediction, and it is missing from its level.
 """
 
 from __future__ import annotations
@@ -48,13 +48,14 @@ def read(root: Path) -> tuple[list[Question], list[Fault]]:
 def _question(row: Row, root: Path) -> Question:
     task = row.one_of("task", TASKS)
     kind = Kind.text if task == VIEW_CHANGE else Kind.number if task in LEVELS["Low"] else Kind.choice
+    truth = ""
     if kind is Kind.number:
         truth = row.number_text("answer")
     elif kind is Kind.text:
         truth = row.text("answer")
         if truth and view_change.read_motion(truth) is None:
             row.fail("answer", f"must be motions such as move_right:0.3, not {truth!r}")
-    else:
+    elif task:
         truth = row.letter("answer", ())
     identity = row.identity("id")
     return Question(

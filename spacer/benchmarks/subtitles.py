@@ -17,7 +17,7 @@ _TAG = re.compile(r"<[^<>]*>|\{\\[^{}]*\}")  # <i>, {\an8}
 
 
 def subtitles(path: Path, begins: float = 0.0) -> list[Line]:
-    """The lines of a subtitle file, (start, end, text) in seconds of the video, in order; lines without text are left out.
+    """The lines of a subtitle file that have text, (start, end, text) in seconds of the video, in order.
 
     Args:
         path: `.srt`, or JSON: a list of {"timestamp": [start, end], "text"} or of {"start", "end", "line"} with clock

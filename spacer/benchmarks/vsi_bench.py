@@ -43,9 +43,10 @@ def _question(row: Row, media: Media) -> Question:
     task = row.one_of("question_type", CHOICES + NUMBERS)
     dataset, scene = row.text("dataset"), row.text("scene_name")
     options: tuple[str, ...] = ()
+    truth = ""
     if task in NUMBERS:
         truth = row.number_text("ground_truth")
-    else:
+    elif task in CHOICES:
         options = answers.lettered(row.texts("options"))
         truth = row.letter("ground_truth", options)
     return Question(

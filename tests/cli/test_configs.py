@@ -28,7 +28,11 @@ OPTIONS = [f"{path.parent.relative_to(CONF)}={path.stem}" for path in CONF.glob(
 EXPERIMENTS = [f"experiments={path.stem}" for path in (ROOT / "experiments").glob("*.yaml")]
 SWEEPS = [f"sweeps={path.stem}" for path in (ROOT / "sweeps").glob("*.yaml")]
 # what an option takes beside itself: what a user of it has to add
-COMPANIONS = {"stage=prepare": ("dataset=spacer_151k",), "stage=curate": ("dataset=scans",)}
+COMPANIONS = {
+    "stage=prepare": ("dataset=spacer_151k",),
+    "stage=curate": ("dataset=scans",),
+    "stage=score": ("benchmark=vsi_bench", f"benchmark.root={CONF}", f"predictions={CONF / 'config.yaml'}"),
+}
 
 
 @pytest.fixture

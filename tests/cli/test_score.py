@@ -1,0 +1,129 @@
+"""`stage=score` as a user calls it: figures and files for each benchmark, and what is said of mistakes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spacer.benchmarks import benchmark, names
+from tests.benchmarks_as_distributed import MAKERS
+from tests.cli.conftest import ROOT, Command
+from tests.cli.test_train import rows
+
+
+def predictions(path: Path, answers: dict[str, Any]) -> Path:
+    """A file of predictions."""
+    path.write_text("".join(json.dumps({"id": id, "prediction": text}) + "\n" for id, text in answers.items()))
+    return path
+
+
+def words(name: str, root: Path, file: Path, out: Path, *more: str) -> list[str]:
+    """The overrides of a run."""
+    chosen = ["stage=score", f"benchmark={name}", f"benchmark.root={root}", f"predictions={file}"]
+    return [*chosen, f"hydra.run.dir={out}", *more]
+
+
+def test_every_benchmark_is_scored_without_torch(environment: dict[str, str], tmp_path: Path) -> None:
+    stubs = tmp_path / "stubs"
+    stubs.mkdir()
+    for module in ("torch", "transformers", "pytorch_lightning"):
+        (stubs / f"{module}.py").write_text(f"raise SystemExit('{module} was imported')")
+    runs = {}
+    for name in names():
+        MAKERS[name](tmp_path / name)
+        questions, _ = benchmark(name).read(tmp_path / name)
+        right = {question.id: f"<think>Hm.</think><answer>{question.truth}</answer>" for question in questions[:-2]}
+        file = predictions(tmp_path / f"{name}.jsonl", right | {questions[-2].id: "", "stranger": "A"})
+        # side by side: most of the time is that of importing hydra
+        runs[name] = subprocess.Popen(
+            [sys.executable, str(ROOT / "run.py"), *words(name, tmp_path / name, file, tmp_path / "out" / name)],
+            env=environment | {"PYTHONPATH": f"{stubs}:{ROOT}"},
+            cwd=tmp_path,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+    for name, run in runs.items():
+        said, complaints = run.communicate(timeout=120)
+        assert run.returncode == 0, said + complaints
+        questions, _ = benchmark(name).read(tmp_path / name)
+        made = json.loads((tmp_path / "out" / name / "scores.json").read_text())
+        assert (made["benchmark"], made["questions"]) == (name, len(questions))
+        assert (made["answered"], made["not_extracted"], made["predictions_without_question"]) == (
+            len(questions) - 1, 1, 1
+        )  # fmt: skip
+        assert made["settings"]["limit"] is None
+        each = rows(tmp_path / "out" / name / "per_question.jsonl")
+        assert [row["id"] for row in each] == [question.id for question in questions]
+        assert [row["score"] for row in each] == [1.0] * (len(each) - 2) + [0.0, 0.0]
+        assert [row["extracted"] for row in each] == [True] * (len(each) - 2) + [False, False]
+        assert each[-1]["answer"] is None and each[0]["answer"] is not None
+        assert set(each[0]) == {"id", "task", "answer", "score", "extracted", "released_score", "cluster"}
+        assert 0 < made["official"]["overall"] < 1 and 0 < made["spacer_eval"]["overall"] < 1
+        assert f"{100 * made['official']['overall']:.2f}" in said
+        assert f"{100 * made['spacer_eval']['overall']:.2f}" in said
+        for told in (f"questions: {len(questions)}", "without a prediction, which are wrong: 1", "scores.json"):
+            assert told in said
+
+
+@pytest.fixture(scope="module")
+def vsi(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("vsi")
+    MAKERS["vsi_bench"](root)
+    return root
+
+
+def test_tasks_and_a_limit(command: Command, vsi: Path, tmp_path: Path) -> None:
+    file = predictions(tmp_path / "made.jsonl", {"0": "B", "7": "4", "8": "150", "9": None, "x": ""})
+    chosen = "benchmark.tasks=[object_counting,object_size_estimation,room_size_estimation]"
+    done = command(*words("vsi_bench", vsi, file, tmp_path / "out", chosen, "benchmark.limit=2"))
+    assert done.returncode == 0, done.stderr
+    made = json.loads((tmp_path / "out/scores.json").read_text())
+    # what is predicted beside the chosen questions is no stranger
+    assert (made["questions"], made["answered"], made["predictions_without_question"]) == (2, 2, 1)
+    assert made["official"] == {"overall": 1.0, "task/object_counting": 1.0, "task/object_size_estimation": 1.0}
+    assert made["settings"]["limit"] == 2 and len(made["settings"]["tasks"]) == 3
+
+
+def fails(done: subprocess.CompletedProcess[str], *told: str) -> None:
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    for words_said in told:
+        assert words_said in done.stderr, done.stderr
+
+
+def test_mistakes_in_the_configuration_are_told_together(command: Command, tmp_path: Path) -> None:
+    done = command("stage=score", f"hydra.run.dir={tmp_path}", "predictions=nothing.jsonl", "benchmark.limit=0")
+    fails(
+        done, "4 mistakes", "choose benchmark=NAME, one of longvideobench, spar_bench", "benchmark.root=None is not an"
+    )
+    fails(done, "predictions=nothing.jsonl is not an existing file", "benchmark.limit: is 0")
+
+
+def test_faulty_predictions_are_told_together(command: Command, vsi: Path, tmp_path: Path) -> None:
+    file = tmp_path / "made.jsonl"
+    lines = ['{"id": 0, "prediction": "B"}', '{"id": "0", "prediction": "A"}', "{", "[]", '{"id": 1}', '{"id": null}']
+    file.write_bytes("\n".join([*lines, '{"id": 2, "prediction": 3}', ""]).encode() + b'\xff\n{"id":3,"prediction":""}')
+    done = command(*words("vsi_bench", vsi, file, tmp_path / "out"))
+    fails(done, f"{file}: 7 faulty lines", "duplicate id: 1", "line 2: '0'", "not JSON: 2", "not an object: 1")
+    fails(
+        done,
+        "line 5: 'prediction' is not there",
+        "line 6: 'id' must be text",
+        "line 7: 'prediction' must be text or null, not 3",
+    )
+    assert not (tmp_path / "out/scores.json").exists()
+
+
+def test_faulty_files_and_predictions_of_another_benchmark(command: Command, vsi: Path, tmp_path: Path) -> None:
+    other = predictions(tmp_path / "other.jsonl", {"86CxyhFV9MI_0": "B"})
+    fails(command(*words("vsi_bench", vsi, other, tmp_path / "out")), "none of its 1 predictions", "ids are like '0'")
+    done = command(*words("video_mme", vsi, other, tmp_path / "out"))
+    fails(done, "1 fault in the files of video_mme", "videomme/test-*-of-*.parquet", "conf/benchmark/video_mme.yaml")
+    done = command(*words("vsi_bench", vsi, other, tmp_path / "out", "benchmark.tasks=[object_count]"))
+    fails(done, "'object_count' (did you mean object_counting?)")
