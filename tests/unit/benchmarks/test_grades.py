@@ -172,8 +172,38 @@ def test_the_thresholds_of_the_release_are_those_of_numpy_to_the_bit():
 
 
 PIECES = st.sampled_from(
-    ["<think>", "</think>", "<answer>", "</answer>", "A", "(B)", "C.", "Answer:", "-1.5", "1e999", "two", "move_up:1,"]
-    + ["rotate_left:-nan", "yes", "no", "Sentence A", ":", ",", "\n", " ", "^", "None", "the chair", "\u0000", "é", "²"]
+    [
+        *(
+            "<think>",
+            "</think>",
+            "<answer>",
+            "</answer>",
+            "A",
+            "(B)",
+            "C.",
+            "Answer:",
+            "None",
+            "yes",
+            "no",
+            "Sentence A",
+        ),
+        *(
+            "-1.5",
+            "1e999",
+            "two",
+            "move_up:1,",
+            "rotate_left:-nan",
+            "^",
+            "²",
+            ":",
+            ",",
+            "\n",
+            " ",
+            "\u0000",
+            "é",
+            "chair",
+        ),
+    ]
 )
 ANY = st.one_of(st.text(max_size=80), st.lists(PIECES, max_size=12).map("".join), st.lists(PIECES).map(" ".join))
 

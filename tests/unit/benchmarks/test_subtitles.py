@@ -35,8 +35,11 @@ def test_json_with_the_beginning_of_the_video_on_its_clock(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("a.json", "{}"), ("a.json", "[{"), ("a.json", '[{"text": "x"}]'), ("a.json", "[3]"), ("a.srt", "no times")]
-    + [("a.json", '[{"start": "soon", "end": "00:00:01", "line": "x"}]'), ("a.json", '[{"timestamp": 3, "text": ""}]')],
+    [
+        *(("a.json", "{}"), ("a.json", "[{"), ("a.json", '[{"text": "x"}]'), ("a.json", "[3]"), ("a.srt", "no times")),
+        ("a.json", '[{"start": "soon", "end": "00:00:01", "line": "x"}]'),
+        ("a.json", '[{"timestamp": 3, "text": ""}]'),
+    ],
 )
 def test_what_cannot_be_read_is_named(name: str, text: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text)
