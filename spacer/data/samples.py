@@ -41,7 +41,7 @@ class Sample:
     question_type: str
     reasoning: str | None
     true_map: CognitiveMap | None
-    images: tuple[bytes, ...] = ()  # encoded; they take the place of the file, whose `path` then only names them
+    images: Sequence[bytes] = ()  # encoded; they take the place of the file, whose `path` then only names them
 
 
 @dataclass(frozen=True)
