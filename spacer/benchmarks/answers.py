@@ -94,18 +94,18 @@ def yes_or_no(answer: str) -> str | None:
 
 
 def labelled_line(answer: str, lines: Sequence[str]) -> str | None:
-    """The label of the line that an answer gives: whole, or as its label, the label's mark, or what the line says.
+    """The label of the line that an answer, or its first line, gives: whole, or as label, the label's mark, or text.
 
     >>> lines = ("Sentence A: A man runs.", "Sentence B: A man walks.")
     >>> [labelled_line(text, lines) for text in ("Sentence B", "B.", "A man runs", "B) A man walks.", "a man")]
     ['Sentence B', 'Sentence B', 'Sentence A', 'Sentence B', None]
     """
-    given = words(answer)
+    given = {words(answer), words(answer.strip().partition("\n")[0])} - {()}
     named = []
     for line in lines:
         label, _, said = line.partition(":")
         mark, spoken = words(label)[-1:], words(said)
-        if given and given in (words(label) + spoken, words(label), mark, mark + spoken, spoken):
+        if given & {words(label) + spoken, words(label), mark, mark + spoken, spoken}:
             named.append(label.strip())
     return named[0] if len(named) == 1 else None
 

@@ -145,6 +145,8 @@ CASES = [
     ("tempcompass", "caption_matching/101/speed/0", "Sentence A: A man runs.", "Sentence A", 1, 1),
     ("tempcompass", "caption_matching/101/speed/0", "Sentence A", "Sentence A", 1, 0),
     ("tempcompass", "caption_matching/101/speed/0", "A.", "Sentence A", 1, 0),
+    ("tempcompass", "caption_matching/101/speed/0", "Sentence A: A man runs.\n\nHe is fast.", "Sentence A", 1, 0),
+    ("tempcompass", "caption_matching/101/speed/0", "Sentence A\nSentence B", "Sentence A", 1, 0),
     ("tempcompass", "caption_matching/101/speed/0", "a man runs", "Sentence A", 1, 0),
     ("tempcompass", "caption_matching/101/speed/0", "Sentence B", "Sentence B", 0, 0),
     ("tempcompass", "caption_matching/101/speed/0", "A man swims.", None, 0, 0),
