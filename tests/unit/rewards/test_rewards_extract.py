@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spacer.rewards import answer_text, has_map, read_choice, read_number
-from spacer.rewards.extract import map_text
+from spacer.rewards.extract import map_text, read_last_number
 
 
 @pytest.mark.parametrize(
@@ -208,3 +208,29 @@ def test_a_letter_in_any_of_these_forms(text: str) -> None:
 )
 def test_a_capital_letter_in_a_sentence_is_no_choice(text: str) -> None:
     assert read_choice(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "last"),
+    [
+        ("1.5 + 0.5 = 2", 2.0),
+        ("from two to one hundred and five", 105.0),
+        ("twenty-one", 21.0),  # not the one
+        ("3 thousand, or two point five", 2.5),
+        ("4, then -3", -3.0),
+        ("2-3 m", 3.0),
+        ("3.2 m^2", 3.2),
+        ("1, then 1e999", None),  # as read_number of it alone
+        ("far", None),
+        ("", None),
+    ],
+)
+def test_the_last_number(text: str, last: float | None) -> None:
+    assert read_last_number(text) == last
+
+
+@given(st.lists(st.sampled_from(["1", "2.5", "-3", "twenty-one", "chair", "of", "."]), max_size=8).map(" / ".join))
+def test_the_last_number_is_the_first_of_some_end_of_the_text(text: str) -> None:
+    parts = [read_number(part) for part in text.split(" / ")]
+    numbers = [number for number in parts if number is not None]
+    assert read_last_number(text) == (numbers[-1] if numbers else None)
