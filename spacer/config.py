@@ -23,7 +23,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from spacer.errors import UserError
-from spacer.rules import CHECKS, DATASET_RULES, PROMPTS_RULE, RULES, prompt_faults, sections
+from spacer.rules import CHECKS, DATASET_RULES, PROMPTS_RULE, RULES, asks_files, prompt_faults, sections
 from spacer.settings import Settings
 
 T = TypeVar("T")
@@ -81,6 +81,9 @@ def load_settings(cfg: DictConfig) -> Settings:
             if _readable(breaks, dataset, settings):
                 problems.append(said.format(s=settings, d=dataset, at=at))
         problems += [f"{at}.prompts: {fault}. {PROMPTS_RULE}" for fault in _readable(prompt_faults, dataset) or ()]
+    if _readable(asks_files, settings):
+        found = _readable(prompt_faults, settings.benchmark) or ()
+        problems += [f"benchmark.prompts: {fault}. {PROMPTS_RULE}" for fault in found]
     if problems:
         raise ConfigError(problems)
     assert isinstance(settings, Settings)

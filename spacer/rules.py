@@ -15,6 +15,7 @@ from typing import Any
 from spacer.benchmarks import names
 from spacer.settings import (
     ArchivedSettings,
+    BenchmarkSettings,
     DatasetSettings,
     JsonlSettings,
     MixSettings,
@@ -56,7 +57,7 @@ _CHECKED: tuple[tuple[Check, str], ...] = (
         "dataset.questions_per_scene dataset.heldout_questions_per_scene dataset.min_objects dataset.video_fps "
         "reward.length.max_tokens objective.prompts_per_rollout objective.row_tokens objective.max_completion_length "
         "objective.updates_per_rollout benchmark.limit benchmark.max_new_tokens benchmark.batch_size "
-        "benchmark.batch_tokens benchmark.samples "
+        "benchmark.batch_tokens benchmark.samples benchmark.max_prompt_length "
         "benchmark.resamples trainer.accumulate_grad_batches trainer.log_every_n_steps "
         "trainer.checkpoint_every_n_steps stage.batch_size",
     ),
@@ -74,22 +75,34 @@ _CHECKED: tuple[tuple[Check, str], ...] = (
     (
         Check(lambda x: 0 <= x <= 1, "between 0 and 1"),
         "reward.map_min_answer reward.length.min_answer reward.temporal.min_answer objective.clip_low "
-        "stage.guess_share",
+        "stage.guess_share benchmark.max_missing",
     ),
     (
         Check(lambda x: 0 < x <= 1, "greater than 0 and at most 1"),
         "objective.top_p benchmark.top_p dataset.max_answer_share",
     ),
-    (Check(lambda x: x > 0, "greater than 0"), "dataset.video.fps dataset.seconds objective.kl_clamp"),
+    (
+        Check(lambda x: x > 0, "greater than 0"),
+        "dataset.video.fps benchmark.video.fps dataset.seconds objective.kl_clamp",
+    ),
     (Check(lambda x: x > 0, "greater than 0: greedy completions would all be equal"), "objective.temperature"),
     (Check(lambda n: n >= 2, "at least 2, to compare a group's completions, such as 8"), "objective.group_size"),
-    (Check(lambda n: n >= 2, "at least 2: the vision tower joins frames in pairs"), "dataset.video.max_frames"),
+    (
+        Check(lambda n: n >= 2, "at least 2: the vision tower joins frames in pairs"),
+        "dataset.video.max_frames benchmark.video.max_frames",
+    ),
     (
         Check(lambda n: n >= 28, "at least 28, the side of a vision token"),
-        "dataset.size_px dataset.video.max_side",
+        "dataset.size_px dataset.video.max_side benchmark.video.max_side",
     ),
-    (Check(lambda n: n >= 784, "at least 784 (28 * 28)"), "dataset.video.max_pixels dataset.image_max_pixels"),
-    (Check(lambda n: n >= 1, "at least 1: videos are never decoded in the main process"), "dataset.workers"),
+    (
+        Check(lambda n: n >= 784, "at least 784 (28 * 28)"),
+        "dataset.video.max_pixels dataset.image_max_pixels benchmark.video.max_pixels benchmark.image_max_pixels",
+    ),
+    (
+        Check(lambda n: n >= 1, "at least 1: videos are never decoded in the main process"),
+        "dataset.workers benchmark.workers",
+    ),
     (Check(lambda n: 1 <= n <= 8, "between 1 and 8: more would crowd a small room"), "dataset.max_objects"),
     (Check(lambda n: 0 <= n < 2**31, "between 0 and 2**31 - 1"), "seed"),
     (Check(lambda n: n == -1 or n >= 1, "at least 1, or -1 for no limit"), "trainer.max_steps trainer.max_epochs"),
@@ -139,8 +152,13 @@ def _lacks(d: DatasetSettings, s: Settings, field: str) -> bool:
     return isdir(root) and not isfile(join(root, name))
 
 
-def prompt_faults(d: DatasetSettings) -> list[str]:
-    """What is wrong with a data set's templates."""
+def asks_files(s: Settings) -> bool:
+    """Whether the benchmark is one of files, and not what the data hold out."""
+    return s.benchmark.name in names()
+
+
+def prompt_faults(d: DatasetSettings | BenchmarkSettings) -> list[str]:
+    """What is wrong with the templates of a data set or a benchmark."""
     faults = [f"{name!r} is missing" for name in PROMPTS if name not in d.prompts]
     faults += [f"{name!r} is not known" for name in d.prompts if name not in (*PROMPTS, "system")]
     for name in ("map", "plain"):
@@ -265,7 +283,7 @@ RULES: tuple[tuple[Callable[[Settings], bool], str], ...] = (
         "choose dataset=spacer_151k or dataset=jsonl",
     ),
     (
-        lambda s: s.stage.name == "evaluate" and not _holds_out(s),
+        lambda s: s.stage.name == "evaluate" and not asks_files(s) and not _holds_out(s),
         "stage.name=evaluate asks held-out questions, and the data has none: set dataset.heldout to a JSONL file of "
         "them, or choose dataset=rooms",
     ),
@@ -275,7 +293,10 @@ RULES: tuple[tuple[Callable[[Settings], bool], str], ...] = (
         "none: choose benchmark=NAME, one of " + ", ".join(names()),
     ),
     (
-        lambda s: s.stage.name == "score" and (s.benchmark.root is None or not isdir(expanduser(s.benchmark.root))),
+        lambda s: (
+            (s.stage.name == "score" or (s.stage.name == "evaluate" and asks_files(s)))
+            and (s.benchmark.root is None or not isdir(expanduser(s.benchmark.root)))
+        ),
         "benchmark.root={s.benchmark.root} is not an existing folder: set benchmark.root=DIR to the benchmark's files, "
         "as its authors distribute them",
     ),

@@ -273,6 +273,13 @@ class BenchmarkSettings:
     index: str | None = None  # the benchmark's own annotation file, whose videos are never trained on
     tasks: tuple[str, ...] | None = None  # whose questions are taken; null takes all
     limit: int | None = None  # the first so many of them
+    video: VideoSettings = field(default_factory=lambda: VideoSettings(32, 1.0, 448 * 448, 448))
+    image_max_pixels: int = 448 * 448
+    max_prompt_length: int = 16_384
+    subtitles: bool = False
+    prompts: dict[str, str] = field(default_factory=dict)
+    workers: int = 2
+    max_missing: float = 0.02  # share of missing videos beyond which nothing is asked
     temperature: float = 0.0
     top_p: float = 1.0
     max_new_tokens: int = 1024

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -15,21 +16,28 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from spacer import tiny
 from spacer.backends import choose_attention
+from spacer.benchmarks.question import Question
 from spacer.callbacks import DataWait, FaultRecorder, Progress, ProgressLines, RolloutTable
 from spacer.data import rooms
 from spacer.data.leakage import Withheld
 from spacer.data.loading import MixedDataset, PromptDataset, Prompts, TrainLoader
 from spacer.data.prompts import ShownTarget, prompt_text, worked_completion
-from spacer.data.samples import Fault
-from spacer.data.sources import load_pieces
-from spacer.evaluation.predict import Asking, Row, fault_row, predict, reward_row
+from spacer.data.samples import Fault, Sample
+from spacer.data.sources import Piece, load_pieces
+from spacer.evaluation.asked import answered_row, as_samples, check_media, failed_row, media_settings
+from spacer.evaluation.conditions import conditions, hold_to
+from spacer.evaluation.predict import Answer, Asking, Row, fault_row, predict, reward_row
+from spacer.evaluation.scoring import score_predictions, write_scores
 from spacer.files import read_rows
 from spacer.modeling import Packing, load_policy, load_processor, load_reference, position_rule, save_pretrained
 from spacer.module import GrpoModule, SftModule, Training
-from spacer.report.summary import Fed, report_evaluation, report_training
+from spacer.report.summary import Fed, report_benchmark, report_evaluation, report_training
+from spacer.rules import asks_files
+from spacer.score import choose_questions
 from spacer.settings import Checkpointing, RoomsSettings, Settings
 from spacer.tracking import make_loggers
 
@@ -48,9 +56,18 @@ class Run:
         self.wait_share: float | None = None
         self.attention = choose_attention(settings)
         with self.phase("load data"):
-            self.pieces = load_pieces(settings, train=settings.stage.name != "evaluate")
-            counts = [(len(piece.train.samples), len(piece.heldout.samples)) for piece in self.pieces]
-            log.info("%d questions to train on, %d held out", *map(sum, zip(*counts, strict=True)))
+            self.pieces: tuple[Piece, ...] = ()
+            self.questions: tuple[Question, ...] = ()
+            self.missing: list[Fault] = []
+            if settings.stage.name == "evaluate" and asks_files(settings):
+                self.questions = choose_questions(settings.benchmark).questions
+                self.missing = check_media(self.questions, settings.benchmark)
+            else:
+                self.pieces = load_pieces(settings, train=settings.stage.name != "evaluate")
+            train, heldout = (
+                sum(len(getattr(piece, split).samples) for piece in self.pieces) for split in ("train", "heldout")
+            )
+            log.info("%d questions to train on, %d held out", train, heldout)
         with self.phase("load model"):
             if settings.model.fresh:
                 _make_fresh(settings)
@@ -61,6 +78,11 @@ class Run:
             settings.objective.row_tokens,
             vision_again=settings.model.gradient_checkpointing == Checkpointing.vision,
         )
+
+    @property
+    def reports(self) -> bool:
+        """Whether this is the first of the run's processes; the others only compute."""
+        return bool(rank_zero_only.rank == 0)  # type: ignore[attr-defined]  # which Lightning sets
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -101,20 +123,50 @@ class Run:
 
     def ask(self, name: str) -> list[Row]:
         """The held-out questions, asked of the policy as it is now; answers are in `predictions/NAME.jsonl`."""
+        row_of = partial(reward_row, reward=self.settings.reward)
+        return self._predict(name, self.dataset("heldout"), row_of, fault_row)
+
+    def ask_benchmark(self) -> list[Row]:
+        """A benchmark's questions, asked of the policy; answers are in `predictions/NAME.jsonl`.
+
+        Raises:
+            UserError: the run folder holds answers that were given under other conditions.
+        """
+        settings = self.settings
+        asked = settings.benchmark
+        now = conditions(settings.model, asked, settings.seed, settings.trainer.precision, asdict(self.attention))
+        hold_to(self.folder / "predictions" / f"{asked.name}.conditions.json", now)
+        dataset = PromptDataset(
+            as_samples(self.questions, asked),
+            self.processor,
+            media_settings(asked),
+            rule=position_rule(self.policy.config, settings.model.positions),
+            seed=settings.seed,
+        )
+        row_of = partial(answered_row, by_id={question.id: question for question in self.questions}, name=asked.name)
+        return self._predict(asked.name, dataset, row_of, failed_row)
+
+    def _predict(
+        self,
+        name: str,
+        dataset: Prompts,
+        row_of: Callable[[Sample, Answer], Row],
+        row_of_fault: Callable[[Sample, Fault], Row],
+    ) -> list[Row]:
         path = self.folder / "predictions" / f"{name}.jsonl"
         path.parent.mkdir(exist_ok=True)
+        asking = Asking(
+            self.policy,
+            self.processor,
+            dataset,
+            self.settings.benchmark,
+            self.settings.seed,
+            self.packing,
+            self.settings.trainer.self_check,
+            row_of,
+            row_of_fault,
+        )
         with self.phase(f"evaluate {name}"):
-            asking = Asking(
-                self.policy,
-                self.processor,
-                self.dataset("heldout"),
-                self.settings.benchmark,
-                self.settings.seed,
-                self.packing,
-                self.settings.trainer.self_check,
-                row_of=partial(reward_row, reward=self.settings.reward),
-                row_of_fault=fault_row,
-            )
             return predict(_trainer_options(self.settings), asking, path)
 
     def fit(self, module: pl.LightningModule, loader: TrainLoader) -> list[Logger]:
@@ -219,9 +271,28 @@ def sft(run: Run) -> float:
 
 
 def evaluate(run: Run) -> float:
-    """The held-out questions, asked and scored. Returns the total reward."""
+    """What the data hold out, asked and scored, or a benchmark. Returns the total reward, or the official overall."""
+    if asks_files(run.settings):
+        return evaluate_benchmark(run)
     rows = run.ask(run.settings.benchmark.name)
+    if not run.reports:
+        return float("nan")
     return report_evaluation(run.settings, run.folder, rows, run.faults(), run.seconds)
+
+
+def evaluate_benchmark(run: Run) -> float:
+    """A benchmark, asked and scored as its authors do and as SpaceR's release does. Returns the official overall."""
+    settings = run.settings
+    rows = run.ask_benchmark()
+    if not run.reports:
+        return float("nan")
+    # an error is no prediction: by some rules of the release an empty one would be right
+    predictions = {row["id"]: row["prediction"] for row in rows if "error" not in row}
+    scored = score_predictions(settings.benchmark.name, run.questions, predictions)
+    how = json.loads((run.folder / "predictions" / f"{settings.benchmark.name}.conditions.json").read_text())
+    write_scores(run.folder, scored, how)
+    report_benchmark(settings, run.folder, scored, rows, run.missing, run.seconds)
+    return scored.official_values["overall"]
 
 
 def total_steps(settings: Settings, loader: TrainLoader, updates: int) -> int | None:

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import spacer
 from spacer.errors import UserError
 from spacer.files import write_text
 from spacer.settings import BenchmarkSettings, ModelSettings
@@ -39,7 +40,7 @@ def conditions(
         },
         "benchmark": asked,
         "seed": seed,
-        "libraries": {name: version(name) for name in LIBRARIES},
+        "libraries": {"spacer": spacer.__version__, **{name: version(name) for name in LIBRARIES}},
     }
 
 

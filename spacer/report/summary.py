@@ -15,11 +15,13 @@ from rich.table import Table
 from spacer.data.decode import MediaError, read_video
 from spacer.data.leakage import NOTHING, Withheld
 from spacer.data.samples import Fault, describe
+from spacer.evaluation.scoring import Scored
 from spacer.evaluation.statistics import PairedDelta, compare, mean_interval
 from spacer.report.figures import before_after_bars, map_overlay, reward_curves
 from spacer.report.history import read_history
 from spacer.report.table import before_after_table, write_summary
 from spacer.rewards import parse_map
+from spacer.score import show
 from spacer.settings import Settings, VideoSettings
 from spacer.tracking import finish
 
@@ -105,6 +107,36 @@ def report_evaluation(
     _print_faults(console, [*faults, *failed])
     _print_places(console, folder, seconds, None)
     return float(scores["reward/total"]["mean"])
+
+
+def report_benchmark(
+    settings: Settings,
+    folder: Path,
+    scored: Scored,
+    rows: Rows,
+    missing: Sequence[Fault],
+    seconds: Mapping[str, float],
+) -> None:
+    """Prints the figures of a benchmark, what could not be asked or read, and where everything lies."""
+    console = Console()
+    show(console, scored, folder)
+    failed = [Fault(str(row["id"]), *str(row["error"]).split(": ", 1)) for row in rows if "error" in row]
+    if failed:
+        console.print(f"[bold]{len(failed)} questions could not be asked and count as wrong:[/bold]")
+        console.print(describe(failed), markup=False, highlight=False)
+    if missing:
+        console.print(f"{len(missing)} videos are missing", highlight=False)
+    extra = {
+        "benchmark": scored.benchmark,
+        "overall": scored.official_values["overall"],
+        "questions": len(scored.questions),
+        "not_extracted": scored.not_extracted,
+        "not_asked": len(failed),
+        "missing_videos": len(missing),
+        "seed": settings.seed,
+    }
+    write_summary(folder / "summary.json", {}, seconds, extra)
+    _print_places(console, folder, seconds, None)
 
 
 def _by_metric(rows: Rows) -> dict[str, list[tuple[float, str]]]:
