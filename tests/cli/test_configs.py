@@ -32,6 +32,8 @@ COMPANIONS = {
     "stage=prepare": ("dataset=spacer_151k",),
     "stage=curate": ("dataset=scans",),
     "stage=score": ("benchmark=vsi_bench", f"benchmark.root={CONF}", f"predictions={CONF / 'config.yaml'}"),
+    "benchmark/prompts=thinking": ("benchmark=sti_bench",),
+    "benchmark/prompts=direct": ("benchmark=vsi_bench",),
 }
 
 
