@@ -103,7 +103,7 @@ class Clustered:
         return figures
 
     def influences(self, place: int) -> Floats:
-        """What each cluster adds to the figure at `place` to first order, Σ_k w_k (x_ck - m_k n_ck) / N_k, shape (C,)."""
+        """What each cluster adds to the figure at `place` to first order, Σ_k w_k (x_ck - m_k n_ck) / N_k; (C,)."""
         subset, weights = self.subsets[place], self.weights[place]
         counts, sums = self.counts_CK[:, subset], self.sums_CK[:, subset]
         totals = counts.sum(axis=0)

@@ -91,7 +91,12 @@ def write_summary(
     if taken := {"metrics", "seconds"} & set(extra):
         raise ValueError(f"extra entries of the summary may not be called {', '.join(sorted(taken))}")
     summary = {"metrics": {name: asdict(delta) for name, delta in deltas.items()}, "seconds": dict(seconds), **extra}
-    text = json.dumps(_plain(summary), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_json(path, summary)
+
+
+def write_json(path: str | Path, value: Mapping[str, Any]) -> None:
+    """Writes JSON in which paths are text and what is not finite is null; the file is whole, the old one or the new."""
+    text = json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     # Beside the target, because os.replace is atomic only within one file system.
