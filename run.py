@@ -57,6 +57,10 @@ def stage_of(name: str) -> Callable[[Settings, Path], float]:
         from spacer.compare import compare
 
         return compare
+    if name == "export":
+        from spacer.export import export
+
+        return export
     from spacer import stages
 
     return stages.run

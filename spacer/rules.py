@@ -439,6 +439,16 @@ RULES: tuple[tuple[Callable[[Settings], bool], str], ...] = (
         "trainer.precision=bf16-mixed, or train adapters (model.lora)",
     ),
     (
+        lambda s: s.stage.name == "export" and (s.ckpt_path in (None, "last") or isdir(expanduser(s.ckpt_path))),
+        "stage.name=export takes a checkpoint's file, and ckpt_path={s.ckpt_path} is none: "
+        "set ckpt_path=RUN/checkpoints/last.ckpt",
+    ),
+    (
+        lambda s: s.stage.name == "export" and s.model.fresh,
+        "stage.name=export makes no untrained weights: set model=tiny model.name_or_path=RUN/untrained, "
+        "where the run that began with them left them",
+    ),
+    (
         lambda s: s.ckpt_path is not None and _no_checkpoint(s.ckpt_path),
         "ckpt_path={s.ckpt_path} is neither 'last' nor an existing checkpoint: set ckpt_path=/path/to/file.ckpt, "
         "or ckpt_path=last for the newest one of output_dir, or ckpt_path=null to start afresh",
