@@ -1,7 +1,8 @@
 """What runs of a benchmark left, question by question, and two of them side by side.
 
-A run's folder holds `per_question.jsonl`, a line a question: {"id", "task", "answer": the truth, "score": between 0 and
-1, "cluster": what questions share (their video), …}. Where `scores.json` lies beside it, it names the "benchmark".
+A run's folder holds `per_question.jsonl`, a line a question: {"id", "task", "score": between 0 and 1, "truth": the
+right answer, "cluster": what questions share (their video), …}; the last two may be lacking. Where `scores.json` lies
+beside it, it names the "benchmark".
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ _NAMED = 5  # faults of a kind that are named; of the others only how many
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one question went. `cluster` is None where the file does not name one."""
+    """How one question went. `truth` and `cluster` are None where the file does not tell them."""
 
     task: str
-    truth: str
+    truth: str | None
     score: float
     cluster: str | None
 
@@ -95,14 +96,13 @@ def _outcome(row: Any) -> tuple[str, Outcome]:
     """A line's id and outcome. ValueError says what is wrong with it."""
     if not isinstance(row, dict):
         raise ValueError("must be an object {…}")
-    if lacking := [name for name in ("id", "task", "answer", "score") if row.get(name) is None]:
+    if lacking := [name for name in ("id", "task", "score") if row.get(name) is None]:
         raise ValueError(f"lacks {', '.join(lacking)}")
-    score, cluster = row["score"], row.get("cluster")
+    score, truth, cluster = row["score"], row.get("truth"), row.get("cluster")
     if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
         raise ValueError(f"score is {score!r}, must be a number between 0 and 1")
-    return str(row["id"]), Outcome(
-        str(row["task"]), str(row["answer"]), float(score), None if cluster is None else str(cluster)
-    )
+    told = [None if value is None else str(value) for value in (truth, cluster)]
+    return str(row["id"]), Outcome(str(row["task"]), told[0], float(score), told[1])
 
 
 def _benchmark(path: Path) -> str | None:
@@ -135,9 +135,8 @@ def compare_outcomes(a: Outcomes, b: Outcomes, *, resamples: int, seed: int) -> 
         pairs = [(key, getattr(one, field), getattr(other, field)) for key, one, other in both]
         if differ := [entry for entry in pairs if entry[1] != entry[2] and None not in entry]:
             key, one, other = differ[0]
-            named = "answer" if field == "truth" else field
             faults.append(
-                f"{pair}: {named} differs for {len(differ)} questions, such as {key!r}: {one!r} and {other!r}: "
+                f"{pair}: {field} differs for {len(differ)} questions, such as {key!r}: {one!r} and {other!r}: "
                 "they were asked different versions of the benchmark; evaluate both on the same files"
             )
     if faults:

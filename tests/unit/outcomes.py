@@ -23,9 +23,10 @@ def made_rows(
             {
                 "id": f"q{place}",
                 "task": TASKS[place % len(TASKS)],
-                "answer": "ABCD"[place % 4],
+                "truth": "ABCD"[place % 4],
+                "answer": "A" if hit else None,
                 "score": 0.5 * hit if graded else hit,
-                "extracted": "A",
+                "extracted": bool(hit),
                 "cluster": f"video{place // per_video}",
             }
         )

@@ -12,8 +12,10 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from spacer.benchmarks.question import Kind, Question
 from spacer.errors import UserError
 from spacer.evaluation.outcomes import compare_outcomes, compare_runs, read_outcomes
+from spacer.evaluation.scoring import score_predictions, write_scores
 from spacer.report.comparison import comparison_summary, comparison_table, forest_plot
 from spacer.report.table import write_json
 from tests.unit.configs import load, problems
@@ -77,6 +79,21 @@ def test_questions_without_a_cluster_stand_alone_and_that_is_said(tmp_path: Path
     assert "name no cluster" not in printed(comparison_table(known, 1))
 
 
+def test_what_scoring_writes_is_read(tmp_path: Path) -> None:
+    options, groups = ("A. bed", "B. table"), {"duration": "short"}
+    questions = [
+        Question(f"q{i}", "order", Kind.choice, "Which?", options, "AB"[i % 2], f"v{i // 2}", groups=groups)
+        for i in range(8)
+    ]
+    for name, said in (("a", "A"), ("b", "B")):
+        predictions = {question.id: f"<answer>{said}</answer>" for question in questions[:6]}
+        write_scores(tmp_path / name, score_predictions("video_mme", questions, predictions), {})
+    (found,) = compared(tmp_path / "a", tmp_path / "b")
+    assert found.a.benchmark == "video_mme" and found.a.questions["q1"].truth == "B"
+    overall = found.figures["overall"]
+    assert (overall.questions, overall.clusters, overall.wins, overall.losses, overall.ties) == (8, 4, 3, 3, 2)
+
+
 # what is wrong with files
 
 
@@ -111,7 +128,7 @@ def test_many_faults_are_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"answer": "Z"}, "answer differs for 1 questions, such as 'q7': 'D' and 'Z'"),
+        ({"truth": "Z"}, "truth differs for 1 questions, such as 'q7': 'D' and 'Z'"),
         ({"task": "other"}, "task differs for 1 questions"),
         ({"cluster": "elsewhere"}, "cluster differs for 1 questions"),
     ],
