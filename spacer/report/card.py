@@ -116,7 +116,7 @@ def _what(origin: Origin) -> str:
     lora = (recorded.get("model") or {}).get("lora")
     lines = [
         f"- Base model: `{origin.base}`",
-        f"- Trained for {origin.steps} optimiser steps{f', {how}' if how else ''}"
+        f"- Trained for {origin.steps} optimiser step{'' if origin.steps == 1 else 's'}{f', {how}' if how else ''}"
         + (f", with adapters of rank {lora['rank']}, which are merged into the weights" if lora else ""),
         f"- Exported from the checkpoint `{origin.checkpoint.name}`",
     ]
