@@ -53,6 +53,14 @@ def stage_of(name: str) -> Callable[[Settings, Path], float]:
         from spacer.curate import curate
 
         return curate
+    if name == "compare":
+        from spacer.compare import compare
+
+        return compare
+    if name == "export":
+        from spacer.export import export
+
+        return export
     from spacer import stages
 
     return stages.run

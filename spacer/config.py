@@ -23,7 +23,16 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from spacer.errors import UserError
-from spacer.rules import CHECKS, DATASET_RULES, PROMPTS_RULE, RULES, asks_files, prompt_faults, sections
+from spacer.rules import (
+    CHECKS,
+    DATASET_RULES,
+    PROMPTS_RULE,
+    RULES,
+    asks_files,
+    prompt_faults,
+    run_faults,
+    sections,
+)
 from spacer.settings import Settings
 
 T = TypeVar("T")
@@ -76,6 +85,7 @@ def load_settings(cfg: DictConfig) -> Settings:
     for broken, message in RULES:
         if _readable(broken, settings):
             problems.append(message.format(s=settings))
+    problems += _readable(run_faults, settings) or ()
     for at, dataset in _readable(sections, settings) or ():
         for breaks, said in DATASET_RULES:
             if _readable(breaks, dataset, settings):

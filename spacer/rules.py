@@ -24,8 +24,9 @@ from spacer.settings import (
     Settings,
 )
 
-STAGES = ("train", "sft", "evaluate", "score", "prepare", "curate")  # valid values of stage.name
-NEED_NO_MODEL = ("score", "prepare", "curate")  # of those
+STAGES = ("train", "sft", "evaluate", "score", "compare", "export", "prepare", "curate")  # valid values of stage.name
+NEED_NO_MODEL = ("score", "compare", "prepare", "curate")  # of those
+NEED_NO_DATA = ("compare", "export")
 PROMPTS_RULE = (
     "There must be `map` and `plain`, templates with $question and, where wanted, $options, $categories and $answer, "
     "and one line for each problem type: conf/dataset/prompts/default.yaml is an example"
@@ -146,7 +147,11 @@ def _holds_out(s: Settings) -> bool:
 
 def _lacks(d: DatasetSettings, s: Settings, field: str) -> bool:
     """Whether a file that the data set names is not in its folder, which exists."""
-    if not isinstance(d, JsonlSettings) or s.stage.name in NEED_NO_MODEL or (name := getattr(d, field)) is None:
+    if (
+        not isinstance(d, JsonlSettings)
+        or s.stage.name in (*NEED_NO_MODEL, *NEED_NO_DATA)
+        or (name := getattr(d, field)) is None
+    ):
         return False
     root = expanduser(d.root)
     return isdir(root) and not isfile(join(root, name))
@@ -183,6 +188,27 @@ def _lacks_annotations(d: DatasetSettings, s: Settings) -> bool:
     return isdir(root) and not any(isfile(path) for path in glob(join(root, expanduser(d.meta_info))))
 
 
+def run_faults(s: Settings) -> list[str]:
+    """What is wrong with `runs`, each folder by itself."""
+    if s.stage.name not in ("compare", "export"):
+        return ["runs is for stage=compare and stage=export: set runs=[]"] if s.runs else []
+    faults = []
+    if s.stage.name == "compare" and len(s.runs) < 2:
+        faults.append(f"runs holds {len(s.runs)}: stage=compare takes at least two, runs=[FOLDER,FOLDER,…]")
+    files = ("per_question.jsonl",) if s.stage.name == "compare" else ("scores.json", "summary.json")
+    for place, name in enumerate(s.runs):
+        folder = expanduser(name)
+        if not isdir(folder):
+            faults.append(f"runs[{place}]: {name} is not an existing folder: name the folder of a run")
+        elif not any(isfile(join(folder, file)) for file in files):
+            faults.append(
+                f"runs[{place}]: {name} lacks {' and '.join(files)}: evaluate that run, or correct the folder"
+            )
+    if twice := sorted({name for name in s.runs if s.runs.count(name) > 1}):
+        faults.append(f"runs names {', '.join(twice)} more than once: name each run once")
+    return faults
+
+
 def _no_checkpoint(path: str) -> bool:
     # a folder that holds meta.pt is a checkpoint that Lightning wrote in shards
     return path != "last" and not isfile(path) and not isfile(join(path, "meta.pt"))
@@ -199,7 +225,11 @@ DATASET_RULES: tuple[tuple[Callable[[Any, Settings], bool], str], ...] = (
         "{at}.min_objects={d.min_objects} exceeds {at}.max_objects={d.max_objects}: swap them",
     ),
     (
-        lambda d, s: isinstance(d, JsonlSettings) and s.stage.name != "prepare" and not isdir(expanduser(d.root)),
+        lambda d, s: (
+            isinstance(d, JsonlSettings)
+            and s.stage.name not in ("prepare", *NEED_NO_DATA)
+            and not isdir(expanduser(d.root))
+        ),
         "{at}.root={d.root} is not an existing folder: set {at}.root=/path/to/the/data "
         "(stage=prepare makes it from a distributed archive), or choose dataset=rooms, which needs no files",
     ),
@@ -407,6 +437,16 @@ RULES: tuple[tuple[Callable[[Settings], bool], str], ...] = (
         "model.dtype={s.model.dtype} trainer.precision={s.trainer.precision} would keep the trained weights in "
         "16 bits, where steps of a usual learning rate are rounded away: set model.dtype=float32 "
         "trainer.precision=bf16-mixed, or train adapters (model.lora)",
+    ),
+    (
+        lambda s: s.stage.name == "export" and (s.ckpt_path in (None, "last") or isdir(expanduser(s.ckpt_path))),
+        "stage.name=export takes a checkpoint's file, and ckpt_path={s.ckpt_path} is none: "
+        "set ckpt_path=RUN/checkpoints/last.ckpt",
+    ),
+    (
+        lambda s: s.stage.name == "export" and s.model.fresh,
+        "stage.name=export makes no untrained weights: set model=tiny model.name_or_path=RUN/untrained, "
+        "where the run that began with them left them",
     ),
     (
         lambda s: s.ckpt_path is not None and _no_checkpoint(s.ckpt_path),

@@ -360,3 +360,4 @@ class Settings:
     output_dir: str
     ckpt_path: str | None = None
     predictions: str | None = None  # of stage=score: JSON lines of {"id", "prediction"}
+    runs: tuple[str, ...] = ()  # folders of evaluated runs, to be compared or told of in a model card

@@ -100,6 +100,7 @@ def write_scores(folder: Path, scored: Scored, settings: Mapping[str, Any]) -> N
         {
             "id": question.id,
             "task": question.task,
+            "truth": question.truth,
             "answer": grade.answer,
             "score": grade.official,
             "extracted": grade.answer is not None,

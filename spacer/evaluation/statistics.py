@@ -1,32 +1,25 @@
-"""How sure a held-out score is: bootstrap intervals that resample scenes.
+"""How sure a held-out score is: intervals that resample scenes.
 
 Questions about one scene share its video, so their scores rise and fall together and an interval that treats them as
-independent is too narrow. The cluster bootstrap draws whole scenes instead: one resample draws S scenes of S with
-replacement, keeps all questions of each drawn scene, and pools them (a ratio of sums, so that scenes with more
-questions weigh more, exactly as in the reported mean):
-
-    m* = sum_s w_s x_s / sum_s w_s n_s        w ~ Multinomial(S; 1/S, …, 1/S)
-
-with x_s the sum of scene s's values and n_s its number of questions. The interval is the percentile interval, the
-(1 - level)/2 and (1 + level)/2 quantiles of m* over the resamples. Before and after answer the same questions, so the
-change is resampled as the difference of each question, which takes the scene's own difficulty out of the interval.
-
-Source: Efron & Tibshirani, An Introduction to the Bootstrap (1993), chapter 8 (what to resample when the data are not
-independent) and 13.3 (percentile interval); for clusters Field & Welsh, Bootstrapping clustered data (JRSS B, 2007).
+independent is too narrow. Whole scenes are drawn instead, with all of their questions, which are pooled (a ratio of
+sums, so that scenes with more questions weigh more, exactly as in the reported mean). Before and after answer the same
+questions, so the change is resampled as the difference of each question, which takes the scene's own difficulty out of
+the interval. `spacer.evaluation.resampling` says how resamples become an interval.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from spacer.evaluation.intervals import intervals
+from spacer.evaluation.metrics import mean
+from spacer.evaluation.resampling import Floats
+
 Prediction = Mapping[str, Any]  # one line of a predictions file
 
 QUESTION_TYPES = (
@@ -41,7 +34,6 @@ QUESTION_TYPES = (
     "obj_appearance_order",
     "route_planning",
 )
-_CHUNK_DRAWS = 1_000_000  # scene indices drawn at once: 8 MB
 
 
 @dataclass(frozen=True)
@@ -75,7 +67,7 @@ def paired_delta(
     seed: int = 0,
     level: float = 0.95,
 ) -> PairedDelta:
-    """Change of a mean between two evaluations of the same questions, by cluster bootstrap over scenes.
+    """Change of a mean between two evaluations of the same questions, by the bootstrap over scenes.
 
     Args:
         before, after: one value a question, in the same order. Shape (questions,).
@@ -110,7 +102,7 @@ def mean_interval(
     seed: int = 0,
     level: float = 0.95,
 ) -> tuple[float, float, float]:
-    """Mean over questions with its cluster-bootstrap interval: (mean, low, high). Arguments as `paired_delta`.
+    """Mean over questions with its interval: (mean, low, high). Arguments as `paired_delta`.
 
     The interval is (NaN, NaN) when there is only one scene.
 
@@ -126,27 +118,9 @@ def mean_interval(
         raise ValueError(f"{len(array)} values but {len(scenes)} scenes")
     if not len(array):
         raise ValueError("no questions to take a mean of")
-    names, scene_of_question = np.unique(np.asarray(scenes, dtype=str), return_inverse=True)
-    mean = float(array.mean())
-    if len(names) == 1:
-        return mean, math.nan, math.nan
-    sums_S = np.bincount(scene_of_question, weights=array).astype(np.float64)
-    counts_S = np.bincount(scene_of_question).astype(np.float64)
-    means = _resampled_means(sums_S, counts_S, resamples, np.random.default_rng(seed))
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return mean, float(low), float(high)
-
-
-def _resampled_means(sums_S: Floats, counts_S: Floats, resamples: int, rng: np.random.Generator) -> Floats:
-    """Pooled means of resampled scenes, shape (resamples,); in chunks so that memory stays small."""
-    scenes = len(sums_S)
-    chunk = max(1, _CHUNK_DRAWS // scenes)
-    means = np.empty(resamples)
-    for start in range(0, resamples, chunk):
-        stop = min(start + chunk, resamples)
-        drawn = rng.integers(scenes, size=(stop - start, scenes))
-        means[start:stop] = sums_S[drawn].sum(axis=1) / counts_S[drawn].sum(axis=1)
-    return means
+    all_of_them = mean("mean", range(len(array)))
+    found = intervals([all_of_them], array, scenes, resamples=resamples, seed=seed, level=level)["mean"]
+    return float(array.mean()), found.low, found.high
 
 
 def _finite(values: Sequence[float] | Floats) -> Floats:

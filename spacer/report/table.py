@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spacer.evaluation.statistics import PairedDelta
+from spacer.files import write_text
 from spacer.report.labels import SECTIONS, label_of, section_of
 
 
@@ -91,19 +91,13 @@ def write_summary(
     if taken := {"metrics", "seconds"} & set(extra):
         raise ValueError(f"extra entries of the summary may not be called {', '.join(sorted(taken))}")
     summary = {"metrics": {name: asdict(delta) for name, delta in deltas.items()}, "seconds": dict(seconds), **extra}
-    text = json.dumps(_plain(summary), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the target, because os.replace is atomic only within one file system.
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_json(path, summary)
+
+
+def write_json(path: str | Path, value: Mapping[str, Any]) -> None:
+    """Writes JSON in which paths are text and what is not finite is null; the file is whole, the old one or the new."""
+    text = json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_text(Path(path), [text])
 
 
 def _plain(value: Any) -> Any:

@@ -34,6 +34,8 @@ COMPANIONS = {
     "stage=score": ("benchmark=vsi_bench", f"benchmark.root={CONF}", f"predictions={CONF / 'config.yaml'}"),
     "benchmark/prompts=thinking": ("benchmark=sti_bench",),
     "benchmark/prompts=direct": ("benchmark=vsi_bench",),
+    "stage=compare": ("runs=[a,b]",),
+    "stage=export": (f"ckpt_path={Path(__file__)}",),  # any file
 }
 
 
@@ -43,6 +45,10 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
 
     def load(*overrides: str) -> Settings:
         cfg = compose("config", [f"output_dir={tmp_path}", *overrides])
+        for run in cfg.runs:
+            (tmp_path / run).mkdir(exist_ok=True)
+            (tmp_path / run / "per_question.jsonl").touch()
+        cfg.runs = [str(tmp_path / run) for run in cfg.runs]
         for part in (cfg.dataset, *cfg.dataset.get("parts", {}).values()):
             if OmegaConf.is_missing(part, "root"):  # a data set of one's own: here are the files that it names
                 part.root = str(tmp_path)

@@ -63,7 +63,7 @@ def test_every_benchmark_is_scored_without_torch(environment: dict[str, str], tm
         assert [row["score"] for row in each] == [1.0] * (len(each) - 2) + [0.0, 0.0]
         assert [row["extracted"] for row in each] == [True] * (len(each) - 2) + [False, False]
         assert each[-1]["answer"] is None and each[0]["answer"] is not None
-        assert set(each[0]) == {"id", "task", "answer", "score", "extracted", "released_score", "cluster"}
+        assert set(each[0]) == {"id", "task", "truth", "answer", "score", "extracted", "released_score", "cluster"}
         assert 0 < made["official"]["overall"] < 1 and 0 < made["spacer_eval"]["overall"] < 1
         assert f"{100 * made['official']['overall']:.2f}" in said
         assert f"{100 * made['spacer_eval']['overall']:.2f}" in said

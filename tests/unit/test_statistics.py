@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spacer.evaluation import statistics
+from spacer.evaluation import resampling, statistics
 from spacer.evaluation.statistics import PairedDelta, compare, mean_interval, paired_delta
 
 REWARD = {"total": 0.0, "answer": 0.0, "map": 0.0, "map_quality": 0.0, "format": 0.0, "length": 0.0, "temporal": 0.0}
@@ -50,18 +50,25 @@ def test_point_estimates_by_hand():
 def test_interval_equals_the_enumerated_bootstrap_distribution():
     # Scene a: three questions with sum 3; scene b: one with sum 0. Drawing two of two gives the pooled means
     # aa -> 6/6, ab and ba -> 3/4 (a ratio of sums, not the mean 1/2 of scene means), bb -> 0, with odds 1:2:1.
+    # For two scenes Student's quantile is tan(pi level / 2), widened by sqrt(2): at level 0.2 it leaves out 0.32 on
+    # either side, more than the quarter of aa, and at 0.4 only 0.15.
     values, scenes = [1.0, 1.0, 1.0, 0.0], ["a", "a", "a", "b"]
-    assert mean_interval(values, scenes, level=0.4) == (0.75, 0.75, 0.75)
-    assert mean_interval(values, scenes, level=0.6) == (0.75, 0.0, 1.0)
+    assert mean_interval(values, scenes, level=0.2) == (0.75, 0.75, 0.75)
+    assert mean_interval(values, scenes, level=0.4) == (0.75, 0.0, 1.0)
 
 
 def test_quantiles_of_three_scenes_against_all_draws():
-    sums, counts = np.array([2.0, 1.0, 5.0]), np.array([4, 1, 2])
-    values = [0.5, 0.5, 0.5, 0.5, 1.0, 2.0, 3.0]
-    scenes = ["x"] * 4 + ["y"] + ["z"] * 2
-    every = [sums[list(d)].sum() / counts[list(d)].sum() for d in itertools.product(range(3), repeat=3)]
-    _, low, high = mean_interval(values, scenes, level=0.83)
-    assert (low, high) == pytest.approx(tuple(np.quantile(every, [0.085, 0.915], method="inverted_cdf")))
+    # Three equal scenes whose sums lie evenly: all 27 draws have the means below with odds 1:3:6:7:6:3:1, no skew, and
+    # with two degrees of freedom Student's quantile at share p is (2p - 1) sqrt(2 / (4p (1 - p))).
+    values, scenes = [0.5, 0.5, 1.5, 0.5, 2.0, 1.0], ["x", "x", "y", "y", "z", "z"]
+    sums = np.array([1.0, 2.0, 3.0])
+    every = [sums[list(d)].sum() / 6 for d in itertools.product(range(3), repeat=3)]
+    for level in (0.3, 0.5, 0.75):
+        p = (1 + level) / 2
+        z = math.sqrt(3 / 2) * (2 * p - 1) * math.sqrt(2 / (4 * p * (1 - p)))
+        tail = (1 - math.erf(z / math.sqrt(2))) / 2
+        _, low, high = mean_interval(values, scenes, level=level)
+        assert (low, high) == pytest.approx(tuple(np.quantile(every, [tail, 1 - tail], method="inverted_cdf")))
 
 
 def test_one_scene_has_no_interval():
@@ -106,7 +113,7 @@ def test_seed_and_chunks(monkeypatch):
     whole = mean_interval(values, scenes, resamples=500)
     assert whole == mean_interval(values, scenes, resamples=500)
     assert whole != mean_interval(values, scenes, resamples=500, seed=1)
-    monkeypatch.setattr(statistics, "_CHUNK_DRAWS", 140)
+    monkeypatch.setattr(resampling, "_CHUNK_DRAWS", 140)
     assert whole == mean_interval(values, scenes, resamples=500)
 
 

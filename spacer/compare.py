@@ -1,0 +1,50 @@
+"""The stage that compares runs of a benchmark, question by question: it needs neither a model nor data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from spacer.evaluation.outcomes import OVERALL, Comparison, compare_runs
+from spacer.report.comparison import comparison_summary, comparison_table, forest_plot, letter
+from spacer.report.table import write_json
+from spacer.settings import Settings
+
+
+def compare(settings: Settings, folder: Path) -> float:
+    """Every further run of `runs` against the first: tables, `comparison.json`, `figures/comparison.png`, W&B.
+
+    Returns the difference of the last run's mean over questions, between -1 and 1.
+
+    Raises:
+        UserError: files of a run cannot be read, or runs are not of the same questions.
+    """
+    resamples, seed = settings.benchmark.resamples, settings.seed
+    folders = [Path(name).expanduser() for name in settings.runs]
+    comparisons = compare_runs(folders, resamples=resamples, seed=seed)
+    console = Console()
+    for place, comparison in enumerate(comparisons, 1):
+        console.print(comparison_table(comparison, place))
+    for place, name in enumerate(folders):
+        console.print(f"  {letter(place)}: {name}", markup=False, highlight=False, soft_wrap=True)
+    data, picture = folder / "comparison.json", folder / "figures" / "comparison.png"
+    write_json(data, comparison_summary(comparisons, resamples, seed))
+    forest_plot(comparisons, picture)
+    for what, path in {"table as data": data, "figure": picture}.items():
+        console.print(f"  {what}: {path}", markup=False, highlight=False, soft_wrap=True)
+    if settings.logger.kind == "wandb" and (sync := _to_wandb(settings, folder, comparisons, picture)):
+        console.print(f"  W&B ran offline; to upload: {sync}", markup=False, highlight=False, soft_wrap=True)
+    return comparisons[-1].figures[OVERALL].delta
+
+
+def _to_wandb(settings: Settings, folder: Path, comparisons: list[Comparison], picture: Path) -> str | None:
+    from spacer.tracking import finish, make_loggers  # with Lightning, whose loggers these are, and thus torch
+
+    summary = {
+        f"compare/{letter(place)}/{name}/{what}": getattr(figure, what)
+        for place, comparison in enumerate(comparisons, 1)
+        for name, figure in comparison.figures.items()
+        for what in ("delta", "low", "high", "p")
+    }
+    return finish(make_loggers(settings, folder), {"figures/comparison": picture}, summary)

@@ -1,0 +1,165 @@
+"""What is told of runs of a benchmark that were compared: a table each, `comparison.json`, a forest plot."""
+
+from __future__ import annotations
+
+import math
+import string
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from spacer.evaluation.intervals import Paired
+from spacer.evaluation.outcomes import OVERALL, Comparison
+from spacer.report.drawing import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, VERMILION, new_figure, plain_axes, written
+from spacer.report.labels import QUESTION_TYPES
+
+_COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE)
+_MARKERS = "osD^v"
+
+
+def letter(place: int) -> str:
+    """What the run at a place is called: A, B, …, Z, and then by its number.
+
+    >>> letter(1), letter(26)
+    ('B', 'run 27')
+    """
+    return string.ascii_uppercase[place] if place < 26 else f"run {place + 1}"
+
+
+def name_of(figure: str) -> str:
+    """Readable name of a figure.
+
+    >>> name_of("overall"), name_of("task/object_counting"), name_of("task/S2E")
+    ('overall (questions)', 'object count', 'S2E')
+    """
+    if figure == OVERALL:
+        return "overall (questions)"
+    task = figure.removeprefix("task/")
+    return QUESTION_TYPES.get(task, task.replace("_", " "))
+
+
+def comparison_table(comparison: Comparison, place: int) -> Table:
+    """Table of the run at `place` (from 1) against the first, in per cent; legible at 80 columns."""
+    a, b = letter(0), letter(place)
+    table = Table(
+        title=f"{b} against {a}",
+        caption=_caption(comparison, b),
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=0,
+        caption_justify="left",
+    )
+    table.add_column("Task", overflow="fold")
+    for heading in (a, b, f"{b} - {a}", "95 % interval", "p", "McN.", f"{b} won/\nlost/tied"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, figure in comparison.figures.items():
+        table.add_row(*_cells(name, figure), end_section=name == OVERALL)
+    return table
+
+
+def _cells(name: str, figure: Paired) -> list[Text]:
+    # ASCII only: a terminal or a log file in another encoding must not stop a run at its last line
+    style = "" if not figure.excludes_zero else "green" if figure.delta > 0 else "red"
+    interval = "one cluster"
+    if math.isfinite(figure.low):
+        interval = f"{100 * figure.low:+.1f}, {100 * figure.high:+.1f}"
+    return [
+        Text(name_of(name)),
+        Text(f"{100 * figure.a:.1f}"),
+        Text(f"{100 * figure.b:.1f}"),
+        Text(f"{100 * figure.delta:+.1f}{'*' if figure.excludes_zero else ' '}", style=style),
+        Text(interval, style=style),
+        Text(_p(figure.p)),
+        Text("-" if figure.mcnemar is None else _p(figure.mcnemar)),
+        Text(f"{figure.wins}/{figure.losses}/{figure.ties}", style="dim"),
+    ]
+
+
+def _p(value: float) -> str:
+    if math.isnan(value):
+        return "-"
+    return "<.001" if value < 0.0005 else f"{value:.3f}"
+
+
+def _caption(comparison: Comparison, b: str) -> str:
+    overall = comparison.figures[OVERALL]
+    said = [
+        f"Per cent, of {overall.questions} questions in {overall.clusters} clusters.",
+        "Overall is the mean over questions and a task's figure that over its questions, "
+        "not the benchmark's own figures.",
+        "* the 95 % interval, which resamples clusters (videos), excludes 0; p swaps the runs' answers by clusters; "
+        "McN., McNemar's exact p, is over questions, takes them for independent, and is for scores of 0 and 1.",
+        "p are not corrected for being many.",
+    ]
+    if comparison.unclustered:
+        said.append(
+            f"{comparison.unclustered} questions name no cluster and are taken for one each: where they share videos, "
+            "intervals and p are too small."
+        )
+    if comparison.only_a or comparison.only_b:
+        said.append(f"Left out: {comparison.only_a} questions of {letter(0)} alone, {comparison.only_b} of {b} alone.")
+    return " ".join(said)
+
+
+def comparison_summary(comparisons: Sequence[Comparison], resamples: int, seed: int) -> dict[str, Any]:
+    """What `comparison.json` holds. Scores and differences are between 0 and 1, as in the runs' own files."""
+    runs = [comparisons[0].a, *(entry.b for entry in comparisons)]
+    return {
+        "runs": {
+            letter(place): {"folder": run.folder, "benchmark": run.benchmark, "questions": len(run.questions)}
+            for place, run in enumerate(runs)
+        },
+        "comparisons": [
+            {
+                "a": letter(0),
+                "b": letter(place),
+                "only_a": entry.only_a,
+                "only_b": entry.only_b,
+                "unclustered": entry.unclustered,
+                "figures": {name: asdict(figure) for name, figure in entry.figures.items()},
+            }
+            for place, entry in enumerate(comparisons, 1)
+        ],
+        "level": 0.95,
+        "resamples": resamples,
+        "seed": seed,
+    }
+
+
+def forest_plot(comparisons: Sequence[Comparison], path: str | Path | None = None) -> Figure:
+    """Differences to the first run with their intervals, a row a task and a mark a run; filled where 0 is excluded."""
+    names = list(dict.fromkeys(name for entry in comparisons for name in entry.figures))
+    step = 0.7 / len(comparisons)
+    figure = new_figure(9, 1.6 + len(names) * max(0.34, 0.2 * len(comparisons)))
+    axes = figure.add_subplot()
+    axes.axvline(0, color=GREY, linewidth=1)
+    for place, entry in enumerate(comparisons):
+        colour, marker = _COLOURS[place % len(_COLOURS)], _MARKERS[place % len(_MARKERS)]
+        for row, name in enumerate(names):
+            if name not in entry.figures:
+                continue
+            found, height = entry.figures[name], row + (place - (len(comparisons) - 1) / 2) * step
+            if math.isfinite(found.low):
+                axes.plot([100 * found.low, 100 * found.high], [height, height], color=colour, linewidth=2)
+            fill = colour if found.excludes_zero else "white"
+            axes.plot(100 * found.delta, height, marker, color=colour, markerfacecolor=fill, markersize=6)
+        label = f"{letter(place + 1)}: {entry.b.folder.name}"
+        axes.plot([], [], marker, color=colour, linestyle="-", linewidth=2, label=label)
+    counts = {name: max(e.figures[name].questions for e in comparisons if name in e.figures) for name in names}
+    axes.set_yticks(range(len(names)), [f"{name_of(name)} ({counts[name]})" for name in names])
+    axes.get_yticklabels()[0].set_fontweight("bold")
+    axes.axhline(0.5, color=GREY, linewidth=0.6)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlabel(
+        f"difference to A: {comparisons[0].a.folder.name}, percentage points, with its 95 % interval", fontsize=9
+    )
+    axes.set_title("filled: the interval excludes 0", fontsize=9, loc="right", color=INK)
+    axes.legend(frameon=False, fontsize=9, ncols=min(3, len(comparisons)), loc="lower left", bbox_to_anchor=(0, 1))
+    plain_axes(axes, "x")
+    return written(figure, path)
