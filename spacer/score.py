@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,8 @@ from spacer.benchmarks import benchmark
 from spacer.benchmarks.question import Question
 from spacer.data.samples import Fault, describe
 from spacer.errors import UserError
-from spacer.evaluation.scoring import Scored, score_predictions, write_scores
+from spacer.evaluation.intervals import Interval
+from spacer.evaluation.scoring import Scored, official_intervals, score_predictions, write_scores
 from spacer.settings import BenchmarkSettings, Settings
 
 
@@ -58,8 +60,9 @@ def score(settings: Settings, folder: Path) -> float:
         "limit": settings.benchmark.limit,
         "spacer": spacer.__version__,
     }
-    write_scores(folder, scored, how)
-    show(Console(), scored, folder)
+    spread = official_intervals(scored, settings.benchmark.resamples, settings.seed)
+    write_scores(folder, scored, how, spread)
+    show(Console(), scored, spread, folder)
     return scored.official_values["overall"]
 
 
@@ -140,16 +143,16 @@ def _faults(row: Any) -> Iterator[tuple[str, str]]:
         yield "wrong field", f"'prediction' must be text or null, not {row['prediction']!r}"
 
 
-def show(console: Console, scored: Scored, folder: Path) -> None:
+def show(console: Console, scored: Scored, spread: Mapping[str, Interval], folder: Path) -> None:
     """Prints the figures, what was not answered, and where everything lies."""
     table = Table(title=f"{scored.benchmark}, in percent", box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column("Metric", no_wrap=True, overflow="fold")
-    for heading in ("Official", "spacer_eval", "N"):
+    for heading in ("Official", "95 % interval", "spacer_eval", "N"):
         table.add_column(heading, justify="right", no_wrap=True)
     official, released = scored.official_values, scored.released_values
     counts = {metric.name: sum(len(of) for _, of in metric.parts) for metric in (*scored.released, *scored.official)}
     for name in official | released:
-        table.add_row(name, _percent(official, name), _percent(released, name), str(counts[name]))
+        table.add_row(name, _percent(official, name), _range(spread, name), _percent(released, name), str(counts[name]))
     console.print(table)
     answered = sum(scored.answered)
     told = {
@@ -165,6 +168,12 @@ def show(console: Console, scored: Scored, folder: Path) -> None:
         console.print(f"  {note}", markup=False, highlight=False)
     for what, name in (("scores", "scores.json"), ("each question", "per_question.jsonl")):
         console.print(f"  {what}: {folder / name}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _range(spread: Mapping[str, Interval], name: str) -> str:
+    if name not in spread or math.isnan(spread[name].low):
+        return ""
+    return f"{100 * spread[name].low:.1f} to {100 * spread[name].high:.1f}"
 
 
 def _percent(values: Mapping[str, float], name: str) -> str:

@@ -31,7 +31,7 @@ from spacer.data.sources import Piece, load_pieces
 from spacer.evaluation.asked import answered_row, as_samples, check_media, failed_row, media_settings
 from spacer.evaluation.conditions import conditions, hold_to
 from spacer.evaluation.predict import Answer, Asking, Row, fault_row, predict, reward_row
-from spacer.evaluation.scoring import score_predictions, write_scores
+from spacer.evaluation.scoring import official_intervals, score_predictions, write_scores
 from spacer.files import read_rows
 from spacer.modeling import Packing, load_policy, load_processor, load_reference, position_rule, save_pretrained
 from spacer.module import GrpoModule, SftModule, Training
@@ -290,8 +290,9 @@ def evaluate_benchmark(run: Run) -> float:
     predictions = {row["id"]: row["prediction"] for row in rows if "error" not in row}
     scored = score_predictions(settings.benchmark.name, run.questions, predictions)
     how = json.loads((run.folder / "predictions" / f"{settings.benchmark.name}.conditions.json").read_text())
-    write_scores(run.folder, scored, how)
-    report_benchmark(settings, run.folder, scored, rows, run.missing, run.seconds)
+    spread = official_intervals(scored, settings.benchmark.resamples, settings.seed)
+    write_scores(run.folder, scored, how, spread)
+    report_benchmark(settings, run.folder, scored, spread, rows, run.missing, run.seconds)
     return scored.official_values["overall"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from spacer.benchmarks import benchmark
 from spacer.benchmarks.question import Grade, Question
+from spacer.evaluation.intervals import Interval, intervals
 from spacer.evaluation.metrics import Metric
 from spacer.files import write_rows, write_text
 
@@ -84,8 +86,18 @@ def score_predictions(name: str, questions: Sequence[Question], predictions: Map
     )
 
 
-def write_scores(folder: Path, scored: Scored, settings: Mapping[str, Any]) -> None:
-    """Writes `scores.json` and `per_question.jsonl`; `settings` is how the answers came about, in plain JSON types."""
+def official_intervals(scored: Scored, resamples: int, seed: int) -> dict[str, Interval]:
+    """Each official figure with its 95 % interval, over what questions share (their videos)."""
+    clusters = [question.cluster for question in scored.questions]
+    return intervals(scored.official, scored.official_scores, clusters, resamples=resamples, seed=seed)
+
+
+def write_scores(folder: Path, scored: Scored, settings: Mapping[str, Any], spread: Mapping[str, Interval]) -> None:
+    """Writes `scores.json` and `per_question.jsonl`.
+
+    `settings` is how the answers came about, in plain JSON types; `spread` the intervals of the official figures, of
+    which those that are not known (all questions are about one video) are null.
+    """
     summary = {
         "benchmark": scored.benchmark,
         "questions": len(scored.questions),
@@ -93,6 +105,9 @@ def write_scores(folder: Path, scored: Scored, settings: Mapping[str, Any]) -> N
         "not_extracted": scored.not_extracted,
         "predictions_without_question": len(scored.strangers),
         "official": scored.official_values,
+        "intervals": {
+            name: None if math.isnan(found.low) else [found.low, found.high] for name, found in spread.items()
+        },
         "spacer_eval": scored.released_values,
         "settings": dict(settings),
     }

@@ -15,6 +15,7 @@ from rich.table import Table
 from spacer.data.decode import MediaError, read_video
 from spacer.data.leakage import NOTHING, Withheld
 from spacer.data.samples import Fault, describe
+from spacer.evaluation.intervals import Interval
 from spacer.evaluation.scoring import Scored
 from spacer.evaluation.statistics import PairedDelta, compare, mean_interval
 from spacer.report.figures import before_after_bars, map_overlay, reward_curves
@@ -113,13 +114,14 @@ def report_benchmark(
     settings: Settings,
     folder: Path,
     scored: Scored,
+    spread: Mapping[str, Interval],
     rows: Rows,
     missing: Sequence[Fault],
     seconds: Mapping[str, float],
 ) -> None:
     """Prints the figures of a benchmark, what could not be asked or read, and where everything lies."""
     console = Console()
-    show(console, scored, folder)
+    show(console, scored, spread, folder)
     failed = [Fault(str(row["id"]), *str(row["error"]).split(": ", 1)) for row in rows if "error" in row]
     if failed:
         console.print(f"[bold]{len(failed)} questions could not be asked and count as wrong:[/bold]")

@@ -87,7 +87,7 @@ def test_what_scoring_writes_is_read(tmp_path: Path) -> None:
     ]
     for name, said in (("a", "A"), ("b", "B")):
         predictions = {question.id: f"<answer>{said}</answer>" for question in questions[:6]}
-        write_scores(tmp_path / name, score_predictions("video_mme", questions, predictions), {})
+        write_scores(tmp_path / name, score_predictions("video_mme", questions, predictions), {}, {})
     (found,) = compared(tmp_path / "a", tmp_path / "b")
     assert found.a.benchmark == "video_mme" and found.a.questions["q1"].truth == "B"
     overall = found.figures["overall"]
