@@ -46,7 +46,7 @@ def stage_of(name: str) -> Callable[[Settings, Path], float]:
 
         return score
     if name == "prepare":
-        from spacer.data.prepare import prepare
+        from spacer.preparing.prepare import prepare
 
         return prepare
     if name == "curate":

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from spacer.data.curating import curate_scans
 from spacer.report.contact_sheet import contact_sheet
 from spacer.report.curation import curation_table, histograms, print_places, summary_of
 from spacer.report.table import write_summary
+from spacer.scenes.curating import curate_scans
 from spacer.settings import ScansSettings, Settings
 
 log = logging.getLogger(__name__)

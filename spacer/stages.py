@@ -22,7 +22,6 @@ from spacer import tiny
 from spacer.backends import choose_attention
 from spacer.benchmarks.question import Question
 from spacer.callbacks import DataWait, FaultRecorder, Progress, ProgressLines, RolloutTable
-from spacer.data import rooms
 from spacer.data.leakage import Withheld
 from spacer.data.loading import MixedDataset, PromptDataset, Prompts, TrainLoader
 from spacer.data.prompts import ShownTarget, prompt_text, worked_completion
@@ -37,6 +36,7 @@ from spacer.modeling import Packing, load_policy, load_processor, load_reference
 from spacer.module import GrpoModule, SftModule, Training
 from spacer.report.summary import Fed, report_benchmark, report_evaluation, report_training
 from spacer.rules import asks_files
+from spacer.scenes import rooms
 from spacer.score import choose_questions
 from spacer.settings import Checkpointing, RoomsSettings, Settings
 from spacer.tracking import make_loggers

@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from spacer.data import rooms
+from spacer.scenes import rooms
 from spacer.settings import RoomsSettings
 
 PARTS = 10

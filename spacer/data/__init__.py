@@ -1,1 +1,1 @@
-"""From files to batches: scenes and questions, samples, decoded media, processed prompts, the data module."""
+"""From files to batches: samples and their index, decoded media, processed prompts, loaders."""

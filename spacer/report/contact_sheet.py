@@ -17,12 +17,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 from tqdm import tqdm
 
-from spacer.data.balance import Posed
-from spacer.data.curating import Curated
 from spacer.data.decode import MediaError, read_video
-from spacer.data.questions import QUESTION_TYPES
 from spacer.report.drawing import BLUE, GREY, INK, LIGHT, VERMILION, new_figure, written
 from spacer.report.labels import QUESTION_TYPES as NAMES
+from spacer.scenes.balance import Posed
+from spacer.scenes.curating import Curated
+from spacer.scenes.questions import QUESTION_TYPES
 from spacer.settings import VideoSettings
 
 SHOWN, COLUMNS = 12, 4

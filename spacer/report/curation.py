@@ -16,12 +16,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from spacer.data.curating import Curated
-from spacer.data.lines import LETTERS
-from spacer.data.questions import QUESTION_TYPES
 from spacer.data.samples import describe
 from spacer.report import labels
 from spacer.report.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, new_figure, plain_axes, written
+from spacer.scenes.curating import Curated
+from spacer.scenes.lines import LETTERS
+from spacer.scenes.questions import QUESTION_TYPES
 from spacer.settings import ScansSettings
 
 MANY = 12  # counts from here on share a bar

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spacer.data import rooms
+from spacer.scenes import rooms
 from spacer.settings import RoomsSettings
 from tests.cli.conftest import ROOT, Command
 from tests.cli.test_faults import jsonl

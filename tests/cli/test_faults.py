@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from spacer.data import rooms
+from spacer.scenes import rooms
 from spacer.settings import RoomsSettings
 from tests.cli.conftest import SMALL, Command
 from tests.cli.test_train import rows

@@ -32,13 +32,13 @@ from transformers import AutoModelForImageTextToText
 from transformers.video_utils import VideoMetadata
 
 from spacer.attention import WINDOWS
-from spacer.data import rooms
 from spacer.data.decode import read_video
 from spacer.data.loading import PromptDataset
 from spacer.data.prompts import prompt_text
 from spacer.data.samples import Sample, read_maps, read_samples
 from spacer.evaluation.predict import Answer, Asking, Row, predict
 from spacer.modeling import Packing, load_policy, load_processor, position_rule
+from spacer.scenes import rooms
 from spacer.settings import BenchmarkSettings, ModelSettings, Positions, RoomsSettings, VideoSettings
 from tests.speed.measure import timed
 from tests.speed.systems import Endless

@@ -21,7 +21,7 @@ import numpy as np
 from rich.console import Console
 from tqdm import tqdm
 
-from spacer.data import rooms
+from spacer.scenes import rooms
 from spacer.settings import RoomsSettings, VideoSettings
 
 EVERY = 50

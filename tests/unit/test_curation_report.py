@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from spacer.data.curating import Curated, curate_scans
-from spacer.data.questions import QUESTION_TYPES
 from spacer.report import contact_sheet
 from spacer.report.curation import by_type, curation_table, histograms, print_places, summary_of
+from spacer.scenes.curating import Curated, curate_scans
+from spacer.scenes.questions import QUESTION_TYPES
 from spacer.settings import ScansSettings
 from tests.unit.data.annotations import entries, write
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from spacer.data import rooms
-from spacer.data.scenes import Scene, SceneObject
+from spacer.scenes import rooms
+from spacer.scenes.scene import Scene, SceneObject
 from spacer.settings import RoomsSettings, ScansSettings
 
 SEED = 4

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from omegaconf import OmegaConf
 
-from spacer.data import rooms
 from spacer.data.decode import Video, read_video
-from spacer.data.media import Media
 from spacer.data.samples import Sample, read_maps, read_samples
+from spacer.preparing.media import Media
+from spacer.scenes import rooms
 from spacer.settings import RoomsSettings, VideoSettings
 
 if TYPE_CHECKING:
@@ -99,4 +99,6 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def unopened(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every media file that is there counts as one that opens and lasts a second."""
-    monkeypatch.setattr("spacer.data.prepare.survey", lambda root, files: {path: Media(1.0, None) for path in files})
+    monkeypatch.setattr(
+        "spacer.preparing.prepare.survey", lambda root, files: {path: Media(1.0, None) for path in files}
+    )

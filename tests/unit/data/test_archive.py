@@ -25,9 +25,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from spacer.data import archive
-from spacer.data.archive import Unpacked, unpack
-from spacer.data.parts import ArchiveError, Joined, find_parts
+from spacer.preparing import archive
+from spacer.preparing.archive import Unpacked, unpack
+from spacer.preparing.parts import ArchiveError, Joined, find_parts
 from tests.disks import small_disk
 
 PREFIX = "SpaceR-151k.part_"
@@ -338,7 +338,8 @@ def test_an_interrupted_run_goes_on(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from spacer.data import archive, parts
+from spacer.preparing import archive
+from spacer.preparing import parts
 
 read = parts.Joined.read
 def killed(self, size):
@@ -445,7 +446,7 @@ def write_sums(parts: tuple[Path, ...]) -> Path:
 def test_checksums_that_match_are_computed_once(
     parts: tuple[Path, ...], target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from spacer.data import parts as module
+    from spacer.preparing import parts as module
 
     hashed: list[str] = []
     sha256 = module._sha256
@@ -463,7 +464,7 @@ def test_checksums_that_match_are_computed_once(
 def test_parts_that_do_not_match_are_all_named_and_only_they_are_read_again(
     parts: tuple[Path, ...], target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from spacer.data import parts as module
+    from spacer.preparing import parts as module
 
     listing = write_sums(parts)
     whole = parts[4].read_bytes()

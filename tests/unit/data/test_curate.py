@@ -19,14 +19,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spacer.data import candidates
-from spacer.data.balance import FEW_ANSWERS, Posed, _most_of_one, place_letters, spread_answers
-from spacer.data.curating import Curated, curate_scans
-from spacer.data.lines import Question
 from spacer.data.samples import DataError
-from spacer.data.scans import Scan, annotation_files, read_scans, upright
-from spacer.data.scenes import Scene, SceneObject
 from spacer.data.sources import load_train
+from spacer.scenes import candidates
+from spacer.scenes.balance import FEW_ANSWERS, Posed, _most_of_one, place_letters, spread_answers
+from spacer.scenes.curating import Curated, curate_scans
+from spacer.scenes.lines import Question
+from spacer.scenes.scans import Scan, annotation_files, read_scans, upright
+from spacer.scenes.scene import Scene, SceneObject
 from spacer.settings import OnBad, ScansSettings
 from tests.unit.data import rederive
 from tests.unit.data.annotations import about, box_of, entries, write

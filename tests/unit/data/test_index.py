@@ -15,12 +15,13 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from spacer.data import index, prepare, sources
+from spacer.data import index, sources
 from spacer.data.index import NAME, IndexWriter, is_fresh, read_index
-from spacer.data.media import Media
-from spacer.data.prepare import build_index
 from spacer.data.samples import PROBLEM_TYPES, DataError, Fault, Sample, read_maps, read_samples
 from spacer.data.sources import load_heldout, load_train
+from spacer.preparing import prepare
+from spacer.preparing.media import Media
+from spacer.preparing.prepare import build_index
 from spacer.settings import JsonlSettings, OnBad
 from tests.unit.data.written import FAULTY, jsonl, row, write
 

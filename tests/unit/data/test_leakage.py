@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spacer.data.leakage import Withheld, forbidden, guard, video_names
-from spacer.data.prepare import build_index
 from spacer.data.sources import Piece, load_pieces
 from spacer.errors import UserError
+from spacer.preparing.prepare import build_index
 from spacer.settings import MixSettings, RoomsSettings, Settings
 from tests.unit.configs import load
 from tests.unit.data.making import sample

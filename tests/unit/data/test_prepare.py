@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-from spacer.data import media, prepare
-from spacer.data.archive import is_unpacked
 from spacer.data.index import is_fresh
-from spacer.data.media import Media, survey
-from spacer.data.prepare import Contents, build_index, gather
 from spacer.data.samples import DataError
 from spacer.data.sources import load_train
 from spacer.errors import UserError
+from spacer.preparing import media, prepare
+from spacer.preparing.archive import is_unpacked
+from spacer.preparing.media import Media, survey
+from spacer.preparing.prepare import Contents, build_index, gather
 from spacer.settings import ArchivedSettings, JsonlSettings, MixSettings, OnBad, RoomsSettings, Settings
 from tests.distributed import PREFIX, ROOMS, distribute, write_lines
 from tests.unit.configs import load

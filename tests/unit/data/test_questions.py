@@ -1,6 +1,6 @@
 """Every answer derived a second time, from the annotation and the question's own words, by other geometry.
 
-Nothing is taken from `spacer.data.scenes` but the annotation itself. Distances are of sampled points clamped into the
+Nothing is taken from `spacer.scenes.scene` but the annotation itself. Distances are of sampled points clamped into the
 other box's own frame, directions are signs of cross and dot products, routes are walked with vectors.
 """
 
@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spacer.data import rooms
-from spacer.data.questions import ANGLE_MARGIN, QUESTION_TYPES, TURN_MARGIN, Question, direction, pose, turn
-from spacer.data.scenes import Scene, SceneObject
+from spacer.scenes import rooms
+from spacer.scenes.questions import ANGLE_MARGIN, QUESTION_TYPES, TURN_MARGIN, Question, direction, pose, turn
+from spacer.scenes.scene import Scene, SceneObject
 from spacer.settings import RoomsSettings
 
 SCENES = 150

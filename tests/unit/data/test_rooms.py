@@ -22,10 +22,10 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from spacer.data import rooms
 from spacer.data.decode import Video
-from spacer.data.render import LOOKS, Camera, camera_path, draw
-from spacer.data.scenes import Scene, SceneObject
+from spacer.scenes import rooms
+from spacer.scenes.render import LOOKS, Camera, camera_path, draw
+from spacer.scenes.scene import Scene, SceneObject
 from spacer.settings import OnBad, RoomsSettings, VideoSettings
 
 SCENES = 60
@@ -395,7 +395,7 @@ def test_a_build_that_a_worker_fails_leaves_nothing(tmp_path: Path) -> None:
 def test_a_killed_build_leaves_no_folder_that_counts_as_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = (
         "import os, signal, sys\n"
-        "from spacer.data import rooms\n"
+        "from spacer.scenes import rooms\n"
         "from spacer.settings import RoomsSettings\n"
         "def die(settings, work):\n"
         "    (work / 'train.jsonl').write_text('{}')\n"

@@ -26,11 +26,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from spacer.data.lines import Question, data_line
-from spacer.data.questions import pose
-from spacer.data.render import camera_path, draw, overview, write_video
 from spacer.data.samples import Sample, to_sample
-from spacer.data.scenes import Scene, SceneObject, polygon_distance
+from spacer.scenes.lines import Question, data_line
+from spacer.scenes.questions import pose
+from spacer.scenes.render import camera_path, draw, overview, write_video
+from spacer.scenes.scene import Scene, SceneObject, polygon_distance
 from spacer.settings import RoomsSettings
 
 VERSION = 3  # raised when the same settings give other rooms, so that cached folders are made anew

@@ -21,14 +21,14 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from spacer.data.archive import FULL, is_unpacked, unpack
 from spacer.data.index import LEAKS, UNREADABLE, IndexWriter, excluded_by, fingerprint, row_of, sources_of
 from spacer.data.leakage import forbidden
-from spacer.data.media import Media, survey
-from spacer.data.parts import find_parts
 from spacer.data.samples import DataError, Fault, Line, describe, examined, read_maps, to_sample
 from spacer.errors import UserError
 from spacer.files import append_rows
+from spacer.preparing.archive import FULL, is_unpacked, unpack
+from spacer.preparing.media import Media, survey
+from spacer.preparing.parts import find_parts
 from spacer.rules import sections
 from spacer.settings import ArchivedSettings, JsonlSettings, OnBad, Settings
 

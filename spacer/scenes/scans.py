@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from spacer.data.samples import Fault, find_media
-from spacer.data.scenes import Scene, SceneObject
+from spacer.scenes.scene import Scene, SceneObject
 from spacer.settings import ScansSettings
 
 TILT = 10.0  # degrees off the vertical, up to which a box is made upright

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spacer.data.lines import LETTERS, Question
-from spacer.data.scans import Scan
+from spacer.scenes.lines import LETTERS, Question
+from spacer.scenes.scans import Scan
 
 # types whose right answers are few, so that one of them could be guessed
 FEW_ANSWERS = (

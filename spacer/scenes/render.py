@@ -10,7 +10,7 @@ import av
 import numpy as np
 from PIL import Image, ImageDraw
 
-from spacer.data.scenes import Point, Scene, SceneObject
+from spacer.scenes.scene import Point, Scene, SceneObject
 
 Colour = tuple[int, int, int]
 

@@ -23,7 +23,7 @@ from typing import IO
 
 from tqdm import tqdm
 
-from spacer.data.parts import CHUNK, ArchiveError, Joined, check_digests, fingerprint, listed_digests
+from spacer.preparing.parts import CHUNK, ArchiveError, Joined, check_digests, fingerprint, listed_digests
 
 MARGIN = 1.05  # unpacked over compressed bytes: videos hardly compress, and a file takes whole blocks
 STATE = ".unpacked.json"  # in the target: of which parts which files were unpacked, and the digests of the parts

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spacer.data.balance import Posed, place_letters, spread_answers
-from spacer.data.candidates import pose_all
-from spacer.data.lines import data_line
-from spacer.data.questions import QUESTION_TYPES
 from spacer.data.samples import DataError, Fault
-from spacer.data.scans import Scan, read_scans
 from spacer.files import write_rows
+from spacer.scenes.balance import Posed, place_letters, spread_answers
+from spacer.scenes.candidates import pose_all
+from spacer.scenes.lines import data_line
+from spacer.scenes.questions import QUESTION_TYPES
+from spacer.scenes.scans import Scan, read_scans
 from spacer.settings import OnBad, ScansSettings
 
 

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from spacer.data.lines import Question
-from spacer.data.questions import QUESTION_TYPES
-from spacer.data.scans import Scan, annotation_files
 from spacer.files import append_rows, drop_torn_line
+from spacer.scenes.lines import Question
+from spacer.scenes.questions import QUESTION_TYPES
+from spacer.scenes.scans import Scan, annotation_files
 from spacer.settings import ScansSettings
 
 VERSION = 1  # raised when the same annotations give other candidates

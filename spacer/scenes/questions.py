@@ -13,8 +13,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from spacer.data.lines import LETTERS, Question
-from spacer.data.scenes import Scene, SceneObject, bearing, box_distance
+from spacer.scenes.lines import LETTERS, Question
+from spacer.scenes.scene import Scene, SceneObject, bearing, box_distance
 
 T = TypeVar("T")
 

@@ -1,0 +1,1 @@
+"""Files as they are distributed → a folder to train from: parts, archive, media, index."""

@@ -1,0 +1,1 @@
+"""Rooms and scans: their annotation, the questions posed of it, rooms made and filmed, scans read and curated."""
