@@ -275,7 +275,7 @@ def test_an_interrupted_run_ends_with_the_same_files(small: ScansSettings, monke
 def test_a_killed_run_keeps_what_it_posed(small: ScansSettings) -> None:
     program = (
         "import os, signal, sys\n"
-        "from spacer.data import candidates, curating\n"
+        "from spacer.scenes import candidates, curating\n"
         "from spacer.settings import ScansSettings\n"
         "append, done = candidates.append_rows, []\n"
         "def die(path, rows):\n"
