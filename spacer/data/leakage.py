@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from spacer import benchmarks
 from spacer.data.samples import Sample
 from spacer.errors import UserError
+from spacer.settings import BenchmarkSettings
 
 # what benchmarks call the column that names the video, in the order of preference
 VIDEO_COLUMNS = ("scene_name", "video_path", "Video", "videoID", "video_id", "video", "path")
@@ -97,9 +99,19 @@ def guard(samples: Iterable[Sample], names: Container[str]) -> tuple[tuple[Sampl
     return tuple(kept), Withheld(len(videos), questions)
 
 
-def forbidden(heldout: Iterable[Sample], files: Iterable[Path]) -> Mapping[str, str]:
-    """Video → why it must not be trained on: it is asked about in evaluation, or one of the files names it."""
+def forbidden(
+    heldout: Iterable[Sample], files: Iterable[Path], benchmark: BenchmarkSettings | None = None
+) -> Mapping[str, str]:
+    """Video → why it must not be trained on.
+
+    It is asked about in evaluation, or one of the files names it, or the configured benchmark does: its `index` file,
+    or its own questions where its `root` is set.
+    """
     found = {sample.path.stem: "held out" for sample in heldout if sample.data_type == "video"}
-    for path in files:
+    indices = [] if benchmark is None or benchmark.index is None else [Path(benchmark.index).expanduser()]
+    for path in (*indices, *files):
         found |= dict.fromkeys(video_names(path), f"in {path.name}")
+    if benchmark is not None and benchmark.root is not None and benchmark.name in benchmarks.names():
+        questions, _ = benchmarks.benchmark(benchmark.name).read(Path(benchmark.root).expanduser())
+        found |= {question.video.stem: f"in {benchmark.name}" for question in questions if question.video is not None}
     return found

@@ -30,7 +30,7 @@ from spacer.preparing.archive import FULL, is_unpacked, unpack
 from spacer.preparing.media import Media, survey
 from spacer.preparing.parts import find_parts
 from spacer.rules import sections
-from spacer.settings import ArchivedSettings, JsonlSettings, OnBad, Settings
+from spacer.settings import ArchivedSettings, BenchmarkSettings, JsonlSettings, OnBad, Settings
 
 log = logging.getLogger(__name__)
 DOWNLOADS = ".download"  # in the data's root, where files from the hub wait to be unpacked
@@ -62,11 +62,11 @@ def prepare(settings: Settings, folder: Path) -> float:
     for at, dataset in sections(settings):
         if not isinstance(dataset, JsonlSettings):
             continue
-        lists = [settings.benchmark.index, *dataset.exclude]
+        lists = [Path(name).expanduser() for name in dataset.exclude]
         try:
             if isinstance(dataset, ArchivedSettings):
                 gather(dataset)
-            contents = build_index(dataset, [Path(name).expanduser() for name in lists if name is not None])
+            contents = build_index(dataset, lists, settings.benchmark)
         except OSError as error:
             if error.errno not in FULL:
                 raise
@@ -155,10 +155,12 @@ def _copy(source: Path, target: Path) -> None:
         work.unlink(missing_ok=True)
 
 
-def build_index(settings: JsonlSettings, lists: Iterable[Path] = ()) -> Contents:
+def build_index(
+    settings: JsonlSettings, lists: Iterable[Path] = (), benchmark: BenchmarkSettings | None = None
+) -> Contents:
     """Examines every line and opens every file, writes `index.parquet` and says what is there.
 
-    `lists` name videos that must not be trained on, beside those that `settings.heldout` asks about.
+    `lists` and `benchmark` name videos that must not be trained on, beside those that `settings.heldout` asks about.
     """
     root = Path(settings.root).expanduser()
     lacking = [
@@ -178,7 +180,7 @@ def build_index(settings: JsonlSettings, lists: Iterable[Path] = ()) -> Contents
     files = {_relative(line, root): line.row["data_type"] for split in lines.values() for line in split if line.media}
     media = survey(root, files)
     asked = [to_sample(line.row, line.media, None) for line in lines.get("heldout", ()) if line.media]
-    withheld = forbidden(asked, lists)
+    withheld = forbidden(asked, lists, benchmark)
     questions: Counter[tuple[str, str]] = Counter()
     excluded: Counter[str] = Counter()
     faults: list[Fault] = []

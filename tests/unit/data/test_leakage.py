@@ -13,11 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spacer.benchmarks import benchmark
 from spacer.data.leakage import Withheld, forbidden, guard, video_names
 from spacer.data.sources import Piece, load_pieces
 from spacer.errors import UserError
 from spacer.preparing.prepare import build_index
-from spacer.settings import MixSettings, RoomsSettings, Settings
+from spacer.settings import BenchmarkSettings, MixSettings, RoomsSettings, Settings
+from tests.benchmarks_as_distributed import MAKERS
 from tests.unit.configs import load
 from tests.unit.data.making import sample
 from tests.unit.data.written import jsonl, row, write
@@ -262,3 +264,13 @@ def test_a_mix_holds_out_for_all_its_parts(questions: Path, tmp_path: Path) -> N
 def test_the_rooms_own_questions_are_apart(settings: RoomsSettings) -> None:
     piece = only(settings_of(settings))
     assert piece.train.withheld == Withheld() and len(piece.train.samples) == 12
+
+
+@pytest.mark.parametrize("name", ["vsi_bench", "longvideobench"])
+def test_a_configured_benchmarks_own_videos_are_forbidden(name: str, tmp_path: Path) -> None:
+    MAKERS[name](tmp_path)
+    questions, _ = benchmark(name).read(tmp_path)
+    found = forbidden([], [], BenchmarkSettings(name, root=str(tmp_path)))
+    assert found == {question.video.stem: f"in {name}" for question in questions if question.video is not None}
+    assert len(found) > 1
+    assert forbidden([], [], BenchmarkSettings(name)) == forbidden([], [], BenchmarkSettings("rooms")) == {}
