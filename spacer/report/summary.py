@@ -125,9 +125,10 @@ def report_benchmark(
     failed = [Fault(str(row["id"]), *str(row["error"]).split(": ", 1)) for row in rows if "error" in row]
     if failed:
         console.print(f"[bold]{len(failed)} questions could not be asked and count as wrong:[/bold]")
-        console.print(describe(failed), markup=False, highlight=False)
+        console.print(describe(failed), markup=False, highlight=False, soft_wrap=True)
     if missing:
-        console.print(f"{len(missing)} videos are missing", highlight=False)
+        console.print("[bold]Videos are missing:[/bold]")
+        console.print(describe(list(missing)), markup=False, highlight=False, soft_wrap=True)
     extra = {
         "benchmark": scored.benchmark,
         "overall": scored.official_values["overall"],
