@@ -1,4 +1,4 @@
-"""`stage=evaluate` on benchmarks as a user calls it: every question asked, scored as `stage=score` would, nothing hidden."""
+"""Benchmarks through `stage=evaluate`: every question asked, scored as `stage=score` would, nothing hidden."""
 
 from __future__ import annotations
 
@@ -164,11 +164,11 @@ def test_prompts_subtitles_and_several_answers(films: list[Path], command: Comma
         MAKERS[name](tmp_path / name, films)
     (tmp_path / "video_mme/data/missing_one.mp4").write_bytes(films[2].read_bytes())
     direct = ("benchmark/prompts=direct", "benchmark.max_new_tokens=12")
-    several = ("benchmark.samples=3", "benchmark.temperature=1.0")
+    several = ("benchmark.samples=3", "benchmark.temperature=1.0", "benchmark.subtitles=true")
     runs = [
         to_evaluate("video_mme", tmp_path / "video_mme", tmp_path / "mme", "benchmark.subtitles=true", *direct),
-        to_evaluate("longvideobench", tmp_path / "longvideobench", tmp_path / "lvb", "benchmark.subtitles=true", *several),
-    ]  # fmt: skip
+        to_evaluate("longvideobench", tmp_path / "longvideobench", tmp_path / "lvb", *several),
+    ]
     for done in together(command, runs):
         succeeds(done)
 
