@@ -218,7 +218,7 @@ def predict(trainer_options: dict[str, Any], asking: Asking, path: Path) -> list
         trainer = pl.Trainer(
             **trainer_options | {"enable_progress_bar": False}, logger=False, callbacks=[RowWriter(path)]
         )
-        trainer.predict(PredictModule(asking, left), return_predictions=False)
+        trainer.predict(PredictModule(asking, by_medium(left, samples)), return_predictions=False)
         trainer.strategy.barrier()
         if trainer.is_global_zero:
             done = _rows(path)
@@ -228,6 +228,14 @@ def predict(trainer_options: dict[str, Any], asking: Asking, path: Path) -> list
         trainer.strategy.barrier()
         done = _rows(path)  # by the other processes too, which must not read what the first one removes
     return sorted((row for row in done.values() if row["id"] in order), key=lambda row: order[row["id"]])
+
+
+def by_medium(indices: Sequence[int], samples: Sequence[Sample]) -> list[int]:
+    """The indices with those of samples about one file together, files and samples in the order in which they come."""
+    first: dict[Path, int] = {}
+    for index in indices:
+        first.setdefault(samples[index].path, len(first))
+    return sorted(indices, key=lambda index: first[samples[index].path])
 
 
 def _file_of(path: Path, rank: int) -> Path:
