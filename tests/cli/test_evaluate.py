@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from spacer.benchmarks import benchmark, names
-from spacer.data import rooms
+from spacer.scenes import rooms
 from spacer.settings import RoomsSettings
 from tests.benchmarks_as_distributed import MAKERS
 from tests.cli.conftest import Command, fails, succeeds, together
@@ -109,6 +109,11 @@ def test_the_conditions_are_recorded_with_the_scores(
     assert asked["image_max_pixels"] == 13000 and "<think>" in asked["prompts"]["plain"]
     assert (asked["temperature"], asked["top_p"], asked["max_new_tokens"], asked["samples"]) == (0.0, 1.0, 112, 1)
     assert set(how["libraries"]) >= {"spacer", "torch", "transformers", "decord"}
+    assert (
+        "asked: at most 32 frames at 1 a second, of 13000 pixels and side 448; temperature 0, 112 tokens; "
+        in evaluated["vsi_bench"]
+    )
+    assert f"torch {how['libraries']['torch']}" in evaluated["vsi_bench"]
     other = places("spar_bench", tmp_path_factory)[1]
     assert json.loads((other / "predictions/spar_bench.conditions.json").read_text())["model"] == how["model"]
 

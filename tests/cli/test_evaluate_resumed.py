@@ -105,6 +105,8 @@ def test_one_that_is_killed_after_its_last_answer_and_one_that_is_asked_for_less
     assert (last / "scores.json").read_bytes() == (peace / "scores.json").read_bytes()
     # what was answered beside the chosen questions stays, and is not scored
     assert final(less) == final(peace)
+    how = json.loads((less / "scores.json").read_text())["settings"]
+    assert (how["tasks"], how["limit"]) == (["object_counting", "route_planning"], 5)
     assert [row["id"] for row in rows(less / "per_question.jsonl")] == ["4", "7", "14", "17", "24"]
 
 
