@@ -290,9 +290,11 @@ def evaluate_benchmark(run: Run) -> float:
     predictions = {row["id"]: row["prediction"] for row in rows if "error" not in row}
     scored = score_predictions(settings.benchmark.name, run.questions, predictions)
     how = json.loads((run.folder / "predictions" / f"{settings.benchmark.name}.conditions.json").read_text())
+    tasks = settings.benchmark.tasks
+    how |= {"tasks": None if tasks is None else list(tasks), "limit": settings.benchmark.limit}
     spread = official_intervals(scored, settings.benchmark.resamples, settings.seed)
     write_scores(run.folder, scored, how, spread)
-    report_benchmark(settings, run.folder, scored, spread, rows, run.missing, run.seconds)
+    report_benchmark(settings, run.folder, scored, spread, how, rows, run.missing, run.seconds)
     return scored.official_values["overall"]
 
 

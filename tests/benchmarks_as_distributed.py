@@ -55,10 +55,13 @@ def place(videos: Sequence[Path], *targets: Path) -> None:
         shutil.copy(video, target)
 
 
-def vsi_bench(root: Path, videos: Sequence[Path] = ()) -> Path:
-    """Ten questions, one of each type: ids 0 to 5 choices (truth B), 6 to 9 numbers (truth 2.0, 4, 150, 20.0)."""
-    scenes = (("arkitscenes", "41069021"), ("scannet", "scene0011_00"))
-    place(videos, *(root / dataset / f"{scene}.mp4" for dataset, scene in scenes))
+def vsi_bench(root: Path, videos: Sequence[Path] = (), *, rounds: int = 1, scenes: int = 2) -> Path:
+    """Ten questions, one of each type: ids 0 to 5 choices (truth B), 6 to 9 numbers (truth 2.0, 4, 150, 20.0).
+
+    With `rounds` the ten types come again so many times. Questions take their `scenes` in turn.
+    """
+    names = [("arkitscenes", "41069021"), *(("scannet", f"scene{11 * n:04}_00") for n in range(1, scenes))]
+    place(videos, *(root / dataset / f"{scene}.mp4" for dataset, scene in names))
     types = (
         *("object_rel_direction_easy", "object_rel_direction_medium", "object_rel_direction_hard"),
         *("object_rel_distance", "route_planning", "obj_appearance_order"),
@@ -66,8 +69,8 @@ def vsi_bench(root: Path, videos: Sequence[Path] = ()) -> Path:
     )
     truths = ("B",) * 6 + ("2.0", "4", "150", "20.0")
     rows = []
-    for number, (kind, truth) in enumerate(zip(types, truths, strict=True)):
-        dataset, scene = scenes[number % 2]
+    for number, (kind, truth) in enumerate(list(zip(types, truths, strict=True)) * rounds):
+        dataset, scene = names[number % scenes]
         options = ["A. the lamp", "B. the chair", "C. the table", "D. the bed"] if truth == "B" else None
         question = f"Question {number} of {kind}?"
         rows.append({"id": number, "dataset": dataset, "scene_name": scene, "question_type": kind})

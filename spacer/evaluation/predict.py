@@ -214,19 +214,28 @@ def predict(trainer_options: dict[str, Any], asking: Asking, path: Path) -> list
     order = {item.id: index for index, item in enumerate(samples)}
     done = _rows(path)
     left = [index for identity, index in order.items() if identity not in done]
-    if left:
+    if left or _files(path):  # the latter: it was stopped after the last answer
         trainer = pl.Trainer(
             **trainer_options | {"enable_progress_bar": False}, logger=False, callbacks=[RowWriter(path)]
         )
-        trainer.predict(PredictModule(asking, left), return_predictions=False)
+        trainer.predict(PredictModule(asking, by_medium(left, samples)), return_predictions=False)
         trainer.strategy.barrier()
-        done = _rows(path)
         if trainer.is_global_zero:
+            done = _rows(path)
             write_rows(path, sorted(done.values(), key=lambda row: order.get(row["id"], len(order))))
             for file in _files(path):
                 file.unlink()
         trainer.strategy.barrier()
+        done = _rows(path)  # by the other processes too, which must not read what the first one removes
     return sorted((row for row in done.values() if row["id"] in order), key=lambda row: order[row["id"]])
+
+
+def by_medium(indices: Sequence[int], samples: Sequence[Sample]) -> list[int]:
+    """The indices with those of samples about one file together, files and samples in the order in which they come."""
+    first: dict[Path, int] = {}
+    for index in indices:
+        first.setdefault(samples[index].path, len(first))
+    return sorted(indices, key=lambda index: first[samples[index].path])
 
 
 def _file_of(path: Path, rank: int) -> Path:

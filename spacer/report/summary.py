@@ -115,6 +115,7 @@ def report_benchmark(
     folder: Path,
     scored: Scored,
     spread: Mapping[str, Interval],
+    how: Mapping[str, Any],
     rows: Rows,
     missing: Sequence[Fault],
     seconds: Mapping[str, float],
@@ -122,12 +123,14 @@ def report_benchmark(
     """Prints the figures of a benchmark, what could not be asked or read, and where everything lies."""
     console = Console()
     show(console, scored, spread, folder)
+    console.print(f"  asked: {_conditions(how)}", markup=False, highlight=False, soft_wrap=True)
     failed = [Fault(str(row["id"]), *str(row["error"]).split(": ", 1)) for row in rows if "error" in row]
     if failed:
         console.print(f"[bold]{len(failed)} questions could not be asked and count as wrong:[/bold]")
-        console.print(describe(failed), markup=False, highlight=False)
+        console.print(describe(failed), markup=False, highlight=False, soft_wrap=True)
     if missing:
-        console.print(f"{len(missing)} videos are missing", highlight=False)
+        console.print("[bold]Videos are missing:[/bold]")
+        console.print(describe(list(missing)), markup=False, highlight=False, soft_wrap=True)
     extra = {
         "benchmark": scored.benchmark,
         "overall": scored.official_values["overall"],
@@ -139,6 +142,18 @@ def report_benchmark(
     }
     write_summary(folder / "summary.json", {}, seconds, extra)
     _print_places(console, folder, seconds, None)
+
+
+def _conditions(how: Mapping[str, Any]) -> str:
+    """What published figures differ by most, in a line; `scores.json` has the prompts and the rest."""
+    asked, model, libraries = how["benchmark"], how["model"], how["libraries"]
+    video = asked["video"]
+    return (
+        f"at most {video['max_frames']} frames at {video['fps']:g} a second, of {video['max_pixels']} pixels and side "
+        f"{video['max_side']}; temperature {asked['temperature']:g}, {asked['max_new_tokens']} tokens; "
+        f"{model['name_or_path']} ({model['weights'] or model['revision']}), {model['dtype']}; "
+        + ", ".join(f"{name} {libraries[name]}" for name in ("spacer", "torch", "transformers"))
+    )
 
 
 def _by_metric(rows: Rows) -> dict[str, list[tuple[float, str]]]:

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,12 @@ def command(environment: dict[str, str]) -> Command:
         )
 
     return call
+
+
+def together(command: Command, runs: Sequence[Sequence[str]]) -> list[subprocess.CompletedProcess[str]]:
+    """Calls run.py with each of the overrides, two at a time."""
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(lambda words: command(*words), runs))
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,199 @@
+"""Benchmarks through `stage=evaluate`: every question asked, scored as `stage=score` would, nothing hidden."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from spacer.benchmarks import benchmark, names
+from spacer.scenes import rooms
+from spacer.settings import RoomsSettings
+from tests.benchmarks_as_distributed import MAKERS
+from tests.cli.conftest import Command, fails, succeeds, together
+from tests.cli.test_score import predictions
+from tests.cli.test_score import words as to_score
+from tests.cli.test_train import rows
+
+SMALL_MEDIA = ("benchmark.video.max_pixels=13000", "benchmark.image_max_pixels=13000", "benchmark.resamples=200")
+
+
+@pytest.fixture(scope="session")
+def films(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Five short videos of rooms."""
+    root = tmp_path_factory.mktemp("films")
+    settings = RoomsSettings(str(root), train_scenes=4, heldout_scenes=1, size_px=112, seconds=4.0, video_fps=4)
+    return sorted((rooms.build(settings) / "videos").iterdir())
+
+
+def to_evaluate(name: str, root: Path, out: Path, *more: str) -> list[str]:
+    """The overrides of a run."""
+    asked = ["stage=evaluate", f"benchmark={name}", f"benchmark.root={root}", f"hydra.run.dir={out}"]
+    return [*asked, *SMALL_MEDIA, *more]
+
+
+@pytest.fixture(scope="module")
+def evaluated(films: list[Path], command: Command, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Every benchmark asked of the embedded model: its name → what was printed. Folders are those of `places`."""
+    for name, maker in MAKERS.items():
+        root, _ = places(name, tmp_path_factory)
+        maker(root, films)
+        if name == "video_mme":  # whose maker leaves the third video out
+            (root / "data/missing_one.mkv").write_bytes(films[2].read_bytes())
+    words = [to_evaluate(name, *places(name, tmp_path_factory)) for name in MAKERS]
+    return dict(zip(MAKERS, map(succeeds, together(command, words)), strict=True))
+
+
+def places(name: str, factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Where a benchmark's files lie, and the folder of its run."""
+    base = factory.getbasetemp() / "evaluated" / name
+    return base / "files", base / "out"
+
+
+def test_there_is_a_maker_for_every_benchmark() -> None:
+    assert set(MAKERS) == set(names())
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_every_question_is_asked_once_in_order(
+    name: str, evaluated: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    root, out = places(name, tmp_path_factory)
+    questions, _ = benchmark(name).read(root)
+    answers = rows(out / f"predictions/{name}.jsonl")
+    assert [row["id"] for row in answers] == [question.id for question in questions]
+    assert [row["question"] for row in answers] == [question.text for question in questions]
+    # media that could not be read would have left an error
+    assert not any("error" in row for row in answers)
+    assert all(row["prediction"] and row["completion_tokens"] > 0 for row in answers)
+    assert not list(out.glob("predictions/*.part.jsonl"))
+    overall = json.loads((out / "scores.json").read_text())["official"]["overall"]
+    assert f"{name}, in percent" in evaluated[name] and f"{100 * overall:.2f}" in evaluated[name]
+    assert f"{out}/scores.json" in evaluated[name]
+
+
+def test_scores_are_those_that_scoring_the_answers_gives(
+    evaluated: dict[str, str], command: Command, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    runs = []
+    for name in evaluated:
+        root, out = places(name, tmp_path_factory)
+        answers = {row["id"]: row["prediction"] for row in rows(out / f"predictions/{name}.jsonl")}
+        file = predictions(tmp_path / f"{name}.jsonl", answers)
+        runs.append([*to_score(name, root, file, tmp_path / name), "benchmark.resamples=200"])
+    for done in together(command, runs):
+        succeeds(done)
+    scored = []
+    for name in evaluated:
+        out = places(name, tmp_path_factory)[1]
+        ours, theirs = (json.loads((folder / "scores.json").read_text()) for folder in (out, tmp_path / name))
+        assert {k: v for k, v in ours.items() if k != "settings"} == {
+            k: v for k, v in theirs.items() if k != "settings"
+        }
+        assert rows(out / "per_question.jsonl") == rows(tmp_path / name / "per_question.jsonl")
+        scored += [row["score"] for row in rows(out / "per_question.jsonl")]
+    assert 0 < sum(scored) < len(scored)  # else there was nothing to agree on
+
+
+def test_the_conditions_are_recorded_with_the_scores(
+    evaluated: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    out = places("vsi_bench", tmp_path_factory)[1]
+    how = json.loads((out / "predictions/vsi_bench.conditions.json").read_text())
+    assert json.loads((out / "scores.json").read_text())["settings"].items() >= how.items()
+    assert len(how["model"]["weights"]) == 16 and how["model"]["dtype"] == "float32"
+    asked = how["benchmark"]
+    assert asked["video"] == {"max_frames": 32, "fps": 1.0, "max_pixels": 13000, "max_side": 448}
+    assert asked["image_max_pixels"] == 13000 and "<think>" in asked["prompts"]["plain"]
+    assert (asked["temperature"], asked["top_p"], asked["max_new_tokens"], asked["samples"]) == (0.0, 1.0, 112, 1)
+    assert set(how["libraries"]) >= {"spacer", "torch", "transformers", "decord"}
+    assert (
+        "asked: at most 32 frames at 1 a second, of 13000 pixels and side 448; temperature 0, 112 tokens; "
+        in evaluated["vsi_bench"]
+    )
+    assert f"torch {how['libraries']['torch']}" in evaluated["vsi_bench"]
+    other = places("spar_bench", tmp_path_factory)[1]
+    assert json.loads((other / "predictions/spar_bench.conditions.json").read_text())["model"] == how["model"]
+
+
+def test_too_many_missing_videos_stop_it_before_the_model_loads(
+    films: list[Path], command: Command, tmp_path: Path
+) -> None:
+    MAKERS["vsi_bench"](tmp_path / "files", films, rounds=2, scenes=5)
+    gone = tmp_path / "files/scannet/scene0022_00.mp4"
+    gone.unlink()
+    done = command(*to_evaluate("vsi_bench", tmp_path / "files", tmp_path / "out"))
+    fails(done, "1 of 5 videos of vsi_bench are missing", str(gone), "benchmark.max_missing=0.02", "raise")
+    assert "load data" in done.stdout + done.stderr and "load model" not in done.stdout + done.stderr
+    assert not (tmp_path / "out/scores.json").exists()
+    assert not (tmp_path / "out/predictions").exists()
+
+
+def test_missing_and_broken_videos_count_as_wrong(films: list[Path], command: Command, tmp_path: Path) -> None:
+    root, out = tmp_path / "files", tmp_path / "out"
+    MAKERS["vsi_bench"](root, films, rounds=2, scenes=5)
+    (root / "scannet/scene0022_00.mp4").unlink()
+    (root / "scannet/scene0044_00.mp4").write_bytes(b"\x00" * 4096)
+    said = succeeds(command(*to_evaluate("vsi_bench", root, out, "benchmark.max_missing=0.2")))
+    lost = {"scannet/scene0022_00": "missing", "scannet/scene0044_00": "unreadable"}
+    each = {row["id"]: row for row in rows(out / "per_question.jsonl")}
+    answers = rows(out / "predictions/vsi_bench.jsonl")
+    assert len(answers) == len(each) == 20
+    for row in answers:
+        kind = lost.get(each[row["id"]]["cluster"])
+        assert ("error" in row) == (kind is not None)
+        if kind is not None:
+            assert row["prediction"] == "" and each[row["id"]]["score"] == each[row["id"]]["released_score"] == 0
+    assert {each[row["id"]]["cluster"] for row in answers if "error" in row} == set(lost)
+    made = json.loads((out / "scores.json").read_text())
+    assert (made["questions"], made["answered"]) == (20, 12)
+    # two of a kind in each task: those that were lost are part of its mean
+    tasks: dict[str, list[float]] = {}
+    for row in each.values():
+        tasks.setdefault(row["task"], []).append(row["score"])
+    for task, scores in tasks.items():
+        if "direction" not in task:
+            assert len(scores) == 2 and made["official"][f"task/{task}"] == pytest.approx(sum(scores) / 2)
+    told = " ".join(said.split())
+    assert "8 questions could not be asked and count as wrong" in told and "missing file: 1" in told
+    assert f"{root}/scannet/scene0022_00.mp4: its questions count as wrong" in told
+    assert f"{root}/scannet/scene0044_00.mp4: cannot be decoded" in told
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["not_asked"], summary["missing_videos"]) == (8, 1)
+
+
+def test_prompts_subtitles_and_several_answers(films: list[Path], command: Command, tmp_path: Path) -> None:
+    for name in ("video_mme", "longvideobench"):
+        MAKERS[name](tmp_path / name, films)
+    (tmp_path / "video_mme/data/missing_one.mp4").write_bytes(films[2].read_bytes())
+    direct = ("benchmark/prompts=direct", "benchmark.max_new_tokens=12")
+    several = ("benchmark.samples=3", "benchmark.temperature=1.0", "benchmark.subtitles=true")
+    runs = [
+        to_evaluate("video_mme", tmp_path / "video_mme", tmp_path / "mme", "benchmark.subtitles=true", *direct),
+        to_evaluate("longvideobench", tmp_path / "longvideobench", tmp_path / "lvb", *several),
+    ]
+    for done in together(command, runs):
+        succeeds(done)
+
+    asked = {row["id"]: row for row in rows(tmp_path / "mme/predictions/video_mme.jsonl")}
+    said = "Subtitles of the video:\nHello there\n\nQuestion 1 about video 2?"
+    assert asked["002-1"]["question"] == said  # the one video with subtitles
+    assert asked["001-1"]["question"] == "Question 1 about video 1?"
+    how = json.loads((tmp_path / "mme/predictions/video_mme.conditions.json").read_text())["benchmark"]
+    assert how["subtitles"] is True and "<think>" not in how["prompts"]["plain"]
+    assert "letter alone" in how["prompts"]["multiple choice"]
+    assert all(row["completion_tokens"] <= 12 and "samples" not in row for row in asked.values())
+
+    answers = rows(tmp_path / "lvb/predictions/longvideobench.jsonl")
+    assert all(row["question"].startswith("Subtitles of the video:\nHello") for row in answers)
+    assert any(len(set(row["samples"])) == 3 for row in answers)
+    questions, _ = benchmark("longvideobench").read(tmp_path / "longvideobench")
+    for question, row in zip(questions, answers, strict=True):
+        assert len(row["samples"]) == 3 and row["prediction"] in row["samples"]
+        read = [benchmark("longvideobench").grade(question, text).answer for text in row["samples"]]
+        counts = Counter(answer for answer in read if answer)
+        chosen = read[row["samples"].index(row["prediction"])]
+        assert counts[chosen] == max(counts.values(), default=0)
+    assert json.loads((tmp_path / "lvb/scores.json").read_text())["answered"] == 17
