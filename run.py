@@ -11,9 +11,9 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
+from spacer.checks import NEED_NO_MODEL
 from spacer.config import forgiving, load_settings
 from spacer.errors import UserError
-from spacer.rules import NEED_NO_MODEL
 from spacer.settings import Settings
 from spacer.weights import check_model
 

@@ -1,8 +1,8 @@
 """From a composed Hydra config to typed `Settings`, with every mistake reported at once.
 
 Three kinds are looked for: what the dataclasses of `spacer.settings` do not allow (read off their fields and
-annotations), values out of range, and values that contradict each other (both from `spacer.rules`). Nothing heavy is
-imported, so that a mistake shows within a second. `spacer.weights` checks the model's files.
+annotations), values out of range (`spacer.checks`), and values that contradict each other (`spacer.rules`). Nothing
+heavy is imported, so that a mistake shows within a second. `spacer.weights` checks the model's files.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from spacer.checks import CHECKS
 from spacer.errors import UserError
 from spacer.rules import (
-    CHECKS,
     DATASET_RULES,
     PROMPTS_RULE,
     RULES,

@@ -1,10 +1,9 @@
-"""What values may be (`CHECKS`), and what must not be combined (`RULES`). `spacer.config` applies both."""
+"""What must not be combined, though each value is fine alone. `spacer.config` applies it, after `spacer.checks`."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from glob import glob
 from importlib.util import find_spec
 from math import inf
@@ -13,6 +12,7 @@ from string import Template
 from typing import Any
 
 from spacer.benchmarks import names
+from spacer.checks import NEED_NO_DATA, NEED_NO_MODEL
 from spacer.settings import (
     ArchivedSettings,
     BenchmarkSettings,
@@ -24,100 +24,12 @@ from spacer.settings import (
     Settings,
 )
 
-STAGES = ("train", "sft", "evaluate", "score", "compare", "export", "prepare", "curate")  # valid values of stage.name
-NEED_NO_MODEL = ("score", "compare", "prepare", "curate")  # of those
-NEED_NO_DATA = ("compare", "export")
 PROMPTS_RULE = (
     "There must be `map` and `plain`, templates with $question and, where wanted, $options, $categories and $answer, "
     "and one line for each problem type: conf/dataset/prompts/default.yaml is an example"
 )
 PROMPTS = ("map", "plain", "multiple choice", "numerical", "OCR", "free-form", "regression")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")  # owner/name
-
-
-@dataclass(frozen=True)
-class Check:
-    """A test of a value, and how what passes it is called ("must be …")."""
-
-    passes: Callable[[Any], object]  # truthy when it does
-    words: str
-    names: tuple[str, ...] = ()  # the valid values, where they can be listed
-
-
-def _one_of(*names: str) -> Check:
-    return Check(names.__contains__, "one of " + ", ".join(names), names)
-
-
-# check → the settings it holds for; null passes where the annotation allows it, a list passes when each element does
-_CHECKED: tuple[tuple[Check, str], ...] = (
-    (
-        Check(lambda n: n >= 1, "at least 1"),
-        "model.prompts_per_rollout model.row_tokens model.lora.rank model.lora.alpha model.completion.max_tokens "
-        "model.completion.bonus_max dataset.max_prompt_length dataset.train_scenes dataset.heldout_scenes "
-        "dataset.questions_per_video dataset.archive_parts dataset.questions_per_type "
-        "dataset.questions_per_scene dataset.heldout_questions_per_scene dataset.min_objects dataset.video_fps "
-        "reward.length.max_tokens objective.prompts_per_rollout objective.row_tokens objective.max_completion_length "
-        "objective.updates_per_rollout benchmark.limit benchmark.max_new_tokens benchmark.batch_size "
-        "benchmark.batch_tokens benchmark.samples benchmark.max_prompt_length "
-        "benchmark.resamples trainer.accumulate_grad_batches trainer.log_every_n_steps "
-        "trainer.checkpoint_every_n_steps stage.batch_size",
-    ),
-    (
-        Check(lambda x: x >= 0, "0 or more"),
-        "model.completion.bonus_min dataset.seed reward.length.bonus reward.length.min_tokens "
-        "reward.temporal.bonus reward.temporal.margin objective.beta objective.advantage_eps objective.clip_high "
-        "benchmark.temperature trainer.gradient_clip_val logger.rollouts_every_n_steps stage.optimizer.weight_decay "
-        "stage.optimizer.warmup_steps stage.guess_after",
-    ),
-    (
-        Check(lambda x: 0 <= x < 1, "at least 0 and less than 1"),
-        "model.learning_rate model.lora.dropout stage.optimizer.learning_rate stage.optimizer.betas",
-    ),
-    (
-        Check(lambda x: 0 <= x <= 1, "between 0 and 1"),
-        "reward.map_min_answer reward.length.min_answer reward.temporal.min_answer objective.clip_low "
-        "stage.guess_share benchmark.max_missing",
-    ),
-    (
-        Check(lambda x: 0 < x <= 1, "greater than 0 and at most 1"),
-        "objective.top_p benchmark.top_p dataset.max_answer_share",
-    ),
-    (
-        Check(lambda x: x > 0, "greater than 0"),
-        "dataset.video.fps benchmark.video.fps dataset.seconds objective.kl_clamp",
-    ),
-    (Check(lambda x: x > 0, "greater than 0: greedy completions would all be equal"), "objective.temperature"),
-    (Check(lambda n: n >= 2, "at least 2, to compare a group's completions, such as 8"), "objective.group_size"),
-    (
-        Check(lambda n: n >= 2, "at least 2: the vision tower joins frames in pairs"),
-        "dataset.video.max_frames benchmark.video.max_frames",
-    ),
-    (
-        Check(lambda n: n >= 28, "at least 28, the side of a vision token"),
-        "dataset.size_px dataset.video.max_side benchmark.video.max_side",
-    ),
-    (
-        Check(lambda n: n >= 784, "at least 784 (28 * 28)"),
-        "dataset.video.max_pixels dataset.image_max_pixels benchmark.video.max_pixels benchmark.image_max_pixels",
-    ),
-    (
-        Check(lambda n: n >= 1, "at least 1: videos are never decoded in the main process"),
-        "dataset.workers benchmark.workers",
-    ),
-    (Check(lambda n: 1 <= n <= 8, "between 1 and 8: more would crowd a small room"), "dataset.max_objects"),
-    (Check(lambda n: 0 <= n < 2**31, "between 0 and 2**31 - 1"), "seed"),
-    (Check(lambda n: n == -1 or n >= 1, "at least 1, or -1 for no limit"), "trainer.max_steps trainer.max_epochs"),
-    (Check(re.compile(r"\d+:\d\d:\d\d:\d\d").fullmatch, "like 00:12:00:00, from days to seconds"), "trainer.max_time"),
-    (_one_of(*STAGES), "stage.name"),
-    (_one_of("wandb", "none"), "logger.kind"),
-    (_one_of("auto", "sdpa", "flex_attention", "flash_attention_2"), "model.attn_implementation"),
-    (_one_of("bfloat16", "float16", "float32", "float64"), "model.dtype stage.save_dtype"),
-    (
-        _one_of("32-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true", "64-true", "32", "bf16", "16", "64"),
-        "trainer.precision",
-    ),
-)
-CHECKS: dict[str, Check] = {path: check for check, paths in _CHECKED for path in paths.split()}
 
 
 _NARROW = ("bf16-true", "16-true")

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from spacer import rules
+from spacer import checks, rules
+from spacer.checks import CHECKS, NEED_NO_MODEL, STAGES
 from spacer.config import ConfigError, load_settings
-from spacer.rules import CHECKS, NEED_NO_MODEL, STAGES
 from spacer.settings import JsonlSettings, ScansSettings, Settings
 from tests.unit.configs import PROMPTS, hints_of, load, only_problem, plain, problems, valid
 
@@ -65,7 +65,7 @@ def test_lora_rank() -> None:
 
 def test_every_check_is_of_a_setting_that_exists_and_no_setting_has_two() -> None:
     assert not set(CHECKS) - set(hints_of(Settings))
-    listed = [path for _, paths in rules._CHECKED for path in paths.split()]
+    listed = [path for _, paths in checks._CHECKED for path in paths.split()]
     assert sorted(listed) == sorted(CHECKS)
 
 
