@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import os
 import re
 import types
 import typing
@@ -28,7 +29,7 @@ from spacer.rules import (
     DATASET_RULES,
     PROMPTS_RULE,
     RULES,
-    asks_files,
+    asked_benchmarks,
     prompt_faults,
     run_faults,
     sections,
@@ -91,9 +92,14 @@ def load_settings(cfg: DictConfig) -> Settings:
             if _readable(breaks, dataset, settings):
                 problems.append(said.format(s=settings, d=dataset, at=at))
         problems += [f"{at}.prompts: {fault}. {PROMPTS_RULE}" for fault in _readable(prompt_faults, dataset) or ()]
-    if _readable(asks_files, settings):
-        found = _readable(prompt_faults, settings.benchmark) or ()
-        problems += [f"benchmark.prompts: {fault}. {PROMPTS_RULE}" for fault in found]
+    for at, benchmark in _readable(asked_benchmarks, settings) or ():
+        found = _readable(prompt_faults, benchmark) or ()
+        problems += [f"{at}.prompts: {fault}. {PROMPTS_RULE}" for fault in found]
+        if benchmark.root is None or not os.path.isdir(os.path.expanduser(benchmark.root)):
+            problems.append(
+                f"{at}.root={benchmark.root} is not an existing folder: set {at}.root=DIR to the benchmark's files, "
+                "as its authors distribute them"
+            )
     if problems:
         raise ConfigError(problems)
     assert isinstance(settings, Settings)
@@ -126,7 +132,8 @@ class _Bad:
 
 
 _BAD: Any = _Bad()
-_PART = re.compile(r"^dataset\.parts\.[^.]+\.")  # what holds for a data set holds for one in a mix
+# what holds for a data set holds for one in a mix, and for a benchmark for one of several
+_PART = re.compile(r"^(?:(dataset)\.parts|(benchmark)s)\.[^.]+\.")
 _DEEPEST = 16  # a section nested deeper contains itself, by an interpolation
 
 
@@ -223,7 +230,7 @@ class _Reader:
             if origin is tuple and isinstance(value, list) and len(value) == len(args):
                 return tuple(self.value(item, args[i], f"{path}[{i}]") for i, item in enumerate(value))
             if (read := _scalar(value, option)) is not _BAD:
-                check = CHECKS.get(_PART.sub("dataset.", path.partition("[")[0]))
+                check = CHECKS.get(_PART.sub(r"\1\2.", path.partition("[")[0]))
                 if check and not check.passes(read):
                     self.fail(path, f"is {_show(value)}{_did_you_mean(read, check.names)}, must be {check.words}")
                 return read  # also when out of range, so that the rules still see it

@@ -74,6 +74,13 @@ def asks_files(s: Settings) -> bool:
     return s.benchmark.name in names()
 
 
+def asked_benchmarks(s: Settings) -> list[tuple[str, BenchmarkSettings]]:
+    """The benchmarks of files that a run asks or scores, with the paths of their settings."""
+    if s.stage.name == "evaluate" and s.benchmarks:
+        return [(f"benchmarks.{name}", part) for name, part in s.benchmarks.items() if part.root is not None]
+    return [("benchmark", s.benchmark)] if s.stage.name in ("evaluate", "score") and asks_files(s) else []
+
+
 def prompt_faults(d: DatasetSettings | BenchmarkSettings) -> list[str]:
     """What is wrong with the templates of a data set or a benchmark."""
     faults = [f"{name!r} is missing" for name in PROMPTS if name not in d.prompts]
@@ -225,7 +232,7 @@ RULES: tuple[tuple[Callable[[Settings], bool], str], ...] = (
         "choose dataset=spacer_151k or dataset=jsonl",
     ),
     (
-        lambda s: s.stage.name == "evaluate" and not asks_files(s) and not _holds_out(s),
+        lambda s: s.stage.name == "evaluate" and not asks_files(s) and not s.benchmarks and not _holds_out(s),
         "stage.name=evaluate asks held-out questions, and the data has none: set dataset.heldout to a JSONL file of "
         "them, or choose dataset=rooms",
     ),
@@ -235,12 +242,8 @@ RULES: tuple[tuple[Callable[[Settings], bool], str], ...] = (
         "none: choose benchmark=NAME, one of " + ", ".join(names()),
     ),
     (
-        lambda s: (
-            (s.stage.name == "score" or (s.stage.name == "evaluate" and asks_files(s)))
-            and (s.benchmark.root is None or not isdir(expanduser(s.benchmark.root)))
-        ),
-        "benchmark.root={s.benchmark.root} is not an existing folder: set benchmark.root=DIR to the benchmark's files, "
-        "as its authors distribute them",
+        lambda s: s.stage.name == "evaluate" and bool(s.benchmarks) and not asked_benchmarks(s),
+        "benchmark=all asks the benchmarks whose root is set, and none is: set benchmarks.vsi_bench.root=DIR or another",
     ),
     (
         lambda s: s.stage.name == "score" and (s.predictions is None or not isfile(expanduser(s.predictions))),

@@ -359,5 +359,6 @@ class Settings:
     stage: StageSettings
     output_dir: str
     ckpt_path: str | None = None
+    benchmarks: dict[str, BenchmarkSettings] = field(default_factory=dict)  # benchmark=all: those that have a root
     predictions: str | None = None  # of stage=score: JSON lines of {"id", "prediction"}
     runs: tuple[str, ...] = ()  # folders of evaluated runs, to be compared or told of in a model card

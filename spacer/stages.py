@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from spacer.evaluation.scoring import official_intervals, score_predictions, wri
 from spacer.files import read_rows
 from spacer.modeling import Packing, load_policy, load_processor, load_reference, position_rule, save_pretrained
 from spacer.module import GrpoModule, SftModule, Training
-from spacer.report.summary import Fed, report_benchmark, report_evaluation, report_training
+from spacer.report.summary import Fed, report_all, report_benchmark, report_evaluation, report_training
 from spacer.rules import asks_files
 from spacer.scenes import rooms
 from spacer.score import choose_questions
@@ -49,7 +49,7 @@ PROGRESS_EVERY = 10  # steps between two lines in the log
 class Run:
     """What the stages of one run share: settings, folder, model, held-out questions, seconds by phase."""
 
-    def __init__(self, settings: Settings, folder: Path) -> None:
+    def __init__(self, settings: Settings, folder: Path, model_of: Run | None = None) -> None:
         self.settings = settings
         self.folder = folder
         self.seconds: dict[str, float] = {}
@@ -71,8 +71,11 @@ class Run:
         with self.phase("load model"):
             if settings.model.fresh:
                 _make_fresh(settings)
-            self.processor = load_processor(settings.model)
-            self.policy = load_policy(settings.model, self.attention.vision)
+            if model_of is None:
+                self.processor = load_processor(settings.model)
+                self.policy = load_policy(settings.model, self.attention.vision)
+            else:
+                self.processor, self.policy = model_of.processor, model_of.policy
         self.packing = Packing(
             self.attention.rows,
             settings.objective.row_tokens,
@@ -234,6 +237,8 @@ def run(settings: Settings, folder: Path) -> float:
     """Runs the stage that the settings name and returns the figure that a sweep maximises."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # tips and device listings, once a trainer
     pl.seed_everything(settings.seed, workers=True, verbose=False)
+    if settings.stage.name == "evaluate" and settings.benchmarks:
+        return evaluate_all(settings, folder)
     return {"train": train, "sft": sft, "evaluate": evaluate}[settings.stage.name](Run(settings, folder))
 
 
@@ -296,6 +301,22 @@ def evaluate_benchmark(run: Run) -> float:
     write_scores(run.folder, scored, how, spread)
     report_benchmark(settings, run.folder, scored, spread, how, rows, run.missing, run.seconds)
     return scored.official_values["overall"]
+
+
+def evaluate_all(settings: Settings, folder: Path) -> float:
+    """Every benchmark whose root is set, each into a folder of its own. Returns the mean of their official overalls."""
+    chosen = {name: part for name, part in settings.benchmarks.items() if part.root is not None}
+    for part in chosen.values():  # all that is wrong with their files shows before the model is loaded
+        check_media(choose_questions(part).questions, part)
+    overall: dict[str, float] = {}
+    first: Run | None = None
+    for name, part in chosen.items():
+        run = Run(replace(settings, benchmark=part, benchmarks={}), folder / name, first)
+        first = first or run
+        overall[name] = evaluate_benchmark(run)
+    if first is not None and first.reports:
+        report_all(folder, overall)
+    return sum(overall.values()) / len(overall)
 
 
 def total_steps(settings: Settings, loader: TrainLoader, updates: int) -> int | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pytorch_lightning.loggers import Logger
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -20,7 +22,7 @@ from spacer.evaluation.scoring import Scored
 from spacer.evaluation.statistics import PairedDelta, compare, mean_interval
 from spacer.report.figures import before_after_bars, map_overlay, reward_curves
 from spacer.report.history import read_history
-from spacer.report.table import before_after_table, write_summary
+from spacer.report.table import before_after_table, write_json, write_summary
 from spacer.rewards import parse_map
 from spacer.score import show
 from spacer.settings import Settings, VideoSettings
@@ -154,6 +156,32 @@ def _conditions(how: Mapping[str, Any]) -> str:
         f"{model['name_or_path']} ({model['weights'] or model['revision']}), {model['dtype']}; "
         + ", ".join(f"{name} {libraries[name]}" for name in ("spacer", "torch", "transformers"))
     )
+
+
+def report_all(folder: Path, names: Iterable[str]) -> None:
+    """The overall figures of several benchmarks side by side, from what each has written; also in `summary.json`."""
+    table = Table(title="overall, in percent", box=box.SIMPLE_HEAD, show_edge=False)
+    for heading in ("benchmark", "official", "95 % interval", "spacer_eval", "questions", "not extracted"):
+        table.add_column(heading, justify="left" if heading == "benchmark" else "right")
+    found = {name: json.loads((folder / name / "scores.json").read_text(encoding="utf-8")) for name in names}
+    for name, scores in found.items():
+        spread = scores["intervals"]["overall"]
+        table.add_row(
+            name,
+            f"{100 * scores['official']['overall']:.2f}",
+            "" if spread is None else f"{100 * spread[0]:.1f} to {100 * spread[1]:.1f}",
+            f"{100 * scores['spacer_eval']['overall']:.2f}",
+            str(scores["questions"]),
+            str(scores["not_extracted"]),
+        )
+    console = Console()
+    console.print(table)
+    console.print(f"  each in full: {folder}/NAME/scores.json", highlight=False, soft_wrap=True)
+    overall = {
+        name: {"official": scores["official"]["overall"], "spacer_eval": scores["spacer_eval"]["overall"]}
+        for name, scores in found.items()
+    }
+    write_json(folder / "summary.json", overall)
 
 
 def _by_metric(rows: Rows) -> dict[str, list[tuple[float, str]]]:

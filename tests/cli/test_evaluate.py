@@ -197,3 +197,25 @@ def test_prompts_subtitles_and_several_answers(films: list[Path], command: Comma
         chosen = read[row["samples"].index(row["prediction"])]
         assert counts[chosen] == max(counts.values(), default=0)
     assert json.loads((tmp_path / "lvb/scores.json").read_text())["answered"] == 17
+
+
+def test_all_benchmarks_that_have_a_root(
+    evaluated: dict[str, str], command: Command, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    chosen = ("sti_bench", "vsi_bench")
+    words = [f"benchmarks.{name}.root={places(name, tmp_path_factory)[0]}" for name in chosen]
+    small = [word.replace("benchmark.", f"benchmarks.{name}.") for name in chosen for word in SMALL_MEDIA]
+    said = succeeds(command("stage=evaluate", "benchmark=all", *words, *small, f"hydra.run.dir={tmp_path}"))
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir() and path.name != ".hydra") == list(chosen)
+    totals = json.loads((tmp_path / "summary.json").read_text())
+    assert set(totals) == set(chosen)
+    for name in chosen:
+        alone = json.loads((places(name, tmp_path_factory)[1] / "scores.json").read_text())
+        together = json.loads((tmp_path / name / "scores.json").read_text())
+        assert together == alone
+        assert totals[name]["official"] == alone["official"]["overall"]
+        assert (tmp_path / name / f"predictions/{name}.jsonl").exists()
+    assert "overall, in percent" in said
+    assert "none is: set benchmarks.vsi_bench.root=DIR" in fails(command("stage=evaluate", "benchmark=all"))
+    broken = fails(command("stage=evaluate", "benchmark=all", "benchmarks.vsi_bench.root=nowhere"))
+    assert "benchmarks.vsi_bench.root=nowhere is not an existing folder" in broken

@@ -99,10 +99,12 @@ def fails(done: subprocess.CompletedProcess[str], *told: str) -> None:
 
 def test_mistakes_in_the_configuration_are_told_together(command: Command, tmp_path: Path) -> None:
     done = command("stage=score", f"hydra.run.dir={tmp_path}", "predictions=nothing.jsonl", "benchmark.limit=0")
-    fails(
-        done, "4 mistakes", "choose benchmark=NAME, one of longvideobench, spar_bench", "benchmark.root=None is not an"
-    )
+    fails(done, "3 mistakes", "choose benchmark=NAME, one of longvideobench, spar_bench")
     fails(done, "predictions=nothing.jsonl is not an existing file", "benchmark.limit: is 0")
+    done = command("stage=score", "benchmark=vsi_bench", f"hydra.run.dir={tmp_path}")
+    fails(
+        done, "2 mistakes", "benchmark.root=None is not an existing folder", "predictions=None is not an existing file"
+    )
 
 
 def test_faulty_predictions_are_told_together(command: Command, vsi: Path, tmp_path: Path) -> None:
