@@ -243,7 +243,7 @@ RULES: tuple[tuple[Callable[[Settings], bool], str], ...] = (
     ),
     (
         lambda s: s.stage.name == "evaluate" and bool(s.benchmarks) and not asked_benchmarks(s),
-        "benchmark=all asks the benchmarks whose root is set, and none is: set benchmarks.vsi_bench.root=DIR or another",
+        "benchmark=all asks benchmarks whose root is set, and none is: set benchmarks.vsi_bench.root=DIR or another",
     ),
     (
         lambda s: s.stage.name == "score" and (s.predictions is None or not isfile(expanduser(s.predictions))),
