@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import BasePredictionWriter
+from pytorch_lightning.callbacks import Callback
 from tqdm import tqdm
 
 from spacer.data.asking import Bounds, QuestionLoader
@@ -193,16 +193,20 @@ def _row(item: Sample, completion: str, tokens: int, parts: RewardParts, found: 
     }
 
 
-class RowWriter(BasePredictionWriter):
-    """Appends the rows of each batch to this process's JSONL file, before the next batch begins."""
+class RowWriter(Callback):
+    """Appends the rows of each batch to this process's JSONL file, before the next batch begins.
+
+    Not a `BasePredictionWriter`: that asks the loader for indices, which ours has no use for.
+    """
 
     def __init__(self, path: Path) -> None:
-        super().__init__(write_interval="batch")
         self._path = path
 
-    def write_on_batch_end(self, trainer: Any, pl_module: Any, prediction: list[Row], *args: Any) -> None:
-        """Appends `prediction`."""
-        append_rows(_file_of(self._path, trainer.global_rank), prediction)
+    def on_predict_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: PromptBatch, batch_idx: int, *args: Any
+    ) -> None:
+        """Appends the rows that the step has returned."""
+        append_rows(_file_of(self._path, trainer.global_rank), outputs)
 
 
 def predict(trainer_options: dict[str, Any], asking: Asking, path: Path) -> list[Row]:
