@@ -33,7 +33,7 @@ def wandb_mode() -> str:
 
 
 def make_loggers(settings: Settings, folder: Path) -> list[Logger]:
-    """The loggers of a training run that writes to `folder`."""
+    """The loggers of a run that writes to `folder`."""
     loggers: list[Logger] = [HistoryLogger(folder / "history.jsonl")]
     if settings.logger.kind == "wandb":
         # its banners would break into the progress bar; where the run lies is told at the end

@@ -26,7 +26,7 @@ from spacer.report.table import before_after_table, write_json, write_summary
 from spacer.rewards import parse_map
 from spacer.score import show
 from spacer.settings import Settings, VideoSettings
-from spacer.tracking import finish
+from spacer.tracking import finish, make_loggers
 
 Rows = Sequence[Mapping[str, Any]]
 MAPS_DRAWN = 3
@@ -108,7 +108,8 @@ def report_evaluation(
     write_summary(folder / "summary.json", {}, seconds, extra)
     failed = [Fault(str(row["id"]), "unreadable media", str(row["error"])) for row in rows if "error" in row]
     _print_faults(console, [*faults, *failed])
-    _print_places(console, folder, seconds, None)
+    figures = {f"{settings.benchmark.name}/{name}": found["mean"] for name, found in scores.items()}
+    _print_places(console, folder, seconds, finish(make_loggers(settings, folder), {}, figures))
     return float(scores["reward/total"]["mean"])
 
 
@@ -143,7 +144,17 @@ def report_benchmark(
         "seed": settings.seed,
     }
     write_summary(folder / "summary.json", {}, seconds, extra)
-    _print_places(console, folder, seconds, None)
+    sync = finish(make_loggers(settings, folder), {}, _tracked(scored, spread))
+    _print_places(console, folder, seconds, sync)
+
+
+def _tracked(scored: Scored, spread: Mapping[str, Interval]) -> dict[str, float]:
+    """The figures as W&B holds them: `vsi_bench/overall`, its interval's ends, `vsi_bench/spacer_eval/overall`."""
+    name = scored.benchmark
+    found = {f"{name}/{metric}": value for metric, value in scored.official_values.items()}
+    found |= {f"{name}/spacer_eval/{metric}": value for metric, value in scored.released_values.items()}
+    overall = spread["overall"]
+    return found | {f"{name}/overall/low": overall.low, f"{name}/overall/high": overall.high}
 
 
 def _conditions(how: Mapping[str, Any]) -> str:
