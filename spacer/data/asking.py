@@ -5,18 +5,16 @@ A worker makes the prompts about one medium, which then holds its patches once; 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
 import attrs
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from spacer.data.loading import Prompts, Use
-from spacer.data.processing import Pictures, Prompt, PromptBatch, collate
+from spacer.data.loading import Prompts, Use, made_by_workers
+from spacer.data.processing import Pictures, Prompt, PromptBatch, cat_given, collate
 from spacer.tree import Forest, Segment
 
 _TOGETHER = 64  # questions about one medium that a worker makes in one go
@@ -53,7 +51,8 @@ class QuestionLoader:
 
     def __iter__(self) -> Iterator[PromptBatch]:
         held: list[PromptBatch] = []
-        for batch in (batch for unit in self._made() for batch in unit):
+        made = made_by_workers(_Units(self._dataset, self._bounds), self._units, self._dataset.workers)
+        for batch in (batch for unit in made for batch in unit):
             whole = [*held, batch]
             questions = sum(len(one.samples) for one in whole)
             if held and (questions > self._bounds.questions or _cost(whole, self._bounds) > self._bounds.tokens):
@@ -62,24 +61,6 @@ class QuestionLoader:
             held.append(batch)
         if held:
             yield join(held)
-
-    def _made(self) -> DataLoader[list[PromptBatch]]:
-        workers = self._dataset.workers
-        with warnings.catch_warnings():
-            # torch advises as many workers as cores however light their work
-            warnings.filterwarnings("ignore", message="This DataLoader will create")
-            return DataLoader(
-                _Units(self._dataset, self._bounds),
-                batch_size=None,
-                sampler=self._units,
-                collate_fn=_as_is,
-                num_workers=workers,
-                prefetch_factor=2 if workers else None,
-            )
-
-
-def _as_is(batches: list[PromptBatch]) -> list[PromptBatch]:
-    return batches
 
 
 class _Units(Dataset[list[PromptBatch]]):
@@ -139,7 +120,7 @@ def join(batches: Sequence[PromptBatch]) -> PromptBatch:
         samples=tuple(sample for batch in batches for sample in batch.samples),
         frames=tuple(frame for batch in batches for frame in batch.frames),
         forest=Forest(tuple(segments), tuple(ends)),
-        pictures=Pictures(**{name: _cat([getattr(batch.pictures, name) for batch in batches]) for name in fields}),
+        pictures=Pictures(**{name: cat_given([getattr(batch.pictures, name) for batch in batches]) for name in fields}),
         faults=tuple(fault for batch in batches for fault in batch.faults),
     )
 
@@ -155,8 +136,3 @@ def _rows(batch: PromptBatch, image: bool) -> int:
         return rows
     patches, others = int(grids.prod(1).sum()), int(other.prod(1).sum())
     return rows * patches // (patches + others)  # each row is of as many patches
-
-
-def _cat(tensors: Sequence[Tensor | None]) -> Tensor | None:
-    given = [tensor for tensor in tensors if tensor is not None]
-    return torch.cat(given) if given else None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import struct
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -79,9 +80,16 @@ def read_image(path: Path | BytesIO) -> Image.Image:
     Raises:
         MediaError: the file is not an image that can be read.
     """
+    with _opened(path) as image:
+        return image.convert("RGB")
+
+
+@contextmanager
+def _opened(path: Path | BytesIO) -> Iterator[Image.Image]:
+    """An image that is open; a `MediaError` where it cannot be, or what is done with it shows damage."""
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
+            yield image
     except (*_PILLOW_ERRORS, Image.DecompressionBombError) as error:
         raise MediaError(f"{path}: cannot be read as an image: {error}") from error
 
@@ -93,11 +101,8 @@ def read_header(path: Path, kind: str) -> float:
         MediaError: the file does not open as what it should be.
     """
     if kind == "image":
-        try:
-            with Image.open(path):
-                return 0.0
-        except (*_PILLOW_ERRORS, Image.DecompressionBombError) as error:
-            raise MediaError(f"{path}: cannot be read as an image: {error}") from error
+        with _opened(path):
+            return 0.0
     import av  # opens a file many times quicker than decord, which reads its frames' index
 
     try:
@@ -108,9 +113,9 @@ def read_header(path: Path, kind: str) -> float:
             if stream.duration is not None and stream.time_base is not None:
                 return float(stream.duration * stream.time_base)
             return (container.duration or 0) / av.time_base
+    except MediaError:
+        raise
     except (av.FFmpegError, OSError, ValueError) as error:
-        if isinstance(error, MediaError):
-            raise
         raise MediaError(f"{path}: cannot be opened: {error}") from error
 
 

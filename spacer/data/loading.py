@@ -258,16 +258,21 @@ def epoch_order(samples: Sequence[Sample], together: int, rng: np.random.Generat
 
 def _loader(dataset: Prompts, units: list[list[list[Use]]]) -> DataLoader[Any]:
     """Batches in units of several, which a worker makes together."""
+    return made_by_workers(_Units(dataset), units, dataset.workers)
+
+
+def made_by_workers(units: Dataset[list[PromptBatch]], asked: Sequence[Any], workers: int) -> DataLoader[Any]:
+    """What `units` has for each of `asked`, in that order, each as a whole by one worker."""
     with warnings.catch_warnings():
         # torch advises as many workers as cores however light their work
         warnings.filterwarnings("ignore", message="This DataLoader will create")
         return DataLoader(
-            _Units(dataset),
+            units,
             batch_size=None,
-            sampler=units,
+            sampler=asked,
             collate_fn=_as_is,
-            num_workers=dataset.workers,
-            prefetch_factor=2 if dataset.workers else None,
+            num_workers=workers,
+            prefetch_factor=2 if workers else None,
         )
 
 

@@ -204,13 +204,13 @@ def collate(items: Sequence[Prompt | Fault]) -> PromptBatch:
         frames=tuple(prompt.frame_HWC for prompt in prompts),
         forest=share([_segment(prompt, starts.get(_medium(prompt), 0)) for prompt in prompts]),
         pictures=Pictures(
-            image_pixels=_cat([p.pixels_PD for p in images]),
-            image_grids=_cat([p.grid_thw for p in images]),
-            video_pixels=_cat([p.pixels_PD for p in videos]),
-            video_grids=_cat([p.grid_thw for p in videos]),
+            image_pixels=cat_given([p.pixels_PD for p in images]),
+            image_grids=cat_given([p.grid_thw for p in images]),
+            video_pixels=cat_given([p.pixels_PD for p in videos]),
+            video_grids=cat_given([p.grid_thw for p in videos]),
         ),
         targets=tuple(p.target_ids for p in prompts if p.target_ids is not None) or None,
-        shuffled_video_pixels=_cat([p.shuffled_pixels_PD for p in videos]),
+        shuffled_video_pixels=cat_given([p.shuffled_pixels_PD for p in videos]),
         faults=tuple(item for item in items if isinstance(item, Fault)),
     )
 
@@ -226,6 +226,7 @@ def _segment(prompt: Prompt, start: int) -> Segment:
     return Segment(prompt.ids_L, prompt.positions_3L, torch.where(seen, start + seen.cumsum(0) - 1, -1))
 
 
-def _cat(tensors: Sequence[Tensor | None]) -> Tensor | None:
+def cat_given(tensors: Sequence[Tensor | None]) -> Tensor | None:
+    """Those of the tensors that are there as one; None where none is."""
     given = [tensor for tensor in tensors if tensor is not None]
     return torch.cat(given) if given else None

@@ -47,11 +47,11 @@ def load_pieces(settings: Settings, train: bool) -> tuple[Piece, ...]:
     weights = settings.dataset.weights if isinstance(settings.dataset, MixSettings) else {"": 1.0}
     heldout = {name: load_heldout(dataset) for name, dataset in named.items()}
     asked = [sample for split in heldout.values() for sample in split.samples]
+    common = forbidden(asked, (), settings.benchmark) if train else {}
     pieces = []
     for name, dataset in named.items():
         lists = [Path(file).expanduser() for file in dataset.exclude] if isinstance(dataset, JsonlSettings) else []
-        names = forbidden(asked, lists, settings.benchmark) if train else {}
-        split = load_train(dataset, names) if train else Split(())
+        split = load_train(dataset, {**common, **forbidden((), lists)}) if train else Split(())
         pieces.append(Piece(dataset, _of(name, split), _of(name, heldout[name]), weights[name]))
     return tuple(pieces)
 

@@ -25,7 +25,7 @@ from spacer.data.index import LEAKS, UNREADABLE, IndexWriter, excluded_by, finge
 from spacer.data.leakage import forbidden
 from spacer.data.samples import DataError, Fault, Line, describe, examined, read_maps, to_sample
 from spacer.errors import UserError
-from spacer.files import append_rows
+from spacer.files import append_rows, write_text
 from spacer.preparing.archive import FULL, is_unpacked, unpack
 from spacer.preparing.media import Media, survey
 from spacer.preparing.parts import find_parts
@@ -78,7 +78,7 @@ def prepare(settings: Settings, folder: Path) -> float:
         append_rows(folder / "faults.jsonl", [asdict(fault) for fault in contents.faults])
         summary[at] = _plain(contents)
         total += sum(contents.questions.values())
-        (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        write_text(folder / "summary.json", [json.dumps(summary, indent=2), "\n"])
         lines = [fault for fault in contents.faults if fault.kind != UNREADABLE]
         if lines and dataset.on_bad == OnBad.stop:
             root = Path(dataset.root).expanduser()
@@ -94,25 +94,32 @@ def gather(settings: ArchivedSettings) -> None:
     """
     root = Path(settings.root).expanduser()
     root.mkdir(parents=True, exist_ok=True)
-    names = [name for name in (settings.index, settings.maps, settings.heldout) if name is not None]
-    lacking = [name for name in names if not (root / name).is_file()]
+    lacking = _lacking(settings, root)
     unpacked = is_unpacked(root)
     if unpacked and not lacking:
         log.info("%s is unpacked already", root)
         return
-    source = _source(settings, root, lacking if unpacked else [f"{settings.archive}*", "SHA256SUMS", *names])
+    source = _source(settings, root, lacking if unpacked else [f"{settings.archive}*", "SHA256SUMS", *_names(settings)])
     if not unpacked and (source != root or any(source.glob(f"{settings.archive}[0-9]*"))):
         done = unpack(find_parts(source, settings.archive, settings.archive_parts), root)
         log.info("unpacked %d files, %d were there", done.written, done.kept)
-    for name in names:
-        if not (root / name).is_file() and (source / name).is_file():
+    for name in _lacking(settings, root):
+        if (source / name).is_file():
             _copy(source / name, root / name)
-    lacking = [name for name in names if not (root / name).is_file()]
-    if lacking:
+    if lacking := _lacking(settings, root):
         raise UserError(
             f"{', '.join(lacking)}: neither in the archive nor beside it in {source}: fetch what is missing into "
             f"{source}, or name the files as they are called there (dataset.index, dataset.maps, dataset.heldout)"
         )
+
+
+def _names(settings: JsonlSettings) -> list[str]:
+    """The files that the settings name, relative to the root."""
+    return [name for name in (settings.index, settings.maps, settings.heldout) if name is not None]
+
+
+def _lacking(settings: JsonlSettings, root: Path) -> list[str]:
+    return [name for name in _names(settings) if not (root / name).is_file()]
 
 
 def _source(settings: ArchivedSettings, root: Path, wanted: list[str]) -> Path:
@@ -163,10 +170,7 @@ def build_index(
     `lists` and `benchmark` name videos that must not be trained on, beside those that `settings.heldout` asks about.
     """
     root = Path(settings.root).expanduser()
-    lacking = [
-        name for name in (settings.index, settings.maps, settings.heldout) if name and not (root / name).is_file()
-    ]
-    if lacking:
+    if lacking := _lacking(settings, root):
         raise UserError(
             f"{', '.join(lacking)}: not there in dataset.root={root}: name the files as they are called there "
             "(dataset.index, dataset.maps, dataset.heldout)"
@@ -177,7 +181,10 @@ def build_index(
         split: list(tqdm(examined(path, root), desc=f"reading {path.name}", unit=" lines", mininterval=1))
         for split, path in sources_of(settings).items()
     }
-    files = {_relative(line, root): line.row["data_type"] for split in lines.values() for line in split if line.media}
+    real_root = root.resolve()  # once: it would be looked up on the disk for each of the lines
+    files = {
+        _relative(line, real_root): line.row["data_type"] for split in lines.values() for line in split if line.media
+    }
     media = survey(root, files)
     asked = [to_sample(line.row, line.media, None) for line in lines.get("heldout", ()) if line.media]
     withheld = forbidden(asked, lists, benchmark)
@@ -189,13 +196,13 @@ def build_index(
         for split, rows in lines.items():
             file = "" if split == "train" else f"{settings.heldout}, "
             for line in rows:
-                unreadable = _unreadable(line, media, root)
+                unreadable = _unreadable(line, media, real_root)
                 # a question that is asked counts as wrong where its file does not open
                 reason = excluded_by((*line.faults, *unreadable) if split == "train" else line.faults)
                 if reason is None and split == "train":
                     reason = _leak(line, withheld)
                 has_map = line.media is not None and line.media.stem in maps
-                index.add(row_of(split, line, root.resolve(), has_map, reason))
+                index.add(row_of(split, line, real_root, has_map, reason))
                 faults += (replace(fault, where=f"{file}{fault.where}") for fault in (*line.faults, *unreadable))
                 if reason is None:
                     questions[str(line.row.get("data_source", "")), line.row["problem_type"]] += 1
@@ -215,12 +222,12 @@ def build_index(
     )
 
 
-def _relative(line: Line, root: Path) -> str:
-    return os.path.relpath(str(line.media), root.resolve())
+def _relative(line: Line, real_root: Path) -> str:
+    return os.path.relpath(str(line.media), real_root)
 
 
-def _unreadable(line: Line, media: Mapping[str, Media], root: Path) -> tuple[Fault, ...]:
-    error = media[_relative(line, root)].error if line.media is not None else None
+def _unreadable(line: Line, media: Mapping[str, Media], real_root: Path) -> tuple[Fault, ...]:
+    error = media[_relative(line, real_root)].error if line.media is not None else None
     return () if error is None else (Fault(f"line {line.number}", UNREADABLE, error),)
 
 
