@@ -46,6 +46,14 @@ class TooLong(StrEnum):
     thin = "thin"  # fewer frames of the video are taken, until it fits
 
 
+class Subtitles(StrEnum):
+    """Where the subtitles of a video stand in a prompt."""
+
+    none = "none"
+    before = "before"  # all of them, before the question
+    between = "between"  # between the frames, which are shown as images, as LongVideoBench's authors have it
+
+
 class Positions(StrEnum):
     """Where text goes on after a video."""
 
@@ -276,7 +284,7 @@ class BenchmarkSettings:
     video: VideoSettings = field(default_factory=lambda: VideoSettings(32, 1.0, 448 * 448, 448))
     image_max_pixels: int = 448 * 448
     max_prompt_length: int = 16_384
-    subtitles: bool = False
+    subtitles: Subtitles = Subtitles.none
     prompts: dict[str, str] = field(default_factory=dict)
     workers: int = 2
     max_missing: float = 0.02  # share of missing videos beyond which nothing is asked

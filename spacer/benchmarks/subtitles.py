@@ -7,17 +7,18 @@ import re
 from pathlib import Path
 from typing import Any
 
+from spacer.data.captions import Caption
 from spacer.errors import UserError
 
-Line = tuple[float, float, str]  # start and end in seconds, text
+_Line = tuple[float, float, str]  # start and end in seconds, text
 
 _CLOCK = r"(?:(\d+):)?(\d+):(\d+(?:[.,]\d+)?)"
 _TIMES = re.compile(rf"\s*{_CLOCK}\s*-->\s*{_CLOCK}.*")
 _TAG = re.compile(r"<[^<>]*>|\{\\[^{}]*\}")  # <i>, {\an8}
 
 
-def subtitles(path: Path, begins: float = 0.0) -> list[Line]:
-    """The lines of a subtitle file that have text, (start, end, text) in seconds of the video, in order.
+def subtitles(path: Path, begins: float = 0.0) -> tuple[Caption, ...]:
+    """The lines of a subtitle file that have text, in seconds of the video, in order.
 
     Args:
         path: `.srt`, or JSON: a list of {"timestamp": [start, end], "text"} or of {"start", "end", "line"} with clock
@@ -33,12 +34,12 @@ def subtitles(path: Path, begins: float = 0.0) -> list[Line]:
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as subtitles: {type(error).__name__}: {error}") from error
     lines.sort(key=lambda line: line[:2])
-    return [(max(0.0, start - begins), end - begins, said) for start, end, said in lines if said and end >= begins]
+    return tuple(Caption(start - begins, end - begins, said) for start, end, said in lines if said and end >= begins)
 
 
-def _srt_lines(text: str) -> list[Line]:
+def _srt_lines(text: str) -> list[_Line]:
     """Blocks of a time line and the lines under it, up to a blank one; numbers between blocks are passed over."""
-    found: list[Line] = []
+    found: list[_Line] = []
     said: list[str] | None = None
     times = (0.0, 0.0)
     for line in [*text.splitlines(), ""]:
@@ -55,7 +56,7 @@ def _srt_lines(text: str) -> list[Line]:
     return found
 
 
-def _json_lines(entries: Any) -> list[Line]:
+def _json_lines(entries: Any) -> list[_Line]:
     if not isinstance(entries, list):
         raise ValueError(f"expected a list, not {type(entries).__name__}")
     timed = []

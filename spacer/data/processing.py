@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -17,7 +16,7 @@ from torch import Tensor
 from spacer.data.decode import TEMPORAL_PATCH, MediaError, MediaReader, read_image
 from spacer.data.prompts import prompt_text
 from spacer.data.samples import Fault, Sample
-from spacer.data.showing import Shown, asked, show_images, show_video, shuffled_pixels
+from spacer.data.showing import Shown, asked, parts, show_captioned, show_images, show_video, shuffled_pixels
 from spacer.positions import TEXT, PositionRule
 from spacer.settings import DatasetSettings, TooLong, VideoSettings
 from spacer.tree import Forest, Segment, share
@@ -30,11 +29,12 @@ if TYPE_CHECKING:
 class Prompt:
     """A sample made ready for the model. `frame_HWC` (uint8) is one picture of it, for people to look at.
 
-    `types_L` says what a token is: 0 text, 1 image, 2 video. Patches and grids are of the sample's images or of its
-    video, as its `data_type` says; None for text alone.
+    `types_L` says what a token is: 0 text, 1 image, 2 video. Patches and grids are of images or of a video, as `kind`
+    says; None for text alone.
     """
 
     sample: Sample
+    kind: str
     ids_L: Tensor
     types_L: Tensor
     positions_3L: Tensor
@@ -111,19 +111,18 @@ def prepare(
     reader = reader or MediaReader()
     try:
         shown = _shown(sample, processor, settings, reader)
-        ids, types = asked(_chat(sample, processor, settings), shown, processor)
+        ids, types = asked(_chat(sample, shown, processor, settings), shown, processor)
     except MediaError as error:
         return Fault(sample.id, "unreadable media", str(error))
     except ValueError as error:  # a picture too thin for the processor, or marks of media in a question
         return Fault(sample.id, "cannot be processed", f"{sample.path}: {error}")
-    is_video = sample.data_type == "video"
+    is_video = shown.kind == "video"
     if len(ids) > settings.max_prompt_length:
         seen = int((types != TEXT).sum())
-        if is_video and settings.too_long == TooLong.thin:
-            pairs = int(shown.grids[0, 0])
-            fitting = (settings.max_prompt_length - (len(ids) - seen)) // (seen // pairs)
-            if fitting >= 1:  # fewer than now, since now is too many
-                thinner = replace(settings.video, max_frames=TEMPORAL_PATCH * fitting)
+        if sample.data_type == "video" and settings.too_long == TooLong.thin:
+            frames = _fitting(shown, len(ids), seen, settings.max_prompt_length)
+            if frames > 0:
+                thinner = replace(settings.video, max_frames=frames)
                 return prepare(
                     sample,
                     processor,
@@ -133,7 +132,7 @@ def prepare(
                     target=target,
                     shuffle=shuffle,
                 )
-        return Fault(sample.id, "prompt too long", _too_long(len(ids), seen, is_video, settings))
+        return Fault(sample.id, "prompt too long", _too_long(len(ids), seen, sample.data_type, settings))
     shuffled = None
     if is_video and shuffle is not None:
         shuffled = shuffled_pixels(reader.video(sample.path, settings.video), processor, settings.video, shuffle)
@@ -144,14 +143,14 @@ def prepare(
         eos = processor.tokenizer.eos_token_id
         target_ids = torch.tensor([*processor.tokenizer(target)["input_ids"], eos])
     pixels, frame = shown.pixels_PD, shown.frame_HWC
-    return Prompt(sample, ids, types, positions, pixels, shown.grids, target_ids, frame, shuffled)
+    return Prompt(sample, shown.kind, ids, types, positions, pixels, shown.grids, target_ids, frame, shuffled)
 
 
 def _shown(sample: Sample, processor: Qwen2_5_VLProcessor, settings: DatasetSettings, reader: MediaReader) -> Shown:
     """The sample's media as the model sees them, made once for all questions about them."""
     if sample.data_type == "video":
-        make = partial(_show_video, sample.path, processor, settings.video, reader)
-        return reader.once(("shown", sample.path, settings.video), make)
+        make = partial(_show_video, sample, processor, settings.video, reader)
+        return reader.once(("shown", sample.path, sample.captions, settings.video), make)
 
     def show() -> Shown:
         images = [read_image(BytesIO(image)) for image in sample.images] or [read_image(sample.path)]
@@ -160,26 +159,38 @@ def _shown(sample: Sample, processor: Qwen2_5_VLProcessor, settings: DatasetSett
     return reader.once(("shown", sample.path, settings.image_max_pixels), show)
 
 
-def _show_video(path: Path, processor: Qwen2_5_VLProcessor, settings: VideoSettings, reader: MediaReader) -> Shown:
-    return show_video(reader.video(path, settings), processor, settings)
+def _show_video(sample: Sample, processor: Qwen2_5_VLProcessor, settings: VideoSettings, reader: MediaReader) -> Shown:
+    video = reader.video(sample.path, settings)
+    if sample.captions:
+        return show_captioned(video, sample.captions, processor, settings)
+    return show_video(video, processor, settings)
 
 
-def _chat(sample: Sample, processor: Qwen2_5_VLProcessor, settings: DatasetSettings) -> Any:
-    media = [{"type": sample.data_type}] * max(1, len(sample.images))
-    turns: Any = [
-        {"role": "user", "content": [*media, {"type": "text", "text": prompt_text(sample, settings.prompts)}]}
-    ]
+def _chat(sample: Sample, shown: Shown, processor: Qwen2_5_VLProcessor, settings: DatasetSettings) -> Any:
+    content = parts(shown.kind, (*shown.content, prompt_text(sample, settings.prompts)))
+    turns: Any = [{"role": "user", "content": content}]
     if "system" in settings.prompts:
         system = {"type": "text", "text": settings.prompts["system"]}
         turns.insert(0, {"role": "system", "content": [system]})
     return processor.apply_chat_template(turns, add_generation_prompt=True)
 
 
-def _too_long(length: int, seen: int, is_video: bool, settings: DatasetSettings) -> str:
+def _fitting(shown: Shown, length: int, seen: int, limit: int) -> int:
+    """How many frames of a video leave a prompt within the limit, fewer than now, since now is too many."""
+    steps = int(shown.grids[:, 0].sum())
+    if shown.kind == "video":
+        return TEMPORAL_PATCH * ((limit - (length - seen)) // (seen // steps))
+    # one by one, with what is said between them; how much less is said is a guess, which is made again if it fails
+    rest, all_frames = length - len(shown.ids_L), len(shown.ids_L)
+    fitting = (limit - rest) * steps // all_frames
+    return min(fitting // TEMPORAL_PATCH * TEMPORAL_PATCH, steps - TEMPORAL_PATCH)
+
+
+def _too_long(length: int, seen: int, data_type: str, settings: DatasetSettings) -> str:
     """Why a prompt is refused, and what would help."""
-    said = f"{length} tokens, {seen} of them the {'video' if is_video else 'image'}'s, "
+    said = f"{length} tokens, {seen} of them the {data_type}'s, "
     said += f"over dataset.max_prompt_length={settings.max_prompt_length}"
-    if not is_video:
+    if data_type == "image":
         return f"{said}; smaller images (dataset.image_max_pixels) shorten it"
     if settings.too_long == TooLong.thin:
         return f"{said}; not even two frames fit: smaller ones (dataset.video.max_pixels) shorten it"
@@ -191,14 +202,14 @@ def collate(items: Sequence[Prompt | Fault]) -> PromptBatch:
     prompts = [item for item in items if isinstance(item, Prompt)]
     first = {_medium(prompt): prompt for prompt in reversed(prompts) if prompt.grid_thw is not None}
     media = [first[key] for key in dict.fromkeys(map(_medium, prompts)) if key in first]
-    media.sort(key=lambda prompt: prompt.sample.data_type)  # images come before videos, otherwise in order
+    media.sort(key=lambda prompt: prompt.kind)  # images come before videos, otherwise in order
     starts: dict[tuple[object, ...], int] = {}
     count = 0
     for prompt in media:
         starts[_medium(prompt)] = count
         count += int((prompt.types_L != TEXT).sum())
-    images = [prompt for prompt in media if prompt.sample.data_type == "image"]
-    videos = [prompt for prompt in media if prompt.sample.data_type == "video"]
+    images = [prompt for prompt in media if prompt.kind == "image"]
+    videos = [prompt for prompt in media if prompt.kind == "video"]
     return PromptBatch(
         samples=tuple(prompt.sample for prompt in prompts),
         frames=tuple(prompt.frame_HWC for prompt in prompts),
@@ -216,9 +227,9 @@ def collate(items: Sequence[Prompt | Fault]) -> PromptBatch:
 
 
 def _medium(prompt: Prompt) -> tuple[object, ...]:
-    """What a prompt shows: a file, and how many of its frames (a long question may leave room for fewer)."""
+    """What a prompt shows: a file, how, and how many of its frames (a long question may leave room for fewer)."""
     grid = () if prompt.grid_thw is None else prompt.grid_thw.flatten().tolist()
-    return prompt.sample.data_type, prompt.sample.path, *grid
+    return prompt.kind, prompt.sample.path, *grid
 
 
 def _segment(prompt: Prompt, start: int) -> Segment:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from spacer.data.captions import Caption
 from spacer.errors import UserError
 
 PROBLEM_TYPES = ("multiple choice", "numerical", "OCR", "free-form", "regression")
@@ -42,6 +43,7 @@ class Sample:
     reasoning: str | None
     true_map: CognitiveMap | None
     images: Sequence[bytes] = ()  # encoded; they take the place of the file, whose `path` then only names them
+    captions: tuple[Caption, ...] = ()  # of the video, whose frames then are pictures with what is said between them
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 from transformers.video_utils import VideoMetadata
 
+from spacer.data.captions import Caption, interleave
 from spacer.data.decode import Video
 from spacer.positions import TEXT
 from spacer.settings import DatasetSettings, VideoSettings
@@ -32,9 +33,14 @@ _SMALLEST = 4 * 28 * 28  # pixels of a picture, which the processor enlarges sma
 class Shown:
     """Media made ready: tokens from the first mark to the last and their types, patches, grids (t, h, w) in patches.
 
-    `seconds` is what one step in time stands for, for a video. `frame_HWC` (uint8) is one picture, for people.
+    `content` is what stands in a prompt, in order: None for a medium of this `kind` (image or video), or text between
+    them; `plain_L` is how it is tokenized before the processor fills it. `seconds` is what one step in time stands for,
+    for a video. `frame_HWC` (uint8) is one picture, for people.
     """
 
+    kind: str
+    content: tuple[str | None, ...]
+    plain_L: Tensor
     ids_L: Tensor
     types_L: Tensor
     pixels_PD: Tensor
@@ -50,21 +56,34 @@ class Shown:
 
 def show_video(video: Video, processor: Qwen2_5_VLProcessor, settings: VideoSettings) -> Shown:
     """A video's sampled frames, at their own times."""
-    chat = _chat(processor, ["video"])
-    inputs = _process_video(processor, chat, video.frames_THWC, video, settings)
-    ids_L, types_L = _between(inputs["input_ids"][0], inputs["mm_token_type_ids"][0], chat, processor)
-    frame = video.frames_THWC[len(video.frames_THWC) // 2].copy()  # a view would keep all frames alive
+    inputs = _process_video(processor, _chat(processor, "video", [None]), video.frames_THWC, video, settings)
     seconds = tuple(float(s) for s in inputs["second_per_grid_ts"])
-    return Shown(ids_L, types_L, inputs["pixel_values_videos"], inputs["video_grid_thw"], seconds, frame)
+    return _ready(processor, "video", (None,), inputs, seconds, _middle(video))
+
+
+def show_captioned(
+    video: Video, captions: Sequence[Caption], processor: Qwen2_5_VLProcessor, settings: VideoSettings
+) -> Shown:
+    """A video's sampled frames as images in their order, with what is said between them.
+
+    Raises:
+        ValueError: a caption holds marks of media.
+    """
+    if any(mark in caption.text for caption in captions for mark in (START, *PADS, END)):
+        raise ValueError(f"a caption holds marks of media, such as {START}")
+    woven = interleave([index / video.fps for index in video.indices], captions)
+    content = tuple(None if isinstance(item, int) else f"{item}\n" for item in woven)
+    frames = [Image.fromarray(frame) for frame in video.frames_THWC]
+    height, width = video.frames_THWC.shape[1:3]
+    most = _most_pixels(height, width, settings)
+    return _ready(processor, "image", content, _process_images(processor, content, frames, most), (), _middle(video))
 
 
 def show_images(images: Sequence[Image.Image], processor: Qwen2_5_VLProcessor, settings: DatasetSettings) -> Shown:
     """One image or several, in their order."""
-    chat = _chat(processor, ["image"] * len(images))
-    size = {"shortest_edge": _SMALLEST, "longest_edge": settings.image_max_pixels}
-    inputs = processor(text=[chat], images=list(images), images_kwargs={"size": size}, return_tensors="pt")
-    ids_L, types_L = _between(inputs["input_ids"][0], inputs["mm_token_type_ids"][0], chat, processor)
-    return Shown(ids_L, types_L, inputs["pixel_values"], inputs["image_grid_thw"], (), np.asarray(images[0]))
+    content = (None,) * len(images)
+    inputs = _process_images(processor, content, images, settings.image_max_pixels)
+    return _ready(processor, "image", content, inputs, (), np.asarray(images[0]))
 
 
 def shuffled_pixels(
@@ -72,7 +91,7 @@ def shuffled_pixels(
 ) -> Tensor:
     """The patches of the frames in an order that is drawn, at the times of the ordered ones (T-GRPO)."""
     order = rng.permutation(len(video.frames_THWC))
-    chat = _chat(processor, ["video"])
+    chat = _chat(processor, "video", [None])
     pixels: Tensor = _process_video(processor, chat, video.frames_THWC[order], video, settings)["pixel_values_videos"]
     return pixels
 
@@ -86,7 +105,8 @@ def asked(chat: str, shown: Shown, processor: Qwen2_5_VLProcessor) -> tuple[Tens
     ids_L = torch.tensor(processor.tokenizer(chat)["input_ids"])
     first, last = _marks(ids_L, processor)
     marks = torch.tensor(processor.tokenizer.convert_tokens_to_ids([START, *PADS, END]))
-    if int(torch.isin(ids_L, marks).sum()) != last - first + 1 or last - first + 1 != 3 * len(shown.grids):
+    count = int(torch.isin(ids_L, marks).sum())
+    if count != 3 * len(shown.grids) or not torch.equal(ids_L[first : last + 1], shown.plain_L):
         raise ValueError(f"the question holds marks of media, such as {START}, which only the template may set")
     types_L = torch.full_like(ids_L, TEXT)
     return (
@@ -95,24 +115,67 @@ def asked(chat: str, shown: Shown, processor: Qwen2_5_VLProcessor) -> tuple[Tens
     )
 
 
-def _chat(processor: Qwen2_5_VLProcessor, media: list[str]) -> Any:
-    turn: Any = {"role": "user", "content": [{"type": kind} for kind in media]}
+def parts(kind: str, content: Sequence[str | None]) -> list[dict[str, str]]:
+    """`Shown.content` as a chat template takes it."""
+    return [{"type": kind} if text is None else {"type": "text", "text": text} for text in content]
+
+
+def _chat(processor: Qwen2_5_VLProcessor, kind: str, content: Sequence[str | None]) -> Any:
+    turn: Any = {"role": "user", "content": parts(kind, content)}
     return processor.apply_chat_template([turn])
 
 
-def _between(ids_L: Tensor, types_L: Tensor, chat: str, processor: Qwen2_5_VLProcessor) -> tuple[Tensor, Tensor]:
-    """What the processor has put in the place of the media, marks included."""
-    plain_L = torch.tensor(processor.tokenizer(chat)["input_ids"])
+def _ready(
+    processor: Qwen2_5_VLProcessor,
+    kind: str,
+    content: tuple[str | None, ...],
+    inputs: Any,
+    seconds: tuple[float, ...],
+    frame_HWC: np.ndarray,
+) -> Shown:
+    """What the processor has put in the place of the media, marks included, with their patches and grids."""
+    ids_L, types_L = inputs["input_ids"][0], inputs["mm_token_type_ids"][0]
+    plain_L = torch.tensor(processor.tokenizer(_chat(processor, kind, content))["input_ids"])
     first, last = _marks(plain_L, processor)
     start, stop = first, len(ids_L) - (len(plain_L) - last - 1)
     assert torch.equal(ids_L[:start], plain_L[:first]) and torch.equal(ids_L[stop:], plain_L[last + 1 :])
-    return ids_L[start:stop].clone(), types_L[start:stop].clone()
+    return Shown(
+        kind,
+        content,
+        plain_L[first : last + 1],
+        ids_L[start:stop].clone(),
+        types_L[start:stop].clone(),
+        inputs["pixel_values" if kind == "image" else "pixel_values_videos"],
+        inputs[f"{kind}_grid_thw"],
+        seconds,
+        frame_HWC,
+    )
+
+
+def _middle(video: Video) -> np.ndarray:
+    return video.frames_THWC[len(video.frames_THWC) // 2].copy()  # a view would keep all frames alive
 
 
 def _marks(ids_L: Tensor, processor: Qwen2_5_VLProcessor) -> tuple[int, int]:
     """Where the first mark of a medium begins and the last ends."""
     start, end = processor.tokenizer.convert_tokens_to_ids([START, END])
     return int((ids_L == start).nonzero()[0, 0]), int((ids_L == end).nonzero()[-1, 0])
+
+
+def _process_images(
+    processor: Qwen2_5_VLProcessor, content: Sequence[str | None], images: Sequence[Image.Image], most: int
+) -> Any:
+    size = {"shortest_edge": _SMALLEST, "longest_edge": most}
+    chat = _chat(processor, "image", content)
+    return processor(text=[chat], images=list(images), images_kwargs={"size": size}, return_tensors="pt")
+
+
+def _most_pixels(height: int, width: int, settings: VideoSettings) -> int:
+    """The bound on a frame's pixels that keeps its longer side, too, within its bound."""
+    if settings.max_side is None or max(height, width) <= settings.max_side:
+        return settings.max_pixels
+    scale = settings.max_side / max(height, width)
+    return min(settings.max_pixels, max(_SMALLEST, int(height * scale * width * scale)))
 
 
 def _process_video(
@@ -127,12 +190,8 @@ def _process_video(
         height=height,
         width=width,
     )
-    most = settings.max_pixels
-    if settings.max_side is not None and max(height, width) > settings.max_side:
-        scale = settings.max_side / max(height, width)
-        most = min(most, max(_SMALLEST, int(height * scale * width * scale)))
     video_settings = {
-        "size": {"shortest_edge": _SMALLEST, "longest_edge": most},
+        "size": {"shortest_edge": _SMALLEST, "longest_edge": _most_pixels(height, width, settings)},
         "do_sample_frames": False,  # decord sampled them
         "cap_pixels_per_frame": False,  # the bound is one of a frame
         "video_metadata": [metadata],

@@ -9,11 +9,12 @@ from pathlib import Path
 from spacer.benchmarks import benchmark
 from spacer.benchmarks.question import Kind, Question
 from spacer.benchmarks.subtitles import subtitles
+from spacer.data.captions import Caption
 from spacer.data.samples import Fault, Sample
 from spacer.errors import UserError
 from spacer.evaluation.predict import Answer, Row
 from spacer.rewards.maps import map_text
-from spacer.settings import BenchmarkSettings, DatasetSettings, OnBad, TooLong
+from spacer.settings import BenchmarkSettings, DatasetSettings, OnBad, Subtitles, TooLong
 
 PROBLEM_TYPES = {Kind.choice: "multiple choice", Kind.number: "numerical", Kind.text: "free-form"}
 _SHOWN = 10  # missing files that an error lists before it only counts
@@ -24,7 +25,7 @@ def as_samples(questions: Sequence[Question], settings: BenchmarkSettings) -> tu
     return tuple(
         Sample(
             id=question.id,
-            problem=_said(question, settings) + question.text,
+            problem=_said_before(question, settings) + question.text,
             problem_type=PROBLEM_TYPES[question.kind],
             options=question.options,
             solution=question.truth,
@@ -36,16 +37,20 @@ def as_samples(questions: Sequence[Question], settings: BenchmarkSettings) -> tu
             reasoning=None,
             true_map=None,
             images=question.images,
+            captions=_captions(question) if settings.subtitles == Subtitles.between else (),
         )
         for question in questions
     )
 
 
-def _said(question: Question, settings: BenchmarkSettings) -> str:
-    if not settings.subtitles or question.subtitles is None:
+def _said_before(question: Question, settings: BenchmarkSettings) -> str:
+    if settings.subtitles != Subtitles.before or question.subtitles is None:
         return ""
-    lines = [text for _, _, text in subtitles(question.subtitles, question.subtitles_from)]
-    return "Subtitles of the video:\n" + "\n".join(lines) + "\n\n"
+    return "Subtitles of the video:\n" + "\n".join(caption.text for caption in _captions(question)) + "\n\n"
+
+
+def _captions(question: Question) -> tuple[Caption, ...]:
+    return () if question.subtitles is None else subtitles(question.subtitles, question.subtitles_from)
 
 
 def media_settings(settings: BenchmarkSettings) -> DatasetSettings:

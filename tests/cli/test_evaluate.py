@@ -164,14 +164,20 @@ def test_missing_and_broken_videos_count_as_wrong(films: list[Path], command: Co
     assert (summary["not_asked"], summary["missing_videos"]) == (8, 1)
 
 
-def test_prompts_subtitles_and_several_answers(films: list[Path], command: Command, tmp_path: Path) -> None:
+def test_prompts_subtitles_and_several_answers(
+    films: list[Path],
+    evaluated: dict[str, str],
+    command: Command,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
     for name in ("video_mme", "longvideobench"):
         MAKERS[name](tmp_path / name, films)
     (tmp_path / "video_mme/data/missing_one.mp4").write_bytes(films[2].read_bytes())
     direct = ("benchmark/prompts=direct", "benchmark.max_new_tokens=12")
-    several = ("benchmark.samples=3", "benchmark.temperature=1.0", "benchmark.subtitles=true")
+    several = ("benchmark.samples=3", "benchmark.temperature=1.0", "benchmark.subtitles=before")
     runs = [
-        to_evaluate("video_mme", tmp_path / "video_mme", tmp_path / "mme", "benchmark.subtitles=true", *direct),
+        to_evaluate("video_mme", tmp_path / "video_mme", tmp_path / "mme", "benchmark.subtitles=before", *direct),
         to_evaluate("longvideobench", tmp_path / "longvideobench", tmp_path / "lvb", *several),
     ]
     for done in together(command, runs):
@@ -182,10 +188,14 @@ def test_prompts_subtitles_and_several_answers(films: list[Path], command: Comma
     assert asked["002-1"]["question"] == said  # the one video with subtitles
     assert asked["001-1"]["question"] == "Question 1 about video 1?"
     how = json.loads((tmp_path / "mme/predictions/video_mme.conditions.json").read_text())["benchmark"]
-    assert how["subtitles"] is True and "<think>" not in how["prompts"]["plain"]
+    assert how["subtitles"] == "before" and "<think>" not in how["prompts"]["plain"]
     assert "letter alone" in how["prompts"]["multiple choice"]
     assert all(row["completion_tokens"] <= 12 and "samples" not in row for row in asked.values())
 
+    between = places("longvideobench", tmp_path_factory)[1] / "predictions"
+    how = json.loads((between / "longvideobench.conditions.json").read_text())
+    assert how["benchmark"]["subtitles"] == "between"
+    assert not any("Hello" in row["question"] for row in rows(between / "longvideobench.jsonl"))
     answers = rows(tmp_path / "lvb/predictions/longvideobench.jsonl")
     assert all(row["question"].startswith("Subtitles of the video:\nHello") for row in answers)
     assert any(len(set(row["samples"])) == 3 for row in answers)

@@ -172,7 +172,9 @@ def make_prompts(
             **{"scene": "", "question_type": "", "reasoning": None, "true_map": None},
         )
         frame = np.zeros((1, 1, 3), np.uint8)
-        prompts.append(Prompt(sample, ids, types, positions, pixels if grids else None, grid_thw, None, frame))
+        prompts.append(
+            Prompt(sample, sample.data_type, ids, types, positions, pixels if grids else None, grid_thw, None, frame)
+        )
     return prompts
 
 

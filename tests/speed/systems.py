@@ -83,7 +83,7 @@ def prompts(cell: Cell, count: int) -> list[Prompt]:
         )
         positions = rule.positions(types, [], [grid], [1.0])
         frame = np.zeros((1, 1, 3), np.uint8)
-        found.append(Prompt(sample, ids, types, positions, pixels, torch.tensor([grid]), None, frame))
+        found.append(Prompt(sample, "video", ids, types, positions, pixels, torch.tensor([grid]), None, frame))
     return found
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from spacer.benchmarks.question import Kind, Question
+from spacer.data.captions import Caption
 from spacer.data.processing import collate
 from spacer.data.samples import Fault
 from spacer.errors import UserError
@@ -18,7 +19,7 @@ from spacer.evaluation import predict
 from spacer.evaluation.asked import answered_row, as_samples, check_media, failed_row, media_settings, vote
 from spacer.evaluation.conditions import conditions, hold_to, weights_digest
 from spacer.evaluation.predict import Answer, Asking, PredictModule, by_medium
-from spacer.settings import BenchmarkSettings, ModelSettings, VideoSettings
+from spacer.settings import BenchmarkSettings, ModelSettings, Subtitles, VideoSettings
 from tests.unit.data.making import about, sample
 
 OPTIONS = ("A. left", "B. right")
@@ -46,17 +47,27 @@ def test_questions_become_samples_in_order() -> None:
     assert {item.source for item in samples} == {"video_mme"} and samples[0].problem == "Where?"
 
 
-def test_subtitles_stand_before_the_question_where_they_are_wanted(tmp_path: Path) -> None:
+def test_subtitles_stand_where_they_are_wanted(tmp_path: Path) -> None:
     file = tmp_path / "a.srt"
     file.write_text("1\n00:00:01,000 --> 00:00:02,000\nHello\n\n2\n00:00:09,000 --> 00:00:10,000\nthere\n")
     asked = [question(subtitles=file), question(id="8", subtitles=file, subtitles_from=5.0), question(id="9")]
-    told = [item.problem for item in as_samples(asked, BenchmarkSettings("video_mme", subtitles=True))]
+    before = as_samples(asked, BenchmarkSettings("video_mme", subtitles=Subtitles.before))
+    told = [item.problem for item in before]
+    assert [item.captions for item in before] == [()] * 3
     assert told == [
         "Subtitles of the video:\nHello\nthere\n\nWhere?",
         "Subtitles of the video:\nthere\n\nWhere?",
         "Where?",
     ]
     assert [item.problem for item in as_samples(asked, BenchmarkSettings("video_mme"))] == ["Where?"] * 3
+    between = as_samples(asked, BenchmarkSettings("video_mme", subtitles=Subtitles.between))
+    assert [item.problem for item in between] == ["Where?"] * 3
+    there = Caption(9.0, 10.0, "there")
+    assert [item.captions for item in between] == [
+        (Caption(1.0, 2.0, "Hello"), there),
+        (Caption(4.0, 5.0, "there"),),
+        (),
+    ]
 
 
 def test_media_are_processed_as_the_benchmark_says() -> None:
@@ -164,7 +175,7 @@ def test_answers_of_one_file_have_one_set_of_conditions(tmp_path: Path) -> None:
         ({"prompts": {"plain": "$question!"}}, r"benchmark\.prompts\.plain: '\$question' then, '\$question!' now"),
         ({"temperature": 0.5}, "temperature: 0.0 then, 0.5 now"),
         ({"samples": 3}, "samples: 1 then, 3 now"),
-        ({"subtitles": True}, "subtitles: False then, True now"),
+        ({"subtitles": Subtitles.before}, "subtitles: 'none' then, 'before' now"),
         ({"seed": 1}, "seed: 0 then, 1 now"),
         ({"model": ModelSettings(str(weights(tmp_path / "n", b"2")))}, r"model\.weights: '\w{16}' then, '\w{16}' now"),
     ):

@@ -227,6 +227,14 @@ def test_the_truth_is_right(asked, name):
             assert (grade.official, grade.released) == (1, 1), question.id
 
 
+@pytest.mark.parametrize("name", names())
+def test_what_is_empty_or_was_cut_off_is_wrong_in_every_task(asked, name):
+    for question in asked[name].values():
+        for text in ("", " \n", CUT + question.truth, f"{CUT}</think>", f"{CUT}</think><answer>{question.truth}"):
+            grade = benchmark(name).grade(question, text)
+            assert (grade.answer, grade.official) == (None, 0), (question.id, text)
+
+
 HOSTILE = [
     "<answer>",
     "A ",

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spacer.benchmarks.subtitles import _srt_lines, subtitles
+from spacer.data.captions import Caption
 from spacer.errors import UserError
 from tests import benchmarks_as_distributed as made
 
@@ -21,16 +22,19 @@ def test_subrip(tmp_path: Path) -> None:
         "2\r\n01:00:00.250 --> 01:00:01,000 X1:0\r\n{\\an8}42\r\n\r\n3\n00:00:00,000 --> 00:00:01,000\n\n",
         encoding="utf-8",
     )
-    assert subtitles(path) == [(1.5, 2.0, "Hello there"), (3600.25, 3601.0, "42")]
+    assert subtitles(path) == (Caption(1.5, 2.0, "Hello there"), Caption(3600.25, 3601.0, "42"))
 
 
 def test_json_with_the_beginning_of_the_video_on_its_clock(tmp_path: Path) -> None:
     made.longvideobench(tmp_path)
     # 10 to 12 and 12.5 to null, which has no line after it
-    assert subtitles(tmp_path / "subtitles/86CxyhFV9MI_en.json", 10.0) == [(0.0, 2.0, "Hello"), (2.5, 2.5, "there")]
-    assert subtitles(tmp_path / "subtitles/@user.1-7312345_en.json") == [(1.0, 2.5, "Hello")]
-    # half of the first line is over, and so is nothing of the second
-    assert subtitles(tmp_path / "subtitles/86CxyhFV9MI_en.json", 11.0) == [(0.0, 1.0, "Hello"), (1.5, 1.5, "there")]
+    hello, there = Caption(0.0, 2.0, "Hello"), Caption(2.5, 2.5, "there")
+    assert subtitles(tmp_path / "subtitles/86CxyhFV9MI_en.json", 10.0) == (hello, there)
+    assert subtitles(tmp_path / "subtitles/@user.1-7312345_en.json") == (Caption(1.0, 2.5, "Hello"),)
+    # the first line has begun before the video, and in the end is over
+    half = subtitles(tmp_path / "subtitles/86CxyhFV9MI_en.json", 11.0)
+    assert half == (Caption(-1.0, 1.0, "Hello"), Caption(1.5, 1.5, "there"))
+    assert subtitles(tmp_path / "subtitles/86CxyhFV9MI_en.json", 12.5) == (Caption(0.0, 0.0, "there"),)
 
 
 @pytest.mark.parametrize(

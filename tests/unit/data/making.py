@@ -46,6 +46,7 @@ def words(ids: Sequence[int], **changes: Any) -> Prompt:
     """A prompt of the given tokens, without a picture."""
     values: dict[str, Any] = {
         "sample": sample(str(ids[0])),
+        "kind": "video",
         "ids_L": torch.tensor(ids),
         "types_L": torch.zeros(len(ids), dtype=torch.long),
         "positions_3L": torch.arange(len(ids)) + torch.tensor([[0], [1000], [2000]]),
@@ -65,6 +66,7 @@ def about(file: str, ids: Sequence[int], *, mark: float, wide: int = 1, **change
     types[1 : 1 + wide] = IMAGE if kind == "image" else VIDEO
     values: dict[str, Any] = {
         "sample": sample(str(ids[0]), data_type=kind, path=Path(file)),
+        "kind": kind,
         "types_L": types,
         "pixels_PD": (mark + torch.arange(wide)).repeat_interleave(MERGE**2)[:, None].expand(-1, 2),
         "grid_thw": torch.tensor([[1, MERGE, MERGE * wide]]),

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from spacer.data.captions import Caption
 from spacer.data.decode import Video, frame_indices
 from spacer.data.loading import PromptDataset, TrainLoader
 from spacer.data.processing import Prompt, collate, prepare
@@ -155,6 +156,24 @@ def test_a_prompt_that_fits_is_left_alone(processor: Qwen2_5_VLProcessor, roomy:
     film.asked.clear()
     assert same(made(asked(), processor, within(roomy, whole)), made(asked(), processor, roomy))
     assert set(film.asked) == {16}
+
+
+def test_frames_with_captions_are_thinned_with_what_is_said_in_them(
+    processor: Qwen2_5_VLProcessor, roomy: DatasetSettings
+) -> None:
+    said = tuple(Caption(n / 4, n / 4 + 0.5, f"chair {n}") for n in range(16))  # one or two to a frame
+    item = dataclasses.replace(asked(), captions=said)
+    whole, _ = lengths(item, processor, roomy)
+    taken = []
+    for limit in range(whole, 1, -10):
+        found = prepare(item, processor, within(roomy, limit), rule=RULE)
+        if isinstance(found, Fault):
+            assert "not even two frames fit" in found.detail
+            break
+        assert found.kind == "image" and found.grid_thw is not None and len(found.ids_L) <= limit
+        taken.append(len(found.grid_thw))
+        assert same(found, made(item, processor, within(roomy, 10**6, frames=taken[-1])))
+    assert taken == sorted(taken, reverse=True) and (taken[0], taken[-1]) == (16, 2) and len(set(taken)) > 4
 
 
 @pytest.mark.parametrize("pairs", [1, 3])

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers.video_utils import VideoMetadata
 
+from spacer.data.captions import Caption
 from spacer.data.decode import Video
-from spacer.data.showing import asked, show_images, show_video
+from spacer.data.showing import asked, parts, show_captioned, show_images, show_video
 from spacer.settings import RoomsSettings, VideoSettings
 
 if TYPE_CHECKING:
@@ -69,6 +70,35 @@ def test_video(processor: Qwen2_5_VLProcessor, question: str, frames: int) -> No
     assert torch.equal(ids, whole["input_ids"][0]) and torch.equal(types, whole["mm_token_type_ids"][0])
     assert torch.equal(shown.pixels_PD, whole["pixel_values_videos"])
     assert list(shown.seconds) == [float(s) for s in whole["second_per_grid_ts"]]
+
+
+def test_frames_with_what_is_said_between_them(processor: Qwen2_5_VLProcessor) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (4, 60, 90, 3), np.uint8)
+    video = Video(pixels, (0, 8, 16, 24), total_frames=32, fps=8.0)  # at 0, 1, 2 and 3 seconds
+    said = [Caption(0.9, 2.4, "chair"), Caption(2.45, 2.55, "never"), Caption(2.9, 9.0, "the end")]
+    shown = show_captioned(video, said, processor, VideoSettings(max_pixels=8_000))
+    image = {"type": "image"}
+    content = [image, image, {"type": "text", "text": "chair\n"}, image, image, {"type": "text", "text": "the end\n"}]
+    turn: Any = {"role": "user", "content": [*content, {"type": "text", "text": "How many?"}]}
+    text: Any = processor.apply_chat_template([turn], add_generation_prompt=True)
+    whole = processor(
+        text=[text],
+        images=[Image.fromarray(frame) for frame in pixels],
+        images_kwargs={"size": {"shortest_edge": 4 * 28 * 28, "longest_edge": 8_000}},
+        return_tensors="pt",
+    )
+    assert parts(shown.kind, shown.content) == content
+    ids, types = asked(text, shown, processor)
+    assert torch.equal(ids, whole["input_ids"][0]) and torch.equal(types, whole["mm_token_type_ids"][0])
+    assert torch.equal(shown.pixels_PD, whole["pixel_values"]) and torch.equal(shown.grids, whole["image_grid_thw"])
+    assert len(shown.grids) == 4
+
+
+@pytest.mark.parametrize("mark", ["<|image_pad|>", "<|vision_end|>"])
+def test_a_caption_with_marks_of_media_is_refused(processor: Qwen2_5_VLProcessor, mark: str) -> None:
+    video = Video(np.zeros((2, 60, 60, 3), np.uint8), (0, 1), total_frames=2, fps=1.0)
+    with pytest.raises(ValueError, match="caption holds marks of media"):
+        show_captioned(video, [Caption(0.0, 1.0, f"see {mark}")], processor, VideoSettings())
 
 
 @pytest.mark.parametrize("mark", ["<|image_pad|>", "<|vision_start|>", "<|vision_end|>", "<|video_pad|>"])
