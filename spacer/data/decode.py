@@ -62,6 +62,8 @@ def read_video(path: Path, settings: VideoSettings) -> Video:
     """
     import decord  # in workers only: its FFmpeg threads do not survive a fork
 
+    if not path.is_file():
+        raise MediaError(f"{path}: there is no such file")
     try:
         reader = decord.VideoReader(str(path), num_threads=1)
         total, fps = len(reader), float(reader.get_avg_fps())

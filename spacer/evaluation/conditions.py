@@ -18,7 +18,8 @@ from spacer.settings import BenchmarkSettings, ModelSettings
 LIBRARIES = ("torch", "transformers", "decord", "pillow")
 # settings of a benchmark that change no answer
 FREE = ("limit", "tasks", "batch_size", "batch_tokens", "resamples", "workers", "root", "index", "max_missing")
-_ENDS = 1 << 20  # bytes at each end of a weights file that tell it from another
+_ANSWERS_DEPEND_ON = (".safetensors", ".json", ".jinja", ".txt", ".model")
+_ENDS = 1 << 20  # bytes at each end of a file that tell it from another
 
 
 def conditions(
@@ -45,14 +46,14 @@ def conditions(
 
 
 def weights_digest(folder: Path) -> str | None:
-    """What tells one model folder from another: its configuration, and size and both ends of each weights file.
+    """What tells one model folder from another: configuration, tokenizer, templates, size and both ends of weights.
 
     None where the name is not of a folder, and the revision says which weights they are.
     """
     if not folder.is_dir():
         return None
     digest = hashlib.sha256()
-    for path in sorted([*folder.glob("config.json"), *folder.glob("*.safetensors")]):
+    for path in sorted(path for path in folder.iterdir() if path.suffix in _ANSWERS_DEPEND_ON):
         size = path.stat().st_size
         with open(path, "rb") as file:
             digest.update(f"{path.name} {size}\n".encode() + file.read(_ENDS))

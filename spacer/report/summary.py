@@ -106,7 +106,8 @@ def report_evaluation(
         "seed": settings.seed,
     }
     write_summary(folder / "summary.json", {}, seconds, extra)
-    failed = [Fault(str(row["id"]), "unreadable media", str(row["error"])) for row in rows if "error" in row]
+    errors = {str(row["id"]): str(row["error"]).partition(": ") for row in rows if "error" in row}
+    failed = [Fault(name, kind, detail) for name, (kind, _, detail) in errors.items()]
     _print_faults(console, [*faults, *failed])
     figures = {f"{settings.benchmark.name}/{name}": found["mean"] for name, found in scores.items()}
     _print_places(console, folder, seconds, finish(make_loggers(settings, folder), {}, figures))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import shutil
@@ -44,14 +45,14 @@ def root(films: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
 def runs(
     root: Path, command: Command, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Path]:
-    """The folder of a run that was left in peace, and of one that was killed four times, once as two processes."""
+    """The folder of a run that was left in peace, and of one that was killed ten times, some of them as two processes."""
     peace, torn = tmp_path_factory.mktemp("peace"), tmp_path_factory.mktemp("torn")
 
     def tear() -> None:
-        moments = sorted(random.Random(7).sample(range(2, QUESTIONS - 8), 4))
+        moments = sorted(random.Random(7).sample(range(1, QUESTIONS - 4), 10))
         # batches and limits change no answer
-        changes = (["benchmark.batch_size=4", "benchmark.limit=29"], [], [*TWO], [])
-        for moment, more in zip(moments, changes, strict=True):
+        changes = itertools.cycle((["benchmark.batch_size=4", "benchmark.limit=29"], [], [*TWO]))
+        for moment, more in zip(moments, changes, strict=False):
             words = to_evaluate(NAME, root, torn, *ASKED, *more)
             killed(words, environment, lambda at=moment: len(answers_in(torn)) >= at)
             assert moment <= len(answers_in(torn)) < QUESTIONS

@@ -149,7 +149,10 @@ def test_the_digest_tells_weights_and_configurations_apart(tmp_path: Path) -> No
         weights(tmp_path / "d", b"1", config='{"a": 1}'),
         weights(tmp_path / "e", b"1", size=16),
     ]
-    assert len({weights_digest(folder) for folder in folders}) == 5
+    (weights(tmp_path / "f", b"1") / "chat_template.jinja").write_text("{{ messages }}")
+    (weights(tmp_path / "g", b"1") / "tokenizer.json").write_text("{}")
+    folders += [tmp_path / "f", tmp_path / "g"]
+    assert len({weights_digest(folder) for folder in folders}) == 7
     assert weights_digest(folders[0]) == weights_digest(weights(tmp_path / "again", b"1"))
     assert weights_digest(tmp_path / "none") is None
 

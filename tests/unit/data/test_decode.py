@@ -196,6 +196,7 @@ def test_a_file_that_promises_no_frames_is_an_error(tmp_path: Path, monkeypatch:
             return 25.0
 
     monkeypatch.setattr(decord, "VideoReader", Nothing)
+    (tmp_path / "v.mp4").touch()
     with pytest.raises(MediaError, match=r"v\.mp4: no frames"):
         read_video(tmp_path / "v.mp4", VideoSettings())
 
