@@ -45,7 +45,7 @@ def root(films: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
 def runs(
     root: Path, command: Command, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Path]:
-    """The folder of a run that was left in peace, and of one that was killed ten times, some of them as two processes."""
+    """The folder of a run that was left in peace, and of one that was killed ten times, also as two processes."""
     peace, torn = tmp_path_factory.mktemp("peace"), tmp_path_factory.mktemp("torn")
 
     def tear() -> None:
