@@ -18,6 +18,7 @@ from torch import Tensor
 
 from spacer.errors import UserError
 from spacer.modeling import load_policy, load_processor, plain, save_pretrained
+from spacer.optimizer import without_frozen
 from spacer.report.card import Origin, model_card, read_scores
 from spacer.settings import Checkpointing, Settings
 
@@ -131,14 +132,15 @@ def fill(policy: Any, weights: Weights, path: Path, model: str) -> None:
     Raises:
         UserError: they are of another architecture; some weights that tell are named.
     """
-    wanted = {name: tuple(value.shape) for name, value in policy.state_dict().items()}
+    wanted = {name: tuple(value.shape) for name, value in without_frozen(policy, policy.state_dict()).items()}
+    known = {name: tuple(value.shape) for name, value in policy.state_dict().items()}
     there = {name: tuple(value.shape) for name, value in weights.tensors.items()}
     other = [
-        f"{name} {there[name]}, not {wanted[name]}" for name in there if wanted.get(name, there[name]) != there[name]
+        f"{name} {there[name]}, not {known[name]}" for name in there if known.get(name, there[name]) != there[name]
     ]
     kinds = {
         "missing": [name for name in wanted if name not in there],
-        "unknown to the model": [name for name in there if name not in wanted],
+        "unknown to the model": [name for name in there if name not in known],
         "of another shape": other,
     }
     if faults := [
@@ -146,9 +148,10 @@ def fill(policy: Any, weights: Weights, path: Path, model: str) -> None:
     ]:
         raise UserError(
             f"ckpt_path={path} is of another architecture than model.name_or_path={model}: {'; '.join(faults)}. "
-            "Choose the model that the run was trained from, as its .hydra/config.yaml has it under model"
+            "Choose the model that the run was trained from, as its .hydra/config.yaml has it under model, what was "
+            "frozen included"
         )
-    policy.load_state_dict(weights.tensors, assign=True)
+    policy.load_state_dict(weights.tensors, strict=False, assign=True)  # what is frozen is not in a checkpoint
     plain(policy).tie_weights()  # two names of one tensor stay one
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,39 +23,15 @@ from spacer.objective import (
     policy_loss,
     zero_variance,
 )
+from spacer.optimizer import check_trained, configure_adamw, without_frozen
 from spacer.rewards import RewardParts, score_group
 from spacer.rollout import Decoding, Rollout, sample
 from spacer.selfcheck import FirstBatchCheck
-from spacer.settings import ObjectiveSettings, OptimizerSettings, RewardSettings, Schedule
+from spacer.settings import ObjectiveSettings, OptimizerSettings, RewardSettings
 from spacer.tree import Completion, PackedRow, pack
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLProcessor
-
-
-def configure_adamw(
-    module: pl.LightningModule, settings: OptimizerSettings, total_steps: int | None
-) -> Mapping[str, Any]:
-    """AdamW over the trainable parameters; linear warm-up, then the schedule over the rest of `total_steps`.
-
-    The steps are told, not asked of `Trainer.estimated_stepping_batches`: that sets the loader up before a resumed run
-    has restored where it stands.
-    """
-    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(
-        trainable, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
-    )
-
-    def factor(step: int) -> float:
-        if step < settings.warmup_steps:
-            return (step + 1) / settings.warmup_steps
-        if settings.schedule == Schedule.constant or total_steps is None:
-            return 1.0
-        done = (step - settings.warmup_steps) / max(1, total_steps - settings.warmup_steps)
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
 @dataclass(frozen=True)
@@ -83,6 +58,7 @@ class TreeModule(pl.LightningModule):
     def __init__(self, policy: Any, packing: Packing, training: Training) -> None:
         super().__init__()
         self.automatic_optimization = False
+        self.strict_loading = False  # see on_save_checkpoint
         self.policy = policy
         self.packing = packing
         self.training_plan = training
@@ -91,6 +67,14 @@ class TreeModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW as `stage.optimizer` says."""
         return configure_adamw(self, self.training_plan.optimizer, self.training_plan.total_steps)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps what training changes: not the reference, nor what is frozen, which are loaded from where it began."""
+        checkpoint["state_dict"] = without_frozen(self, checkpoint["state_dict"])
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """UserError where the checkpoint lacks what is trained."""
+        check_trained(self, checkpoint["state_dict"])
 
     def see(self, batch: PromptBatch) -> Vision:
         """The policy's vision features of the batch."""
@@ -199,7 +183,6 @@ class GrpoModule(TreeModule):
     ) -> None:
         super().__init__(policy, packing, training)
         self.reference = reference
-        self.strict_loading = False  # checkpoints leave the reference out, see on_save_checkpoint
         self.last_rollout: tuple[PromptBatch, ScoredRollout] | None = None  # for callbacks that show it
         self._processor = processor
         self._objective = objective
@@ -229,11 +212,6 @@ class GrpoModule(TreeModule):
             self.step(batch_idx)
         if self.steps_now(batch_idx):
             self._log_objective(batch, metrics)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leaves the frozen reference out: it is where training began, and is loaded from there."""
-        state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith("reference.")}
 
     def _backward(self, vision: Vision, scored: ScoredRollout, update: int) -> Mapping[str, Tensor]:
         """The gradient of the policy loss of all groups, and its metrics: means over completions, as of one row."""

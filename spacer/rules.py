@@ -19,6 +19,7 @@ from spacer.settings import (
     DatasetSettings,
     JsonlSettings,
     MixSettings,
+    OptimizerKind,
     RoomsSettings,
     ScansSettings,
     Settings,
@@ -322,6 +323,15 @@ RULES: tuple[tuple[Callable[[Settings], bool], str], ...] = (
         lambda s: _trains(s) and s.trainer.precision in ("16-mixed", "16"),
         "trainer.precision={s.trainer.precision} scales its losses, which training on trees does not: "
         "choose bf16-mixed",
+    ),
+    (
+        lambda s: (
+            s.stage.optimizer is not None
+            and s.stage.optimizer.kind == OptimizerKind.adamw_8bit
+            and find_spec("torchao") is None
+        ),
+        "stage.optimizer.kind=adamw_8bit needs the package torchao, which is not installed: "
+        "pip install -e '.[adamw8bit]', or choose adamw",
     ),
     (
         lambda s: _trains(s) and s.stage.optimizer is None,

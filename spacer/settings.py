@@ -69,6 +69,13 @@ class Checkpointing(StrEnum):
     all = "all"
 
 
+class OptimizerKind(StrEnum):
+    """The optimiser, by what it keeps of each trained parameter."""
+
+    adamw = "adamw"  # two moments in the parameter's precision
+    adamw_8bit = "adamw_8bit"  # two moments of a byte each (torchao)
+
+
 class Schedule(StrEnum):
     """Learning-rate schedule after the warm-up."""
 
@@ -265,6 +272,7 @@ class ObjectiveSettings:
 class OptimizerSettings:
     """AdamW with a warm-up and a schedule."""
 
+    kind: OptimizerKind = OptimizerKind.adamw
     learning_rate: float = 1e-6
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.999)

@@ -29,6 +29,21 @@ def test_adapters_change_only_what_they_adapt_and_are_merged_on_saving(command: 
     assert all("kl" in row for row in rows(tmp_path / "history.jsonl"))
 
 
+def test_a_checkpoint_of_adapters_holds_them_alone_and_is_gone_on_from(command: Command, tmp_path: Path) -> None:
+    adapters = ("model.lora={rank: 4, alpha: 8, dropout: 0.0}", "stage.optimizer.schedule=constant")
+    whole, halves = f"hydra.run.dir={tmp_path / 'whole'}", f"hydra.run.dir={tmp_path / 'halves'}"
+    runs = [command(*QUICK, *adapters, "trainer.max_steps=4", whole), command(*QUICK, *adapters, halves)]
+    kept = torch.load(tmp_path / "halves/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert kept and all("lora_" in name for name in kept)
+    runs.append(command(*QUICK, *adapters, "trainer.max_steps=4", "ckpt_path=last", halves))
+    for done in runs:
+        assert done.returncode == 0, done.stdout + done.stderr
+    one, other = weights(tmp_path / "whole/model"), weights(tmp_path / "halves/model")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    without = command(*QUICK, "ckpt_path=last", halves)
+    assert without.returncode == 1 and "the checkpoint lacks" in without.stderr and "model.lora" in without.stderr
+
+
 def test_temporal_bonus_is_paid_for_order(command: Command, tmp_path: Path) -> None:
     done = command(*QUICK, "reward=sg_rlvr_temporal", f"hydra.run.dir={tmp_path}")
     assert done.returncode == 0, done.stdout + done.stderr
