@@ -23,6 +23,7 @@ from spacer.settings import (
     RoomsSettings,
     ScansSettings,
     Settings,
+    SlurmSettings,
 )
 
 PROMPTS_RULE = (
@@ -348,10 +349,19 @@ RULES: tuple[tuple[Callable[[Settings], bool], str], ...] = (
         "nothing ends this run: set trainer.max_epochs=1, trainer.max_steps=1000 or trainer.max_time=00:12:00:00",
     ),
     (
-        lambda s: _trains(s) and (s.cluster.devices, s.cluster.num_nodes, s.cluster.strategy) != (1, 1, "auto"),
-        "cluster.devices={s.cluster.devices!r} cluster.num_nodes={s.cluster.num_nodes} "
-        "cluster.strategy={s.cluster.strategy}: training takes one device for now: "
-        "set cluster.devices=1 cluster.num_nodes=1 cluster.strategy=auto",
+        lambda s: s.cluster.strategy == "fsdp" and s.trainer.precision in ("64-true", "64", "16-mixed", "16"),
+        "cluster.strategy=fsdp does not compute in trainer.precision={s.trainer.precision}: "
+        "choose 32-true or bf16-mixed, or cluster=ddp",
+    ),
+    (
+        lambda s: isinstance(s.cluster, SlurmSettings) and not isinstance(s.cluster.devices, int),
+        "cluster.devices={s.cluster.devices} does not say how many processes SLURM has to start: "
+        "set cluster.devices to a number",
+    ),
+    (
+        lambda s: isinstance(s.cluster, SlurmSettings) and s.cluster.signal_delay_s >= 60 * s.cluster.timeout_min,
+        "cluster.signal_delay_s={s.cluster.signal_delay_s} is not less than the whole job, "
+        "cluster.timeout_min={s.cluster.timeout_min}: raise the latter or lower the former",
     ),
     (
         lambda s: (

@@ -12,17 +12,18 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from spacer import tiny
 from spacer.backends import choose_attention
 from spacer.benchmarks.question import Question
 from spacer.callbacks import DataWait, FaultRecorder, Progress, ProgressLines, RolloutTable
+from spacer.checkpoints import LAST, Checkpoints, WholeFiles
 from spacer.data.leakage import Withheld
 from spacer.data.loading import MixedDataset, PromptDataset, Prompts, TrainLoader
 from spacer.data.prompts import ShownTarget, prompt_text, worked_completion
@@ -33,22 +34,37 @@ from spacer.evaluation.conditions import conditions, hold_to
 from spacer.evaluation.predict import Answer, Asking, Row, fault_row, predict, reward_row
 from spacer.evaluation.scoring import official_intervals, score_predictions, write_scores
 from spacer.files import read_rows
-from spacer.modeling import Packing, load_policy, load_processor, load_reference, position_rule, save_pretrained
-from spacer.module import GrpoModule, SftModule, Training
+from spacer.grpo import GrpoModule
+from spacer.modeling import (
+    Packing,
+    load_policy,
+    load_processor,
+    load_reference,
+    merge_adapters,
+    position_rule,
+    refill,
+    save_pretrained,
+)
+from spacer.module import SftModule, Training
 from spacer.optimizer import allow_states
-from spacer.report.summary import Fed, report_all, report_benchmark, report_evaluation, report_training
+from spacer.preemption import Watch
+from spacer.report.summary import Fed, mean_reward, report_all, report_benchmark, report_evaluation, report_training
 from spacer.rules import asks_files
 from spacer.scenes import rooms
 from spacer.score import choose_questions
-from spacer.settings import Checkpointing, RoomsSettings, Settings
-from spacer.tracking import make_loggers
+from spacer.settings import Checkpointing, RoomsSettings, Settings, SlurmSettings
+from spacer.sharding import is_sharded, whole_state
+from spacer.strategies import make_strategy, place_of
+from spacer.tracking import make_loggers, mark_preempting
 
 log = logging.getLogger(__name__)
 CORPUS_SCENES = 1000  # whose questions a fresh model's tokenizer is made from
 # what Lightning warns of in every run of ours
 _AS_IT_SHOULD_BE = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # its own use of torch
+    "Checkpoint directory .* exists and is not empty",  # where a run goes on
     r"Found \d+ module\(s\) in eval mode",  # the reference is one
+    "The `srun` command is available on your system but is not used",  # cluster=slurm does
     "Using ModelCheckpoint with manual optimization",  # steps are whole when a checkpoint is written, which tests hold
 )
 PROGRESS_EVERY = 10  # steps between two lines in the log
@@ -57,9 +73,10 @@ PROGRESS_EVERY = 10  # steps between two lines in the log
 class Run:
     """What the stages of one run share: settings, folder, model, held-out questions, seconds by phase."""
 
-    def __init__(self, settings: Settings, folder: Path, model_of: Run | None = None) -> None:
+    def __init__(self, settings: Settings, folder: Path, watch: Watch, model_of: Run | None = None) -> None:
         self.settings = settings
         self.folder = folder
+        self.watch = watch
         self.seconds: dict[str, float] = {}
         self.wait_share: float | None = None
         self.attention = choose_attention(settings)
@@ -119,13 +136,16 @@ class Run:
         return parts[0] if len(parts) == 1 else MixedDataset(parts)
 
     def loader(self, batch_size: int, **options: Any) -> TrainLoader:
-        """The training samples in batches."""
+        """This process's share of the training samples in batches."""
+        place = place_of(self.settings.cluster)
         return TrainLoader(
             self.dataset("train", **options),
             batch_size=batch_size,
             seed=self.settings.seed,
             together=self.settings.dataset.questions_per_video,
             weights=[piece.weight for piece in self.pieces],
+            rank=place.rank,
+            world=place.world,
         )
 
     def asks(self, wanted: bool | None) -> bool:
@@ -184,12 +204,7 @@ class Run:
         """Trains with Lightning, from a checkpoint where one is asked for, and returns the loggers, still open."""
         settings = self.settings
         loggers = make_loggers(settings, self.folder)
-        checkpoints = ModelCheckpoint(
-            dirpath=self.folder / "checkpoints",
-            every_n_train_steps=settings.trainer.checkpoint_every_n_steps,
-            save_last=True,
-            save_top_k=1,
-        )
+        saving = Checkpoints(self.folder / "checkpoints", settings.trainer.checkpoint_every_n_steps, self.watch)
         trainer = pl.Trainer(
             **_trainer_options(settings),
             max_steps=settings.trainer.max_steps,
@@ -199,7 +214,7 @@ class Run:
             fast_dev_run=settings.trainer.fast_dev_run,
             logger=loggers,
             callbacks=[
-                checkpoints,
+                saving,
                 *([Progress()] if _shows_bar(settings) else []),
                 ProgressLines(PROGRESS_EVERY),
                 FaultRecorder(self.folder / "faults.jsonl"),
@@ -208,16 +223,46 @@ class Run:
             ],
         )
         self.policy.train()  # from_pretrained gives it in eval mode, where nothing is checkpointed or dropped out
-        log.info("run folder %s; if interrupted, go on with ckpt_path=last hydra.run.dir=%s", self.folder, self.folder)
         assert settings.stage.optimizer is not None  # a rule of the configuration
         allow_states(settings.stage.optimizer.kind)
+        go_on = f"the same settings and ckpt_path=last hydra.run.dir={self.folder}"
+        log.info("run folder %s; if interrupted, go on with %s", self.folder, go_on)
+        start = settings.ckpt_path
+        if start == "last" and not (self.folder / "checkpoints" / LAST).exists():
+            log.info("there is no checkpoint to go on from yet")
+            start = None
         with self.phase("train"):
             # our own checkpoints hold counters beside tensors; they are read as data, never unpickled
-            trainer.fit(module, train_dataloaders=loader, ckpt_path=settings.ckpt_path, weights_only=True)
+            trainer.fit(module, train_dataloaders=loader, ckpt_path=start, weights_only=True)
+        if saving.stopped or self.watch.told is not None:
+            self._leave(trainer.global_step, go_on, loggers)
         self.wait_share = loader.waited / loader.lasted if loader.lasted else None
         with self.phase("save model"):
-            self.policy = save_pretrained(self.policy, self.processor, self.folder / "model", settings.stage.save_dtype)
+            self._save()
         return loggers
+
+    def _leave(self, step: int, go_on: str, loggers: list[Logger]) -> NoReturn:
+        """Ends a run that was told to end in training."""
+        again = self.watch.requeues
+        if self.reports:
+            log.warning(
+                "stopped after step %d; %s", step, "the job is queued again" if again else f"go on with {go_on}"
+            )
+        if again:
+            mark_preempting(loggers)
+        self.watch.leave()
+
+    def _save(self) -> None:
+        """Writes the trained model to `model/`; adapters are merged into it, and into the policy where it is whole."""
+        settings, written = self.settings, None
+        if is_sharded(self.policy):
+            state = whole_state(self.policy)
+            if self.reports:
+                written = merge_adapters(refill(settings.model, state))
+        else:
+            written = self.policy = merge_adapters(self.policy)
+        if self.reports:
+            save_pretrained(written, self.processor, self.folder / "model", settings.stage.save_dtype)
 
     def training(self, loader: TrainLoader, updates: int = 1) -> Training:
         """How this run trains, with `updates` optimiser steps a batch."""
@@ -248,10 +293,14 @@ def run(settings: Settings, folder: Path) -> float:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # tips and device listings, once a trainer
     for message in _AS_IT_SHOULD_BE:
         warnings.filterwarnings("ignore", message=message)
+    if rank_zero_only.rank:  # type: ignore[attr-defined]
+        logging.getLogger("spacer").setLevel(logging.WARNING)  # the first process says what all do
     pl.seed_everything(settings.seed, workers=True, verbose=False)
-    if settings.stage.name == "evaluate" and settings.benchmarks:
-        return evaluate_all(settings, folder)
-    return {"train": train, "sft": sft, "evaluate": evaluate}[settings.stage.name](Run(settings, folder))
+    watch = Watch(settings.cluster.signal_delay_s if isinstance(settings.cluster, SlurmSettings) else None)
+    with watch.listening():
+        if settings.stage.name == "evaluate" and settings.benchmarks:
+            return evaluate_all(settings, folder, watch)
+        return {"train": train, "sft": sft, "evaluate": evaluate}[settings.stage.name](Run(settings, folder, watch))
 
 
 def train(run: Run) -> float:
@@ -272,7 +321,9 @@ def train(run: Run) -> float:
     )
     loggers = run.fit(module, loader)
     after = run.ask("after") if run.asks(settings.stage.evaluate_after) else None
-    return report_training(settings, run.folder, before, after, run.fed(), run.seconds, loggers)
+    if run.reports:
+        report_training(settings, run.folder, before, after, run.fed(), run.seconds, loggers)
+    return mean_reward(after)
 
 
 def sft(run: Run) -> float:
@@ -284,7 +335,9 @@ def sft(run: Run) -> float:
     loader = run.loader(settings.stage.batch_size, target=target)
     loggers = run.fit(SftModule(run.policy, run.packing, run.training(loader)), loader)
     after = run.ask("after") if run.asks(settings.stage.evaluate_after) else None
-    return report_training(settings, run.folder, before, after, run.fed(), run.seconds, loggers)
+    if run.reports:
+        report_training(settings, run.folder, before, after, run.fed(), run.seconds, loggers)
+    return mean_reward(after)
 
 
 def evaluate(run: Run) -> float:
@@ -292,20 +345,20 @@ def evaluate(run: Run) -> float:
     if asks_files(run.settings):
         return evaluate_benchmark(run)
     rows = run.ask(run.settings.benchmark.name)
-    if not run.reports:
-        return float("nan")
-    return report_evaluation(run.settings, run.folder, rows, run.faults(), run.seconds)
+    if run.reports:
+        report_evaluation(run.settings, run.folder, rows, run.faults(), run.seconds)
+    return mean_reward(rows)
 
 
 def evaluate_benchmark(run: Run) -> float:
     """A benchmark, asked and scored as its authors do and as SpaceR's release does. Returns the official overall."""
     settings = run.settings
     rows = run.ask_benchmark()
-    if not run.reports:
-        return float("nan")
     # an error is no prediction: by some rules of the release an empty one would be right
     predictions = {row["id"]: row["prediction"] for row in rows if "error" not in row}
     scored = score_predictions(settings.benchmark.name, run.questions, predictions)
+    if not run.reports:
+        return scored.official_values["overall"]
     how = json.loads((run.folder / "predictions" / f"{settings.benchmark.name}.conditions.json").read_text())
     tasks = settings.benchmark.tasks
     how |= {"tasks": None if tasks is None else list(tasks), "limit": settings.benchmark.limit}
@@ -315,7 +368,7 @@ def evaluate_benchmark(run: Run) -> float:
     return scored.official_values["overall"]
 
 
-def evaluate_all(settings: Settings, folder: Path) -> float:
+def evaluate_all(settings: Settings, folder: Path, watch: Watch) -> float:
     """Every benchmark whose root is set, each into a folder of its own. Returns the mean of their official overalls."""
     chosen = {name: part for name, part in settings.benchmarks.items() if part.root is not None}
     for part in chosen.values():  # all that is wrong with their files shows before the model is loaded
@@ -323,7 +376,7 @@ def evaluate_all(settings: Settings, folder: Path) -> float:
     overall: dict[str, float] = {}
     first: Run | None = None
     for name, part in chosen.items():
-        run = Run(replace(settings, benchmark=part, benchmarks={}), folder / name, first)
+        run = Run(replace(settings, benchmark=part, benchmarks={}), folder / name, watch, first)
         first = first or run
         overall[name] = evaluate_benchmark(run)
     if first is not None and first.reports:
@@ -347,8 +400,14 @@ def _shows_bar(settings: Settings) -> bool:
 
 def _trainer_options(settings: Settings) -> dict[str, Any]:
     """What every `pl.Trainer` of a run shares."""
+    cluster = settings.cluster
     return {
-        **asdict(settings.cluster),
+        "accelerator": cluster.accelerator,
+        "devices": cluster.devices,
+        "num_nodes": cluster.num_nodes,
+        "strategy": make_strategy(cluster),
+        # it is spacer.preemption that has a job queued again
+        "plugins": [WholeFiles(), *([SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else [])],
         "precision": settings.trainer.precision,
         # an operation that has no deterministic form (cumsum on CUDA) is told of, and does not end the run
         "deterministic": "warn" if settings.trainer.deterministic else False,
