@@ -12,7 +12,7 @@ import hydra
 from omegaconf import DictConfig
 
 from spacer.checks import NEED_NO_MODEL
-from spacer.config import forgiving, load_settings
+from spacer.config import check_extras, forgiving, load_settings
 from spacer.errors import UserError
 from spacer.settings import Settings
 from spacer.weights import check_model
@@ -67,6 +67,10 @@ def stage_of(name: str) -> Callable[[Settings, Path], float]:
 
 
 if __name__ == "__main__":
+    try:
+        check_extras(sys.argv[1:])
+    except UserError as error:
+        sys.exit(str(error))
     groups = {folder.name for folder in (ROOT / "conf").iterdir() if folder.is_dir()} | {"experiments", "sweeps"}
     sys.argv[1:] = forgiving(sys.argv[1:], groups)
     main()

@@ -65,9 +65,9 @@ class Checkpoints(ModelCheckpoint):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Saves when it is time, or where any of the processes was told to end."""
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if not pl_module.steps_now(batch_idx):
             return  # gradients that are gathered for a step are in no checkpoint
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if trainer.strategy.reduce_boolean_decision(self._watch.told is not None, all=False):
             self.stopped = trainer.should_stop = True
             self._save_unless_saved(trainer)

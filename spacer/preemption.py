@@ -146,8 +146,11 @@ def _rank() -> int:
 def _is_running() -> bool:
     """Whether SLURM lets this job run still: not if it was cancelled, or waits in the queue already."""
     words = ["squeue", "--noheader", f"--jobs={os.environ['SLURM_JOB_ID']}", "--format=%T"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
-    state = done.stdout.strip()
+    try:
+        state = subprocess.run(words, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
+    except subprocess.SubprocessError as error:
+        log.warning("%s: taken to mean that this job runs", error)
+        return True
     if state != "RUNNING":
-        log.warning("this job is %s and is not queued again: %s", state or "unknown to squeue", done.stderr.strip())
+        log.warning("SLURM calls this job %s: it is not queued again", state)
     return state == "RUNNING"

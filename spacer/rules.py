@@ -359,9 +359,10 @@ RULES: tuple[tuple[Callable[[Settings], bool], str], ...] = (
         "set cluster.devices to a number",
     ),
     (
-        lambda s: isinstance(s.cluster, SlurmSettings) and s.cluster.signal_delay_s >= 60 * s.cluster.timeout_min,
-        "cluster.signal_delay_s={s.cluster.signal_delay_s} is not less than the whole job, "
-        "cluster.timeout_min={s.cluster.timeout_min}: raise the latter or lower the former",
+        lambda s: isinstance(s.cluster, SlurmSettings) and s.cluster.signal_delay_s + 60 >= 60 * s.cluster.timeout_min,
+        "cluster.signal_delay_s={s.cluster.signal_delay_s} leaves nothing of cluster.timeout_min="
+        "{s.cluster.timeout_min}, since SLURM may tell a job a minute earlier still: raise the latter or lower the "
+        "former",
     ),
     (
         lambda s: (

@@ -51,9 +51,9 @@ class Submitted:
         self.slurm.wait(f"step {step} of job {self.job}", lambda: self.steps() >= step, PATIENCE_S)
 
     def processes(self) -> list[int]:
-        """The job's tasks, without the data workers that they have forked."""
-        found = {pid: parent for pid, parent, job in _tasks() if job == self.job}
-        return [pid for pid, parent in found.items() if parent not in found]
+        """The job's tasks by rank, without the data workers that they have forked."""
+        found = {task.pid: task for task in _tasks() if task.job == self.job}
+        return [task.pid for task in sorted(found.values(), key=lambda task: task.rank) if task.parent not in found]
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -109,14 +109,24 @@ def _ended(command: subprocess.Popen[str]) -> bool:
     return command.poll() is not None
 
 
-def _tasks() -> Iterator[tuple[int, int, str]]:
-    """The processes that run submitit's jobs: id, parent's id, job."""
+@dataclass(frozen=True)
+class _Task:
+    """A process that runs a job of submitit's, or one that it has forked."""
+
+    pid: int
+    parent: int
+    job: str
+    rank: int
+
+
+def _tasks() -> Iterator[_Task]:
     for entry in Path("/proc").iterdir():
         try:
-            if entry.name.isdigit() and b"submitit" in (entry / "cmdline").read_bytes():
-                values = dict(word.partition("=")[::2] for word in (entry / "environ").read_text().split("\0"))
-                if "SLURM_PROCID" in values and (entry / "exe").resolve().name.startswith("python"):
-                    parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                    yield int(entry.name), parent, values["SLURM_JOB_ID"]
+            if not entry.name.isdigit() or b"submitit" not in (entry / "cmdline").read_bytes():
+                continue
+            values = dict(word.partition("=")[::2] for word in (entry / "environ").read_text().split("\0"))
+            if "SLURM_PROCID" in values and (entry / "exe").resolve().name.startswith("python"):
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                yield _Task(int(entry.name), parent, values["SLURM_JOB_ID"], int(values["SLURM_PROCID"]))
         except (FileNotFoundError, ProcessLookupError):
             continue  # it has ended meanwhile

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from tests.cli.conftest import Command, succeeds
 from tests.cli.test_train import rows
 from tests.slurm.lab import NODES, Lab
 from tests.slurm.runs import ON_SLURM, STEPS, TRAINING, submitted
-from tests.slurm.test_preemption import assert_as_in
+from tests.slurm.test_preemption import assert_as_in, requeued
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
@@ -21,8 +23,12 @@ def test_training_on_two_nodes(
     with submitted(slurm, environment, tmp_path, *TRAINING, *ON_SLURM, *shared, "cluster.num_nodes=2") as run:
         run.reaches(1)
         assert slurm.shown(run.job)["NumNodes"] == str(len(NODES)) == str(len(run.processes()))
+        if strategy == "ddp":
+            # only one of the processes is told to end, and not the first: all stop after the same step
+            os.kill(run.processes()[-1], signal.SIGUSR2)
         said = run.succeeds()
-    assert said.count("run folder") == 1  # the first process alone speaks
+    assert slurm.restarts(run.job) == requeued(said) == int(strategy == "ddp")
+    assert said.count("run folder") == 1 + slurm.restarts(run.job)  # the first process alone speaks
     assert len(rows(run.folder / "history.jsonl")) == STEPS
     here = tmp_path / "here"
     succeeds(command(*TRAINING, *shared, f"cluster={strategy}", "cluster.devices=2", f"hydra.run.dir={here}"))
