@@ -16,7 +16,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from spacer.sweeping.record import Status, read
+from spacer.sweeping.record import Status, read, says_nothing
+from spacer.sweeping.slurm import in_queue
 from spacer.sweeping.sweep import Job, Sweep, quoted
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,9 @@ class Terminated(KeyboardInterrupt):
 
 
 def run_all(sweep: Sweep, jobs: Sequence[Job], program: Path, options: Sequence[str]) -> None:
-    """Runs the jobs; those that another process is running now come last, and only if it leaves them undone.
+    """Runs the jobs, but for those that wait in SLURM's queue or run there.
+
+    Those that another process of this machine is running now come last, and only if it leaves them undone.
 
     Args:
         sweep: is told how each ended.
@@ -38,9 +41,14 @@ def run_all(sweep: Sweep, jobs: Sequence[Job], program: Path, options: Sequence[
         options: Hydra's own overrides, for each job.
 
     Raises:
+        UserError: a job was handed to SLURM, and squeue does not say whether it still runs.
         KeyboardInterrupt: the running job has ended; it may have left a checkpoint.
     """
     elsewhere = []
+    with_slurm = in_queue([job for job in jobs if says_nothing(job.folder)])
+    for identity, job in with_slurm.items():
+        log.warning("%s is with SLURM, as job %s, and left alone", ",".join(job.chosen) or job.folder, identity)
+    jobs = [job for job in jobs if job not in with_slurm.values()]
     with _sigterm_raises():
         for job in jobs:
             with _held(job.folder, wait=False) as lock:

@@ -71,7 +71,7 @@ def recorded(settings: Settings, run: Callable[[Settings], float]) -> float:
         ended(status=Status.failed, reason=told(error))
         raise
     except BaseException as error:  # Ctrl-C, or the end that a signal's handler asks for
-        ended(status=Status.killed, reason=type(error).__name__)
+        ended(status=Status.killed, reason=told(error))
         raise
     ended(status=Status.done, score=float(score) if math.isfinite(score) else None)
     return score
@@ -91,9 +91,15 @@ def read(folder: Path) -> Record | None:
     return Record(**values | {"status": Status(values["status"])})
 
 
+def says_nothing(folder: Path) -> bool:
+    """Whether no run has left word in the folder of how it ended."""
+    record = read(folder)
+    return record is None or record.status in (Status.queued, Status.running)
+
+
 def told(error: BaseException) -> str:
     """An error in words, a user's mistake by its message alone."""
-    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
 def plain(settings: Settings) -> dict[str, Any]:
