@@ -37,14 +37,15 @@ _CHECKED: tuple[tuple[Check, str], ...] = (
         "objective.updates_per_rollout benchmark.limit benchmark.max_new_tokens benchmark.batch_size "
         "benchmark.batch_tokens benchmark.samples benchmark.max_prompt_length "
         "benchmark.resamples trainer.accumulate_grad_batches trainer.log_every_n_steps "
-        "trainer.checkpoint_every_n_steps stage.batch_size",
+        "trainer.checkpoint_every_n_steps stage.batch_size cluster.cpus_per_task cluster.mem_gb cluster.timeout_min "
+        "cluster.array_parallelism",
     ),
     (
         Check(lambda x: x >= 0, "0 or more"),
         "model.completion.bonus_min dataset.seed reward.length.bonus reward.length.min_tokens "
         "reward.temporal.bonus reward.temporal.margin objective.beta objective.advantage_eps objective.clip_high "
         "benchmark.temperature trainer.gradient_clip_val logger.rollouts_every_n_steps stage.optimizer.weight_decay "
-        "stage.optimizer.warmup_steps stage.guess_after",
+        "stage.optimizer.warmup_steps stage.guess_after cluster.gpus_per_node cluster.max_timeouts",
     ),
     (
         Check(lambda x: 0 <= x < 1, "at least 0 and less than 1"),
@@ -80,6 +81,10 @@ _CHECKED: tuple[tuple[Check, str], ...] = (
     (
         Check(lambda n: n >= 1, "at least 1: videos are never decoded in the main process"),
         "dataset.workers benchmark.workers",
+    ),
+    (
+        Check(lambda n: n >= 30, "at least 30, in which a step ends and a checkpoint is written"),
+        "cluster.signal_delay_s",
     ),
     (Check(lambda n: 1 <= n <= 8, "between 1 and 8: more would crowd a small room"), "dataset.max_objects"),
     (Check(lambda n: 0 <= n < 2**31, "between 0 and 2**31 - 1"), "seed"),

@@ -22,6 +22,7 @@ from spacer.settings import (
     RoomsSettings,
     ScansSettings,
     Settings,
+    SlurmSettings,
 )
 
 PROMPTS_RULE = (
@@ -342,6 +343,16 @@ RULES: tuple[tuple[Callable[[Settings], bool], str], ...] = (
         "cluster.devices={s.cluster.devices!r} cluster.num_nodes={s.cluster.num_nodes} "
         "cluster.strategy={s.cluster.strategy}: training takes one device for now: "
         "set cluster.devices=1 cluster.num_nodes=1 cluster.strategy=auto",
+    ),
+    (
+        lambda s: isinstance(s.cluster, SlurmSettings) and not isinstance(s.cluster.devices, int),
+        "cluster.devices={s.cluster.devices} does not say how many processes SLURM has to start: "
+        "set cluster.devices to a number",
+    ),
+    (
+        lambda s: isinstance(s.cluster, SlurmSettings) and s.cluster.signal_delay_s >= 60 * s.cluster.timeout_min,
+        "cluster.signal_delay_s={s.cluster.signal_delay_s} is not less than the whole job, "
+        "cluster.timeout_min={s.cluster.timeout_min}: raise the latter or lower the former",
     ),
     (
         lambda s: (

@@ -314,6 +314,30 @@ class ClusterSettings:
 
 
 @dataclass(frozen=True)
+class SlurmSettings(ClusterSettings):
+    """A job of SLURM a run, with a process for each device; what `sbatch` is asked for, by its names but for these.
+
+    `devices` are those of each node. `timeout_min` is the time limit, `signal_delay_s` how long before it the run is
+    told to write a checkpoint and be queued again, which time limits let it do `max_timeouts` times.
+    """
+
+    gpus_per_node: int | None = None
+    gres: str | None = None
+    cpus_per_task: int | None = None
+    mem_gb: int | None = None  # of each node
+    timeout_min: int = 240
+    signal_delay_s: int = 120
+    max_timeouts: int = 100
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    setup: tuple[str, ...] = ()  # shell commands before the run
+    additional_parameters: dict[str, str | int | float | bool] = field(default_factory=dict)
+    array_parallelism: int = 256  # jobs of a sweep at once
+
+
+@dataclass(frozen=True)
 class TrainerSettings:
     """Arguments of `pytorch_lightning.Trainer`, and how often a checkpoint is written."""
 
@@ -353,7 +377,7 @@ class Settings:
     reward: RewardSettings
     objective: ObjectiveSettings
     benchmark: BenchmarkSettings
-    cluster: ClusterSettings
+    cluster: ClusterSettings | SlurmSettings
     trainer: TrainerSettings
     logger: LoggerSettings
     stage: StageSettings

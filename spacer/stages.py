@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from spacer import tiny
 from spacer.backends import choose_attention
 from spacer.benchmarks.question import Question
 from spacer.callbacks import DataWait, FaultRecorder, Progress, ProgressLines, RolloutTable
+from spacer.checkpoints import LAST, Checkpoints, WholeFiles
 from spacer.data.leakage import Withheld
 from spacer.data.loading import MixedDataset, PromptDataset, Prompts, TrainLoader
 from spacer.data.prompts import ShownTarget, prompt_text, worked_completion
@@ -35,12 +36,13 @@ from spacer.evaluation.scoring import official_intervals, score_predictions, wri
 from spacer.files import read_rows
 from spacer.modeling import Packing, load_policy, load_processor, load_reference, position_rule, save_pretrained
 from spacer.module import GrpoModule, SftModule, Training
+from spacer.preemption import Watch
 from spacer.report.summary import Fed, report_all, report_benchmark, report_evaluation, report_training
 from spacer.rules import asks_files
 from spacer.scenes import rooms
 from spacer.score import choose_questions
-from spacer.settings import Checkpointing, RoomsSettings, Settings
-from spacer.tracking import make_loggers
+from spacer.settings import Checkpointing, RoomsSettings, Settings, SlurmSettings
+from spacer.tracking import make_loggers, mark_preempting
 
 log = logging.getLogger(__name__)
 CORPUS_SCENES = 1000  # whose questions a fresh model's tokenizer is made from
@@ -48,6 +50,7 @@ CORPUS_SCENES = 1000  # whose questions a fresh model's tokenizer is made from
 _AS_IT_SHOULD_BE = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # its own use of torch
     r"Found \d+ module\(s\) in eval mode",  # the reference is one
+    "The `srun` command is available on your system but is not used",  # cluster=slurm does
     "Using ModelCheckpoint with manual optimization",  # steps are whole when a checkpoint is written, which tests hold
 )
 PROGRESS_EVERY = 10  # steps between two lines in the log
@@ -56,9 +59,10 @@ PROGRESS_EVERY = 10  # steps between two lines in the log
 class Run:
     """What the stages of one run share: settings, folder, model, held-out questions, seconds by phase."""
 
-    def __init__(self, settings: Settings, folder: Path, model_of: Run | None = None) -> None:
+    def __init__(self, settings: Settings, folder: Path, watch: Watch, model_of: Run | None = None) -> None:
         self.settings = settings
         self.folder = folder
+        self.watch = watch
         self.seconds: dict[str, float] = {}
         self.wait_share: float | None = None
         self.attention = choose_attention(settings)
@@ -183,12 +187,7 @@ class Run:
         """Trains with Lightning, from a checkpoint where one is asked for, and returns the loggers, still open."""
         settings = self.settings
         loggers = make_loggers(settings, self.folder)
-        checkpoints = ModelCheckpoint(
-            dirpath=self.folder / "checkpoints",
-            every_n_train_steps=settings.trainer.checkpoint_every_n_steps,
-            save_last=True,
-            save_top_k=1,
-        )
+        saving = Checkpoints(self.folder / "checkpoints", settings.trainer.checkpoint_every_n_steps, self.watch)
         trainer = pl.Trainer(
             **_trainer_options(settings),
             max_steps=settings.trainer.max_steps,
@@ -198,7 +197,7 @@ class Run:
             fast_dev_run=settings.trainer.fast_dev_run,
             logger=loggers,
             callbacks=[
-                checkpoints,
+                saving,
                 *([Progress()] if _shows_bar(settings) else []),
                 ProgressLines(PROGRESS_EVERY),
                 FaultRecorder(self.folder / "faults.jsonl"),
@@ -207,10 +206,19 @@ class Run:
             ],
         )
         self.policy.train()  # from_pretrained gives it in eval mode, where nothing is checkpointed or dropped out
-        log.info("run folder %s; if interrupted, go on with ckpt_path=last hydra.run.dir=%s", self.folder, self.folder)
+        go_on = f"ckpt_path=last hydra.run.dir={self.folder}"
+        log.info("run folder %s; if interrupted, go on with %s", self.folder, go_on)
+        start = settings.ckpt_path
+        if start == "last" and not (self.folder / "checkpoints" / LAST).exists():
+            log.info("there is no checkpoint to go on from yet")
+            start = None
         with self.phase("train"):
             # our own checkpoints hold counters beside tensors; they are read as data, never unpickled
-            trainer.fit(module, train_dataloaders=loader, ckpt_path=settings.ckpt_path, weights_only=True)
+            trainer.fit(module, train_dataloaders=loader, ckpt_path=start, weights_only=True)
+        if saving.stopped or self.watch.told is not None:
+            if self.watch.requeues:
+                mark_preempting(loggers)
+            self.watch.leave(trainer.global_step, go_on)
         self.wait_share = loader.waited / loader.lasted if loader.lasted else None
         with self.phase("save model"):
             self.policy = save_pretrained(self.policy, self.processor, self.folder / "model", settings.stage.save_dtype)
@@ -246,9 +254,11 @@ def run(settings: Settings, folder: Path) -> float:
     for message in _AS_IT_SHOULD_BE:
         warnings.filterwarnings("ignore", message=message)
     pl.seed_everything(settings.seed, workers=True, verbose=False)
-    if settings.stage.name == "evaluate" and settings.benchmarks:
-        return evaluate_all(settings, folder)
-    return {"train": train, "sft": sft, "evaluate": evaluate}[settings.stage.name](Run(settings, folder))
+    watch = Watch(settings.cluster.signal_delay_s if isinstance(settings.cluster, SlurmSettings) else None)
+    with watch.listening():
+        if settings.stage.name == "evaluate" and settings.benchmarks:
+            return evaluate_all(settings, folder, watch)
+        return {"train": train, "sft": sft, "evaluate": evaluate}[settings.stage.name](Run(settings, folder, watch))
 
 
 def train(run: Run) -> float:
@@ -312,7 +322,7 @@ def evaluate_benchmark(run: Run) -> float:
     return scored.official_values["overall"]
 
 
-def evaluate_all(settings: Settings, folder: Path) -> float:
+def evaluate_all(settings: Settings, folder: Path, watch: Watch) -> float:
     """Every benchmark whose root is set, each into a folder of its own. Returns the mean of their official overalls."""
     chosen = {name: part for name, part in settings.benchmarks.items() if part.root is not None}
     for part in chosen.values():  # all that is wrong with their files shows before the model is loaded
@@ -320,7 +330,7 @@ def evaluate_all(settings: Settings, folder: Path) -> float:
     overall: dict[str, float] = {}
     first: Run | None = None
     for name, part in chosen.items():
-        run = Run(replace(settings, benchmark=part, benchmarks={}), folder / name, first)
+        run = Run(replace(settings, benchmark=part, benchmarks={}), folder / name, watch, first)
         first = first or run
         overall[name] = evaluate_benchmark(run)
     if first is not None and first.reports:
@@ -344,8 +354,14 @@ def _shows_bar(settings: Settings) -> bool:
 
 def _trainer_options(settings: Settings) -> dict[str, Any]:
     """What every `pl.Trainer` of a run shares."""
+    cluster = settings.cluster
     return {
-        **asdict(settings.cluster),
+        "accelerator": cluster.accelerator,
+        "devices": cluster.devices,
+        "num_nodes": cluster.num_nodes,
+        "strategy": cluster.strategy,
+        # it is spacer.preemption that has a job queued again
+        "plugins": [WholeFiles(), *([SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else [])],
         "precision": settings.trainer.precision,
         # an operation that has no deterministic form (cumsum on CUDA) is told of, and does not end the run
         "deterministic": "warn" if settings.trainer.deterministic else False,

@@ -76,6 +76,13 @@ def _run_id(folder: Path) -> str | None:
     return file.read_text(encoding="utf-8").strip()
 
 
+def mark_preempting(loggers: list[Logger]) -> None:
+    """Has W&B show the run as one that will go on, once it has ended."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.mark_preempting()
+
+
 def finish(loggers: list[Logger], pictures: dict[str, Path], summary: dict[str, Any]) -> str | None:
     """Sends the last figures to W&B and closes the run; returns how to sync it when it is offline."""
     for logger in loggers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -272,8 +273,15 @@ def made_by_workers(units: Dataset[list[PromptBatch]], asked: Sequence[Any], wor
             sampler=asked,
             collate_fn=_as_is,
             num_workers=workers,
+            worker_init_fn=_leave_signals_to_the_main_process,
             prefetch_factor=2 if workers else None,
         )
+
+
+def _leave_signals_to_the_main_process(_: int) -> None:
+    """Ctrl-C and what SLURM sends reach all processes, and the main one still needs its workers for a step."""
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(signum, signal.SIG_IGN)
 
 
 def _as_is(batches: list[PromptBatch]) -> list[PromptBatch]:

@@ -116,4 +116,4 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 def resumable(folder: Path) -> bool:
     """Whether there is a checkpoint to go on from."""
-    return any((folder / "checkpoints").glob("*.ckpt"))
+    return (folder / "checkpoints" / "last.ckpt").exists()
