@@ -24,13 +24,13 @@ _HEADINGS = ("job", "status", "score", "95 % interval", "answer", "time")
 def write_sweep(folder: Path, rows: Sequence[Row]) -> None:
     """Writes `sweep.json` and `sweep.md`, each whole, the old one or the new.
 
-    `sweep.json` is {"name", "ranked_by": score or answer, "best": the job, "jobs": [a row each, the best first],
-    "over_seeds": [{"overrides", "jobs", "mean", "std"}]}.
+    `sweep.json` is {"name", "ranked_by": score or answer, "best": what its job was given, "jobs": [a row each, the best
+    first], "over_seeds": [{"overrides", "jobs", "mean", "std"}]}.
     """
     by = ranked_by(rows)
     found = ranked(rows, by)
     means = over_seeds(rows, by)
-    best = found[0].job if found and found[0].score is not None else None
+    best = _name(found[0]) if found and found[0].score is not None else None
     data = {
         "name": folder.name,
         "ranked_by": by,

@@ -193,12 +193,12 @@ def _wait(sweep: Sweep, waiting: dict[str, Job]) -> None:
             seen_over[identity] = seen_over[identity] + 1 if states.get(identity, "COMPLETED") in OVER else 0
             if seen_over[identity] == 2:
                 del seen_over[identity]
-                _settle(sweep, waiting[identity], end_of(identity))
+                _settle(sweep, waiting[identity], identity)
 
 
-def _settle(sweep: Sweep, job: Job, end: End) -> None:
+def _settle(sweep: Sweep, job: Job, identity: str) -> None:
+    end = end_of(identity)
     deadline = time.monotonic() + (0 if end.killed and end.state is not None else WORD_S)
     while time.monotonic() < deadline and says_nothing(job.folder):
         time.sleep(1)
-    logs = f"; its log is in {job.folder.parent / '.submitit'}"
-    sweep.settle(job, Status.killed if end.killed else Status.failed, f"{end}{logs}")
+    sweep.settle(job, Status.killed if end.killed else Status.failed, f"{end} (job {identity})")
