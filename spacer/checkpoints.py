@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from spacer.preemption import Watch
 
+log = logging.getLogger(__name__)
 LAST = "last.ckpt"
 
 
@@ -58,6 +60,8 @@ class Checkpoints(ModelCheckpoint):
         """Begins to note signals; not before, since Lightning sets handlers of its own when it begins to fit."""
         super().on_train_start(trainer, pl_module)
         self._watch.begin_training()
+        if trainer.global_step:
+            log.info("going on after step %d", trainer.global_step)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Saves when it is time, or where any of the processes was told to end."""

@@ -105,6 +105,7 @@ class Watch:
                 "%s: stopped after step %d; go on with the same settings and %s", signum.name, step, how_to_go_on
             )
             sys.exit(128 + signum)
+        log.warning("%s: stopped after step %d", signum.name, step)
         self._end_job(signum)
         sys.exit(0)
 
@@ -116,22 +117,22 @@ class Watch:
 
     def _wait(self, reads: int, patience_s: float) -> None:
         """The thread: waits for a signal and, where training does not end in time, or there is none, ends the job."""
-        with open(reads, "rb", buffering=0) as pipe:
-            while word := pipe.read(1):
-                if word[0] not in TOLD_BY:
-                    continue
-                signum = signal.Signals(word[0])
-                if self._training.is_set() and self._left.wait(patience_s):
-                    return
-                if _rank() and signum == signal.SIGUSR2:
-                    continue  # the first process queues the job again, which ends the others
-                try:
-                    self._end_job(signum)
-                except BaseException as error:  # nobody else hears of it in a thread; the process ends below
-                    if not isinstance(error, SystemExit):  # as submitit's handler does when it is done
-                        log.error("%s", error)
-                time.sleep(LINGER_S)
-                os._exit(128 + signum)
+        while word := os.read(reads, 1):
+            if word[0] not in TOLD_BY:
+                continue
+            signum = signal.Signals(word[0])
+            if self._training.is_set() and self._left.wait(patience_s):
+                return
+            if _rank() and signum == signal.SIGUSR2:
+                continue  # the first process queues the job again, which ends the others
+            try:
+                self._end_job(signum)
+            except BaseException as error:  # nobody else hears of it in a thread; the process ends below
+                if not isinstance(error, SystemExit):  # as submitit's handler does when it is done
+                    log.error("%s", error)
+            time.sleep(LINGER_S)
+            os._exit(128 + signum)
+        os.close(reads)
 
     def _end_job(self, signum: signal.Signals) -> None:
         """Has submitit queue the job again, once, from whichever thread is first; the other waits to be ended."""

@@ -49,6 +49,7 @@ CORPUS_SCENES = 1000  # whose questions a fresh model's tokenizer is made from
 # what Lightning warns of in every run of ours
 _AS_IT_SHOULD_BE = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # its own use of torch
+    "Checkpoint directory .* exists and is not empty",  # where a run goes on
     r"Found \d+ module\(s\) in eval mode",  # the reference is one
     "The `srun` command is available on your system but is not used",  # cluster=slurm does
     "Using ModelCheckpoint with manual optimization",  # steps are whole when a checkpoint is written, which tests hold

@@ -64,10 +64,13 @@ class Lab:
         """The state of a job, ended or not, such as PENDING, RUNNING or FAILED."""
         return self.call("squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%T").split("\n")[0]
 
+    def shown(self, job: str) -> dict[str, str]:
+        """What SLURM knows of a job, by its names, such as Restarts and PreemptTime."""
+        return dict(word.partition("=")[::2] for word in self.call("scontrol", "show", "job", job).split())
+
     def restarts(self, job: str) -> int:
         """How often a job was queued again."""
-        shown = dict(word.partition("=")[::2] for word in self.call("scontrol", "show", "job", job).split())
-        return int(shown["Restarts"])
+        return int(self.shown(job)["Restarts"])
 
     def jobs(self) -> list[str]:
         """The ids of all jobs, ended or not, oldest first."""

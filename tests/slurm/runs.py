@@ -1,0 +1,122 @@
+"""Runs of `python run.py cluster=slurm`, watched and disturbed from outside."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.cli.conftest import ROOT, SMALL
+from tests.slurm.lab import Lab
+
+STEPS = 5
+# a few seconds of training and three questions: what is tested is the way there
+TRAINING = (
+    *SMALL,
+    "model.prompts_per_rollout=1",
+    "objective.group_size=2",
+    "objective.max_completion_length=24",
+    "reward.length=null",
+    f"trainer.max_steps={STEPS}",
+    "trainer.checkpoint_every_n_steps=2",
+    "stage.evaluate_before=false",
+    "benchmark.limit=3",
+    "logger=none",
+)
+ON_SLURM = ("cluster=slurm", "cluster.gpus_per_node=null", "cluster.cpus_per_task=1", "cluster.partition=main")
+PATIENCE_S = 240  # for a start of Python on a busy machine, with all that it loads
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A run that was handed to SLURM: the command, which waits for it, its job, and its folder."""
+
+    command: subprocess.Popen[str]
+    slurm: Lab
+    job: str
+    folder: Path
+
+    def steps(self) -> int:
+        """How many steps the run has told of."""
+        history = self.folder / "history.jsonl"
+        return history.read_text().count("\n") if history.exists() else 0
+
+    def reaches(self, step: int) -> None:
+        """Returns once the run has told of a step."""
+        self.slurm.wait(f"step {step} of job {self.job}", lambda: self.steps() >= step, PATIENCE_S)
+
+    def processes(self) -> list[int]:
+        """The job's tasks, without the data workers that they have forked."""
+        found = {pid: parent for pid, parent, job in _tasks() if job == self.job}
+        return [pid for pid, parent in found.items() if parent not in found]
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Inside, the tasks stand still, until SLURM sends them a signal, and SIGCONT with it."""
+        stopped = self.processes()
+        assert stopped
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in stopped:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
+    def succeeds(self) -> str:
+        """Returns what the job's tasks have said, once the command has ended well."""
+        said = self.command.communicate(timeout=PATIENCE_S)[0]
+        assert self.command.returncode == 0, said + self.log()
+        return self.log()
+
+    def log(self) -> str:
+        """What the job's tasks have said so far, over all its starts."""
+        return "".join(path.read_text() for path in sorted(self.folder.parent.glob(f".submitit/{self.job}/*_log.*")))
+
+
+@contextmanager
+def submitted(slurm: Lab, environment: dict[str, str], folder: Path, *overrides: str) -> Iterator[Submitted]:
+    """Calls run.py so that its one run goes to SLURM; the command does not outlive the block."""
+    before = set(slurm.jobs())
+    words = [sys.executable, str(ROOT / "run.py"), *overrides]
+    words += [f"hydra.sweep.dir={folder}", "hydra.sweep.subdir=run"]
+    command = subprocess.Popen(
+        words, env=environment, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    try:
+        slurm.wait("the run is submitted", lambda: _ended(command) or bool(set(slurm.jobs()) - before), PATIENCE_S)
+        assert not _ended(command), command.communicate()[0]
+        (job,) = set(slurm.jobs()) - before
+        yield Submitted(command, slurm, job, folder / "run")
+    finally:
+        command.kill()
+        command.communicate()
+
+
+def give_way(slurm: Lab) -> str:
+    """Submits a job of the higher partition that wants every node for a moment, and returns its id."""
+    words = ("sbatch", "--parsable", "--nodes=2", "--exclusive", "--output=/dev/null", "--partition=urgent")
+    return slurm.call(*words, "--wrap", "true")
+
+
+def _ended(command: subprocess.Popen[str]) -> bool:
+    return command.poll() is not None
+
+
+def _tasks() -> Iterator[tuple[int, int, str]]:
+    """The processes that run submitit's jobs: id, parent's id, job."""
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and b"submitit" in (entry / "cmdline").read_bytes():
+                values = dict(word.partition("=")[::2] for word in (entry / "environ").read_text().split("\0"))
+                if "SLURM_PROCID" in values and (entry / "exe").resolve().name.startswith("python"):
+                    parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                    yield int(entry.name), parent, values["SLURM_JOB_ID"]
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended meanwhile
