@@ -37,10 +37,11 @@ class Job:
 
 
 class Sweep:
-    """The jobs of a sweep so far, in `folder`; its name is the folder's."""
+    """The jobs of a sweep so far; its name is that of `folder`, which holds their table."""
 
     def __init__(self, config: DictConfig, loader: ConfigLoader) -> None:
         self.folder = Path(config.hydra.sweep.dir).expanduser().absolute()
+        self._jobs_in = self.folder / config.hydra.sweep.subdir
         self._config = config
         self._loader = loader
         self._swept = axes(config.hydra.sweeper.get("params") or {}, config.hydra.overrides.task).swept
@@ -53,7 +54,7 @@ class Sweep:
         """
         jobs = []
         for number, words in enumerate(overrides, first):
-            folder = self.folder / job_name(words, self._swept)
+            folder = self._jobs_in / job_name(words, self._swept)
             self._jobs[folder] = self._jobs.get(folder) or self._job(number, tuple(words), folder)
             jobs.append(self._jobs[folder])
         self.write()

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from spacer import config, rules
 from spacer.config import ConfigError, load_settings
 from spacer.settings import (
+    ClusterSettings,
     LengthBonusSettings,
     OptimizerSettings,
     RoomsSettings,
@@ -44,7 +45,7 @@ def valid(dataset: type = RoomsSettings) -> dict[str, Any]:
     """A valid config: every group with every field, as the shipped YAML files state them."""
     groups: dict[str, Any] = {**REQUIRED[""], "ckpt_path": None}
     for name, hint in typing.get_type_hints(Settings).items():
-        cls = dataset if name == "dataset" else hint
+        cls = {"dataset": dataset, "cluster": ClusterSettings}.get(name, hint)
         if dataclasses.is_dataclass(cls):
             target = f"{cls.__module__}.{cls.__name__}"
             groups[name] = {"_target_": target, **plain(cls(**REQUIRED.get(name, {})))}
