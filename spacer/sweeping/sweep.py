@@ -91,10 +91,12 @@ class Sweep:
         self.write()
 
     def settle(self, job: Job, status: Status, reason: str) -> None:
-        """A job's process is gone: where it left no word of how it ended, the record says so with `status`; tells."""
+        """A job's process is gone, as `status` and `reason` say from outside. Where it left no word itself, the record
+        is of these, also where both say that it was killed; tells.
+        """
         record = read(job.folder)
         assert record is not None  # since `begin`
-        if record.status in (Status.queued, Status.running):
+        if record.status in (Status.queued, Status.running) or record.status == status == Status.killed:
             record = replace(record, status=status, reason=reason)
             write(job.folder, record)
         score = "" if record.score is None else f", {record.score:.3f}"

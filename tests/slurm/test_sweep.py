@@ -16,6 +16,7 @@ from tests.benchmarks_as_distributed import MAKERS
 from tests.cli.conftest import BRIEF, ROOT, Command
 from tests.cli.test_train import rows
 from tests.slurm.lab import Lab
+from tests.slurm.runs import Submitted
 
 CLUSTER = ("cluster=slurm", "cluster.gpus_per_node=null", "cluster.cpus_per_task=2", "cluster.timeout_min=10")
 BETAS = ("0.0", "0.01", "0.02", "0.04")
@@ -37,7 +38,9 @@ def test_the_others_finish_and_the_same_line_again_runs_the_killed_one_only(
     history = victim / "history.jsonl"
     slurm.wait("a job has trained", lambda: history.exists() and len(history.read_text().splitlines()) >= 2, 200)
     identity = (victim / "slurm_job").read_text().strip()
-    slurm.call("scancel", "--signal=KILL", identity)
+    raw = slurm.call("squeue", "--noheader", f"--jobs={identity}", "--format=%A")
+    (task,) = Submitted(process, slurm, raw, victim).processes()
+    os.kill(task, signal.SIGKILL)
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 1, said
     table = {row["job"]: row for row in json.loads((tmp_path / "sweep.json").read_text())["jobs"]}
@@ -61,7 +64,7 @@ def test_the_others_finish_and_the_same_line_again_runs_the_killed_one_only(
 
 
 def test_jobs_left_in_the_queue_are_waited_for_and_not_submitted_again(
-    slurm: Lab, command: Command, environment: dict[str, str], tmp_path: Path
+    slurm: Lab, environment: dict[str, str], tmp_path: Path
 ) -> None:
     root = tmp_path / "vsi"
     MAKERS["vsi_bench"](root)
@@ -82,10 +85,13 @@ def test_jobs_left_in_the_queue_are_waited_for_and_not_submitted_again(
     assert said.count("queued") == 2 and "scancel" in said and "Traceback" not in said
     submitted = {path: path.read_text() for path in out.glob("*/slurm_job")}
 
+    again = begun(words, environment)
+    assert again.stdout is not None
+    for _ in range(2):
+        next(line for line in again.stdout if "is in the queue already, as job" in line)
     slurm.call("scancel", blocker)
-    again = command(*words)
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert again.stdout.count("is in the queue already, as job") == 2
+    said, _ = again.communicate(timeout=120)
+    assert again.returncode == 0, said
     assert {path: path.read_text() for path in submitted} == submitted
     assert json.loads((out / "sweep.json").read_text())["jobs"][0]["score"] == pytest.approx(1)
 
