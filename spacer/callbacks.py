@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,11 +13,12 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 from pytorch_lightning.loggers import WandbLogger
 
+from spacer import ranks
 from spacer.data.loading import TrainLoader
 from spacer.data.processing import PromptBatch
 from spacer.data.samples import Fault
 from spacer.files import append_rows, drop_torn_line, read_rows
-from spacer.module import GrpoModule
+from spacer.grpo import GrpoModule
 from spacer.rewards import parse_map
 
 log = logging.getLogger(__name__)
@@ -53,7 +55,7 @@ class ProgressLines(Callback):
 
 
 class DataWait(Callback):
-    """Logs how many seconds each step stood still for want of its data."""
+    """Logs how many seconds each step stood still for want of its data, on the mean of the processes."""
 
     def __init__(self, loader: TrainLoader) -> None:
         self._loader = loader
@@ -61,12 +63,13 @@ class DataWait(Callback):
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: PromptBatch, batch_idx: int) -> None:
         """Logs the time since the last step."""
-        pl_module.log("data/wait_s", self._loader.waited - self._before, batch_size=1)
+        pl_module.log("data/wait_s", self._loader.waited - self._before, batch_size=1, sync_dist=True)
         self._before = self._loader.waited
 
 
 class FaultRecorder(Callback):
-    """Appends every sample that could not be read to `faults.jsonl`, once a fault; the run goes on without it."""
+    """Appends every sample that could not be read, in whichever process, to `faults.jsonl`, once a fault; the run goes
+    on without it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -75,9 +78,12 @@ class FaultRecorder(Callback):
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: PromptBatch, batch_idx: int) -> None:
         """Records the batch's faults."""
-        fresh = [fault for fault in dict.fromkeys(batch.faults) if fault not in self._seen]
+        found = ranks.join_texts([json.dumps(asdict(fault)) for fault in batch.faults], pl_module.device)
+        every = (Fault(**json.loads(text)) for text in found)
+        fresh = [fault for fault in dict.fromkeys(every) if fault not in self._seen]
         self._seen.update(fresh)
-        append_rows(self._path, [asdict(fault) for fault in fresh])
+        if trainer.is_global_zero:
+            append_rows(self._path, [asdict(fault) for fault in fresh])
 
 
 class RolloutTable(Callback):

@@ -38,7 +38,7 @@ _CHECKED: tuple[tuple[Check, str], ...] = (
         "benchmark.batch_tokens benchmark.samples benchmark.max_prompt_length "
         "benchmark.resamples trainer.accumulate_grad_batches trainer.log_every_n_steps "
         "trainer.checkpoint_every_n_steps stage.batch_size cluster.cpus_per_task cluster.mem_gb cluster.timeout_min "
-        "cluster.array_parallelism",
+        "cluster.array_parallelism cluster.num_nodes",
     ),
     (
         Check(lambda x: x >= 0, "0 or more"),
@@ -90,6 +90,14 @@ _CHECKED: tuple[tuple[Check, str], ...] = (
     (Check(lambda n: 0 <= n < 2**31, "between 0 and 2**31 - 1"), "seed"),
     (Check(lambda n: n == -1 or n >= 1, "at least 1, or -1 for no limit"), "trainer.max_steps trainer.max_epochs"),
     (Check(re.compile(r"\d+:\d\d:\d\d:\d\d").fullmatch, "like 00:12:00:00, from days to seconds"), "trainer.max_time"),
+    (
+        Check(
+            lambda d: re.fullmatch(r"auto|[1-9]\d*|\d+(,\d+)*,?", str(d)),
+            "how many, auto for all, or the devices' numbers, such as '0,2'",
+        ),
+        "cluster.devices",
+    ),
+    (_one_of("auto", "ddp", "fsdp"), "cluster.strategy"),
     (_one_of(*STAGES), "stage.name"),
     (_one_of("wandb", "none"), "logger.kind"),
     (_one_of("auto", "sdpa", "flex_attention", "flash_attention_2"), "model.attn_implementation"),

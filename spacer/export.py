@@ -17,7 +17,7 @@ from rich.console import Console
 from torch import Tensor
 
 from spacer.errors import UserError
-from spacer.modeling import load_policy, load_processor, plain, save_pretrained
+from spacer.modeling import load_policy, load_processor, merge_adapters, plain, save_pretrained
 from spacer.report.card import Origin, model_card, read_scores
 from spacer.settings import Checkpointing, Settings
 
@@ -54,7 +54,7 @@ def export(settings: Settings, folder: Path) -> float:
     _check_adapters(settings, weights, recorded, path)
     policy = load_policy(replace(settings.model, gradient_checkpointing=Checkpointing.none))
     fill(policy, weights, path, settings.model.name_or_path)
-    save_pretrained(policy, load_processor(settings.model), target, settings.stage.save_dtype)
+    save_pretrained(merge_adapters(policy), load_processor(settings.model), target, settings.stage.save_dtype)
     origin = Origin(settings.model.name_or_path, path, weights.steps, recorded)
     (target / "README.md").write_text(model_card(origin, scores), encoding="utf-8")
     console = Console()

@@ -166,39 +166,55 @@ def eos_ids(processor: Qwen2_5_VLProcessor) -> tuple[int, ...]:
     return (processor.tokenizer.eos_token_id,)
 
 
-def encode_vision(model: Any, pictures: Pictures, again: bool = False) -> Vision:
+def encode_vision(model: Any, pictures: Pictures, again: bool = False, passes: int = 0) -> Vision:
     """Each image and video through the vision tower once, a few thousand patches at a time.
 
     With `again` only the features are kept, and the backward pass computes the rest anew, again a few thousand patches
-    at a time.
+    at a time. Where this takes fewer than `passes` forward passes, blank pictures make up the number; their features
+    come last, where no token stands for them.
     """
     found: list[list[Tensor]] = []
     base = plain(model)
-    for pixels, grids, features in (
-        (pictures.image_pixels, pictures.image_grids, base.get_image_features),
-        (pictures.video_pixels, pictures.video_grids, base.get_video_features),
-    ):
-        if pixels is None or grids is None:
-            continue
+    portions = [
+        *((base.get_image_features, *part) for part in _portions(pictures.image_pixels, pictures.image_grids)),
+        *((base.get_video_features, *part) for part in _portions(pictures.video_pixels, pictures.video_grids)),
+    ]
+    portions += [(base.get_image_features, *_blank(base))] * (passes - len(portions))
+    for features, some, their_grids in portions:
 
         def encode(some: Tensor, their_grids: Tensor, features: Any = features) -> list[Tensor]:
             output = features(some, their_grids, return_dict=True)
             deeper = getattr(output, "deepstack_features", None) or ()
             return [torch.cat(output.pooler_output), *(torch.cat(feature) for feature in deeper)]
 
-        for some, their_grids in _portions(pixels, grids):
-            if again and torch.is_grad_enabled():
-                found.append(checkpoint(encode, some, their_grids, use_reentrant=False))
-            else:
-                found.append(encode(some, their_grids))
+        if again and torch.is_grad_enabled():
+            found.append(checkpoint(encode, some, their_grids, use_reentrant=False))
+        else:
+            found.append(encode(some, their_grids))
     if not found:
         return Vision()
     first, *deeper = (torch.cat(parts) for parts in zip(*found, strict=True))
     return Vision(first, tuple(deeper))
 
 
-def _portions(pixels: Tensor, grids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def count_passes(pictures: Pictures) -> int:
+    """How many forward passes of the vision tower `encode_vision` takes."""
+    both = ((pictures.image_pixels, pictures.image_grids), (pictures.video_pixels, pictures.video_grids))
+    return sum(1 for part in both for _ in _portions(*part))
+
+
+def _blank(base: Any) -> tuple[Tensor, Tensor]:
+    """The smallest picture there is, of one token, as patches and grid."""
+    vision = base.config.vision_config
+    side, device = vision.spatial_merge_size, base.lm_head.weight.device
+    values = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
+    return torch.zeros(side**2, values, device=device), torch.tensor([[1, side, side]], device=device)
+
+
+def _portions(pixels: Tensor | None, grids: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
     """Whole pictures, as many as `_PATCHES` allow."""
+    if pixels is None or grids is None:
+        return
     patches = grids.prod(1).tolist()
     first = start = stop = 0
     for place, count in enumerate(patches):
@@ -254,10 +270,21 @@ def row_logps(model: Any, row: PackedRow, vision: Vision, packing: Packing, temp
     return torch.cat([checkpoint(logps, *part, use_reentrant=False) if again else logps(*part) for part in parts])
 
 
-def save_pretrained(model: Any, processor: Qwen2_5_VLProcessor, folder: Path, dtype: str | None = None) -> Any:
-    """Writes an ordinary Hugging Face folder, adapters merged into the weights; returns the model to go on with."""
-    if hasattr(model, "merge_and_unload"):
-        model = model.merge_and_unload()  # this takes the wrapped model apart, hence the return
+def refill(settings: ModelSettings, state: dict[str, Tensor]) -> Any:
+    """A model as `load_policy` makes it, with the tensors of a state dict in place of its own."""
+    model = load_policy(replace(settings, gradient_checkpointing=Checkpointing.none))
+    model.load_state_dict(state, assign=True)
+    plain(model).tie_weights()  # two names of one tensor stay one
+    return model
+
+
+def merge_adapters(model: Any) -> Any:
+    """The model with its adapters, if any, merged into the weights; what is given is taken apart for it."""
+    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+
+
+def save_pretrained(model: Any, processor: Qwen2_5_VLProcessor, folder: Path, dtype: str | None = None) -> None:
+    """Writes an ordinary Hugging Face folder of a model without adapters."""
     state = model.state_dict()
     if dtype is not None:
         # tied weights are one tensor under two names, and must stay one to be written once
@@ -266,4 +293,3 @@ def save_pretrained(model: Any, processor: Qwen2_5_VLProcessor, folder: Path, dt
             state[name] = cast.setdefault(value.data_ptr(), value.to(getattr(torch, dtype)))
     model.save_pretrained(folder, state_dict=state)
     processor.save_pretrained(folder)
-    return model

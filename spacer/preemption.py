@@ -64,9 +64,8 @@ class Watch:
         os.set_blocking(writes, False)
         handlers = {signum: signal.signal(signum, self._note) for signum in TOLD_BY}
         wakeup = signal.set_wakeup_fd(writes, warn_on_full_buffer=False)
-        threading.Thread(
-            target=self._wait, args=(reads, self._delay_s - MARGIN_S), name="preemption", daemon=True
-        ).start()
+        waits = (reads, self._delay_s - MARGIN_S)
+        threading.Thread(target=self._wait, args=waits, name="preemption", daemon=True).start()
         try:
             yield
         finally:
@@ -92,8 +91,8 @@ class Watch:
             signal.signal(signum, handler)
         self._before = {}
 
-    def leave(self, step: int, how_to_go_on: str) -> NoReturn:
-        """Ends the process after the checkpoint of `step`.
+    def leave(self) -> NoReturn:
+        """Ends the process once a checkpoint is written.
 
         Raises:
             SystemExit: with 128 + the signal, as a shell has it, where the run is not queued again.
@@ -101,11 +100,7 @@ class Watch:
         """
         signum = self.told or signal.SIGTERM  # where another of the run's processes was told
         if self._requeue is None:
-            log.warning(
-                "%s: stopped after step %d; go on with the same settings and %s", signum.name, step, how_to_go_on
-            )
             sys.exit(128 + signum)
-        log.warning("%s: stopped after step %d", signum.name, step)
         self._end_job(signum)
         sys.exit(0)
 

@@ -71,8 +71,12 @@ def sample(
     """Draws len(seeds) / len(prompts) completions for each prompt in turn.
 
     A completion's random numbers are named by its own seed, whatever stands beside it: equal seeds on equal prompts
-    draw equal completions, up to rounding. Rows that have ended leave the batch.
+    draw equal completions, up to rounding. Rows that have ended leave the batch. No prompts have no completions, of a
+    width of one token.
     """
+    if not forest.ends:
+        nothing = torch.zeros(0, 1, device=plain(model).lm_head.weight.device)
+        return Rollout(nothing.long(), nothing.bool(), nothing, nothing[:, 0].bool(), ())
     assert len(seeds) % len(forest.ends) == 0, (len(seeds), len(forest.ends))
     was_training = model.training
     model.eval()

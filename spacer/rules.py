@@ -339,10 +339,9 @@ RULES: tuple[tuple[Callable[[Settings], bool], str], ...] = (
         "nothing ends this run: set trainer.max_epochs=1, trainer.max_steps=1000 or trainer.max_time=00:12:00:00",
     ),
     (
-        lambda s: _trains(s) and (s.cluster.devices, s.cluster.num_nodes, s.cluster.strategy) != (1, 1, "auto"),
-        "cluster.devices={s.cluster.devices!r} cluster.num_nodes={s.cluster.num_nodes} "
-        "cluster.strategy={s.cluster.strategy}: training takes one device for now: "
-        "set cluster.devices=1 cluster.num_nodes=1 cluster.strategy=auto",
+        lambda s: s.cluster.strategy == "fsdp" and s.trainer.precision in ("64-true", "64", "16-mixed", "16"),
+        "cluster.strategy=fsdp does not compute in trainer.precision={s.trainer.precision}: "
+        "choose 32-true or bf16-mixed, or cluster=ddp",
     ),
     (
         lambda s: isinstance(s.cluster, SlurmSettings) and not isinstance(s.cluster.devices, int),

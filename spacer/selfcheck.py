@@ -31,15 +31,15 @@ class FirstBatchCheck:
     """`check_tree` of the first prompt of the first batch that it is called with, if it is wanted at all."""
 
     def __init__(self, wanted: bool) -> None:
-        self._due = wanted
+        self.due = wanted
 
     def __call__(
         self, model: Any, batch: PromptBatch, vision: Vision, completions: Sequence[Completion], packing: Packing
     ) -> None:
-        """`completions` are those of all prompts; errors as of `check_tree`."""
-        if self._due:
-            self._due = False
+        """`completions` are those of all prompts, of which there may be none; errors as of `check_tree`."""
+        if self.due and completions:
             check_tree(model, batch, vision, [c for c in completions if c.prompt == 0], packing)
+        self.due = False
 
 
 @torch.no_grad()

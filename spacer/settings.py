@@ -305,12 +305,13 @@ class StageSettings:
 
 @dataclass(frozen=True)
 class ClusterSettings:
-    """Where a run computes: what `pytorch_lightning.Trainer` calls devices, nodes and strategy."""
+    """Where a run computes: what `pytorch_lightning.Trainer` calls accelerator, devices and nodes; and how it is shared
+    out, see `spacer.strategies`."""
 
     accelerator: str = "auto"
     devices: int | str = 1
     num_nodes: int = 1
-    strategy: str = "auto"
+    strategy: str = "auto"  # ddp where there are several devices
 
 
 @dataclass(frozen=True)

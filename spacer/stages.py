@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
@@ -34,14 +34,26 @@ from spacer.evaluation.conditions import conditions, hold_to
 from spacer.evaluation.predict import Answer, Asking, Row, fault_row, predict, reward_row
 from spacer.evaluation.scoring import official_intervals, score_predictions, write_scores
 from spacer.files import read_rows
-from spacer.modeling import Packing, load_policy, load_processor, load_reference, position_rule, save_pretrained
-from spacer.module import GrpoModule, SftModule, Training
+from spacer.grpo import GrpoModule
+from spacer.modeling import (
+    Packing,
+    load_policy,
+    load_processor,
+    load_reference,
+    merge_adapters,
+    position_rule,
+    refill,
+    save_pretrained,
+)
+from spacer.module import SftModule, Training
 from spacer.preemption import Watch
-from spacer.report.summary import Fed, report_all, report_benchmark, report_evaluation, report_training
+from spacer.report.summary import Fed, mean_reward, report_all, report_benchmark, report_evaluation, report_training
 from spacer.rules import asks_files
 from spacer.scenes import rooms
 from spacer.score import choose_questions
 from spacer.settings import Checkpointing, RoomsSettings, Settings, SlurmSettings
+from spacer.sharding import is_sharded, whole_state
+from spacer.strategies import make_strategy, place_of
 from spacer.tracking import make_loggers, mark_preempting
 
 log = logging.getLogger(__name__)
@@ -123,13 +135,16 @@ class Run:
         return parts[0] if len(parts) == 1 else MixedDataset(parts)
 
     def loader(self, batch_size: int, **options: Any) -> TrainLoader:
-        """The training samples in batches."""
+        """This process's share of the training samples in batches."""
+        place = place_of(self.settings.cluster)
         return TrainLoader(
             self.dataset("train", **options),
             batch_size=batch_size,
             seed=self.settings.seed,
             together=self.settings.dataset.questions_per_video,
             weights=[piece.weight for piece in self.pieces],
+            rank=place.rank,
+            world=place.world,
         )
 
     def asks(self, wanted: bool | None) -> bool:
@@ -207,7 +222,7 @@ class Run:
             ],
         )
         self.policy.train()  # from_pretrained gives it in eval mode, where nothing is checkpointed or dropped out
-        go_on = f"ckpt_path=last hydra.run.dir={self.folder}"
+        go_on = f"the same settings and ckpt_path=last hydra.run.dir={self.folder}"
         log.info("run folder %s; if interrupted, go on with %s", self.folder, go_on)
         start = settings.ckpt_path
         if start == "last" and not (self.folder / "checkpoints" / LAST).exists():
@@ -217,13 +232,34 @@ class Run:
             # our own checkpoints hold counters beside tensors; they are read as data, never unpickled
             trainer.fit(module, train_dataloaders=loader, ckpt_path=start, weights_only=True)
         if saving.stopped or self.watch.told is not None:
-            if self.watch.requeues:
-                mark_preempting(loggers)
-            self.watch.leave(trainer.global_step, go_on)
+            self._leave(trainer.global_step, go_on, loggers)
         self.wait_share = loader.waited / loader.lasted if loader.lasted else None
         with self.phase("save model"):
-            self.policy = save_pretrained(self.policy, self.processor, self.folder / "model", settings.stage.save_dtype)
+            self._save()
         return loggers
+
+    def _leave(self, step: int, go_on: str, loggers: list[Logger]) -> NoReturn:
+        """Ends a run that was told to end in training."""
+        again = self.watch.requeues
+        if self.reports:
+            log.warning(
+                "stopped after step %d; %s", step, "the job is queued again" if again else f"go on with {go_on}"
+            )
+        if again:
+            mark_preempting(loggers)
+        self.watch.leave()
+
+    def _save(self) -> None:
+        """Writes the trained model to `model/`; adapters are merged into it, and into the policy where it is whole."""
+        settings, written = self.settings, None
+        if is_sharded(self.policy):
+            state = whole_state(self.policy)
+            if self.reports:
+                written = merge_adapters(refill(settings.model, state))
+        else:
+            written = self.policy = merge_adapters(self.policy)
+        if self.reports:
+            save_pretrained(written, self.processor, self.folder / "model", settings.stage.save_dtype)
 
     def training(self, loader: TrainLoader, updates: int = 1) -> Training:
         """How this run trains, with `updates` optimiser steps a batch."""
@@ -254,6 +290,8 @@ def run(settings: Settings, folder: Path) -> float:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # tips and device listings, once a trainer
     for message in _AS_IT_SHOULD_BE:
         warnings.filterwarnings("ignore", message=message)
+    if rank_zero_only.rank:  # type: ignore[attr-defined]
+        logging.getLogger("spacer").setLevel(logging.WARNING)  # the first process says what all do
     pl.seed_everything(settings.seed, workers=True, verbose=False)
     watch = Watch(settings.cluster.signal_delay_s if isinstance(settings.cluster, SlurmSettings) else None)
     with watch.listening():
@@ -280,7 +318,9 @@ def train(run: Run) -> float:
     )
     loggers = run.fit(module, loader)
     after = run.ask("after") if run.asks(settings.stage.evaluate_after) else None
-    return report_training(settings, run.folder, before, after, run.fed(), run.seconds, loggers)
+    if run.reports:
+        report_training(settings, run.folder, before, after, run.fed(), run.seconds, loggers)
+    return mean_reward(after)
 
 
 def sft(run: Run) -> float:
@@ -292,7 +332,9 @@ def sft(run: Run) -> float:
     loader = run.loader(settings.stage.batch_size, target=target)
     loggers = run.fit(SftModule(run.policy, run.packing, run.training(loader)), loader)
     after = run.ask("after") if run.asks(settings.stage.evaluate_after) else None
-    return report_training(settings, run.folder, before, after, run.fed(), run.seconds, loggers)
+    if run.reports:
+        report_training(settings, run.folder, before, after, run.fed(), run.seconds, loggers)
+    return mean_reward(after)
 
 
 def evaluate(run: Run) -> float:
@@ -300,20 +342,20 @@ def evaluate(run: Run) -> float:
     if asks_files(run.settings):
         return evaluate_benchmark(run)
     rows = run.ask(run.settings.benchmark.name)
-    if not run.reports:
-        return float("nan")
-    return report_evaluation(run.settings, run.folder, rows, run.faults(), run.seconds)
+    if run.reports:
+        report_evaluation(run.settings, run.folder, rows, run.faults(), run.seconds)
+    return mean_reward(rows)
 
 
 def evaluate_benchmark(run: Run) -> float:
     """A benchmark, asked and scored as its authors do and as SpaceR's release does. Returns the official overall."""
     settings = run.settings
     rows = run.ask_benchmark()
-    if not run.reports:
-        return float("nan")
     # an error is no prediction: by some rules of the release an empty one would be right
     predictions = {row["id"]: row["prediction"] for row in rows if "error" not in row}
     scored = score_predictions(settings.benchmark.name, run.questions, predictions)
+    if not run.reports:
+        return scored.official_values["overall"]
     how = json.loads((run.folder / "predictions" / f"{settings.benchmark.name}.conditions.json").read_text())
     tasks = settings.benchmark.tasks
     how |= {"tasks": None if tasks is None else list(tasks), "limit": settings.benchmark.limit}
@@ -360,7 +402,7 @@ def _trainer_options(settings: Settings) -> dict[str, Any]:
         "accelerator": cluster.accelerator,
         "devices": cluster.devices,
         "num_nodes": cluster.num_nodes,
-        "strategy": cluster.strategy,
+        "strategy": make_strategy(cluster),
         # it is spacer.preemption that has a job queued again
         "plugins": [WholeFiles(), *([SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else [])],
         "precision": settings.trainer.precision,

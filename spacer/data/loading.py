@@ -106,9 +106,11 @@ class TrainLoader:
     """Batches of shuffled samples, an epoch an iteration; Lightning saves and restores where it stands.
 
     Each epoch has an order of its own, drawn from (seed, epoch): questions about one video or picture stand together,
-    at most `together` of them, and these bunches are shuffled. Rank r takes every `world`-th batch; what does not fill
-    a batch on every rank is left for another epoch. Where a bunch fills several whole batches, one worker makes them
-    all, so that it decodes the file once, and one rank takes them all.
+    at most `together` of them, and these bunches are shuffled. The n-th batches of all ranks, side by side in the order
+    of the ranks, are the n-th batch of one rank that took `world` times as many: a run does not depend on how it is
+    spread. A bunch that is larger than a rank's batch is therefore shared out, and each of its ranks decodes the file.
+    What does not fill a batch on every rank is left for another epoch. Where a bunch fills several whole batches of all
+    ranks, one worker makes them all, so that it decodes the file once.
 
     `weights` are for a `MixedDataset`: its parts' shares of an epoch, which is as long as the parts together.
 
@@ -139,11 +141,12 @@ class TrainLoader:
         self._world = world
         self.waited = 0.0
         self._started: float | None = None
-        self._unit = max(1, together // batch_size)  # batches that one worker makes in one go
-        self._per_epoch = len(dataset) // (batch_size * world * self._unit) * self._unit
+        self._everyones = batch_size * world  # samples of a batch of all ranks
+        self._unit = max(1, together // self._everyones)  # batches that one worker makes in one go
+        self._per_epoch = len(dataset) // (self._everyones * self._unit) * self._unit
         if self._per_epoch == 0:
             self._unit = 1
-            self._per_epoch = len(dataset) // (batch_size * world)
+            self._per_epoch = len(dataset) // self._everyones
         if self._per_epoch == 0:
             raise UserError(
                 f"{len(dataset)} samples do not fill a batch of {batch_size} on each of {world} ranks: take a smaller "
@@ -156,11 +159,27 @@ class TrainLoader:
         return self._per_epoch
 
     def state_dict(self) -> dict[str, int]:
-        """Where the loader stands: the epoch, and the batches of it that were given out."""
-        return {"epoch": self._epoch, "given": self._given}
+        """Where the loader stands: the epoch, the batches of it that were given out, and of how many samples on all
+        ranks together these are."""
+        return {"epoch": self._epoch, "given": self._given, "samples": self._everyones}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Goes on from a saved state."""
+        """Goes on from a saved state, also on another number of ranks.
+
+        Raises:
+            UserError: the ranks' batches are not as large together as they were.
+        """
+        if state["samples"] != self._everyones:
+            each, rest = divmod(state["samples"], self._world)
+            remedy = (
+                f"a number of devices that divides {state['samples']} (cluster.devices, cluster.num_nodes)"
+                if rest
+                else f"objective.prompts_per_rollout={each} (stage.batch_size={each} in sft)"
+            )
+            raise UserError(
+                f"the checkpoint's batches are of {state['samples']} samples on all devices together, and this run's "
+                f"of {self._everyones}, {self._batch_size} on each of {self._world}: to go on from it, take {remedy}"
+            )
         self._epoch, self._given = state["epoch"], state["given"]
 
     @property
@@ -199,9 +218,8 @@ class TrainLoader:
         return epoch_order(self._dataset.samples, self._together, rng)
 
     def _uses(self, order: np.ndarray, batch: int) -> list[Use]:
-        unit, inside = divmod(batch, self._unit)
-        start = ((unit * self._world + self._rank) * self._unit + inside) * self._batch_size
-        before = self._epoch * self._per_epoch * self._world * self._batch_size
+        start = batch * self._everyones + self._rank * self._batch_size
+        before = self._epoch * self._per_epoch * self._everyones
         return [Use(before + start + i, int(order[start + i])) for i in range(self._batch_size)]
 
 

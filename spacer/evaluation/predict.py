@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ from spacer.rewards import RewardParts, answer_text, read_choice, read_number, s
 from spacer.rollout import Decoding, sample
 from spacer.selfcheck import FirstBatchCheck
 from spacer.settings import BenchmarkSettings, RewardSettings
+from spacer.sharding import gathered, is_sharded
+from spacer.strategies import shard_for
 from spacer.tree import Forest
 
 if TYPE_CHECKING:
@@ -68,12 +71,23 @@ class PredictModule(pl.LightningModule):
         self._indices = indices
         self._check = FirstBatchCheck(asking.self_check)
         self._bar: tqdm[Any] | None = None
+        self._held = ExitStack()
+
+    def configure_model(self) -> None:
+        """Spreads the model over the processes, where the strategy does."""
+        shard_for(self.trainer, self.policy)
+
+    def on_predict_start(self) -> None:
+        """Has all parameters in every process until the last question: each asks others, at its own pace."""
+        self._held.enter_context(gathered(self.policy))
 
     def predict_dataloader(self) -> QuestionLoader:
         """This process's share of the questions: neighbours, so that those about one video stay together."""
         rank, world = self.trainer.global_rank, self.trainer.world_size
         count = len(self._indices)
         mine = self._indices[count * rank // world : count * (rank + 1) // world]
+        if not mine and is_sharded(self.policy):
+            mine = self._indices[:1]  # Lightning would pass over a process that asks nothing, and all are to gather
         benchmark = self._asking.benchmark
         if self.trainer.is_global_zero:
             self._bar = tqdm(total=len(mine), desc=benchmark.name, unit=" questions")
@@ -138,7 +152,8 @@ class PredictModule(pl.LightningModule):
         return [Answer(tuple(texts[i : i + count]), tuple(lengths[i : i + count])) for i in range(0, len(texts), count)]
 
     def on_predict_end(self) -> None:
-        """Ends the bar."""
+        """Lets the parameters go and ends the bar."""
+        self._held.close()
         if self._bar is not None:
             self._bar.close()
 
@@ -220,7 +235,10 @@ def predict(trainer_options: dict[str, Any], asking: Asking, path: Path) -> list
     left = [index for identity, index in order.items() if identity not in done]
     if left or _files(path):  # the latter: it was stopped after the last answer
         trainer = pl.Trainer(
-            **trainer_options | {"enable_progress_bar": False}, logger=False, callbacks=[RowWriter(path)]
+            # what is gathered in torch's inference mode could never be trained on
+            **trainer_options | {"enable_progress_bar": False, "inference_mode": False},
+            logger=False,
+            callbacks=[RowWriter(path)],
         )
         trainer.predict(PredictModule(asking, by_medium(left, samples)), return_predictions=False)
         trainer.strategy.barrier()

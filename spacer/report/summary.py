@@ -49,8 +49,8 @@ def report_training(
     fed: Fed,
     seconds: Mapping[str, float],
     loggers: list[Logger],
-) -> float:
-    """Compares, draws, writes and prints; returns the held-out total reward after training, NaN if it was not asked."""
+) -> None:
+    """Compares, draws, writes and prints."""
     console = Console()
     deltas: dict[str, PairedDelta] = {}
     figures = folder / "figures"
@@ -86,13 +86,17 @@ def report_training(
     if fed.wait_share is not None:
         console.print(f"Waiting for data: {fed.wait_share:.1%} of the time in training", highlight=False)
     _print_places(console, folder, seconds, sync)
-    return float(np.mean([row["reward"]["total"] for row in after])) if after else float("nan")
+
+
+def mean_reward(rows: Rows | None) -> float:
+    """The mean total reward of answered questions; NaN where none were asked."""
+    return float(np.mean([row["reward"]["total"] for row in rows])) if rows else float("nan")
 
 
 def report_evaluation(
     settings: Settings, folder: Path, rows: Rows, faults: Sequence[Fault], seconds: Mapping[str, float]
-) -> float:
-    """Scores with intervals, by question type; returns the total reward."""
+) -> None:
+    """Scores with intervals, by question type."""
     console = Console()
     console.print(_scores_table(settings, rows))
     scores = _scores(settings, rows)
@@ -108,7 +112,6 @@ def report_evaluation(
     _print_faults(console, [*faults, *failed])
     figures = {f"{settings.benchmark.name}/{name}": found["mean"] for name, found in scores.items()}
     _print_places(console, folder, seconds, finish(make_loggers(settings, folder), {}, figures))
-    return float(scores["reward/total"]["mean"])
 
 
 def report_benchmark(

@@ -15,8 +15,9 @@ from transformers import AutoModelForImageTextToText
 
 from spacer.data.loading import PromptDataset
 from spacer.data.processing import Prompt, PromptBatch, collate
+from spacer.grpo import GrpoModule, ScoredRollout
 from spacer.modeling import Packing, load_policy, load_processor, load_reference
-from spacer.module import GrpoModule, ScoredRollout, Training
+from spacer.module import Training
 from spacer.settings import ObjectiveSettings, RewardSettings, Settings
 from tests.parity.conftest import composed, prompts_of
 

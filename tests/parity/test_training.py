@@ -17,8 +17,9 @@ from transformers import AutoModelForImageTextToText
 
 from spacer.data.loading import PromptDataset
 from spacer.data.processing import Prompt, PromptBatch, collate
+from spacer.grpo import GrpoModule
 from spacer.modeling import Packing, load_policy, load_processor, load_reference
-from spacer.module import GrpoModule, SftModule, Training, TreeModule
+from spacer.module import SftModule, Training, TreeModule
 from spacer.rewards import score_group
 from spacer.rollout import Decoding
 from spacer.settings import Checkpointing, LoraSettings, ModelSettings, ObjectiveSettings, Schedule, Settings

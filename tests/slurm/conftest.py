@@ -25,8 +25,8 @@ def slurm() -> Iterator[Lab]:
 
 @pytest.fixture(scope="session")
 def environment(plain_environment: dict[str, str], slurm: Lab) -> dict[str, str]:
-    """What `command` runs with: no account, no network, and this SLURM."""
-    return plain_environment | slurm.environment
+    """What `command` runs with: no account, no network, this SLURM, and sums that round alike however it is run."""
+    return plain_environment | slurm.environment | {"OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(autouse=True)

@@ -57,7 +57,7 @@ def test_one_that_gives_way_to_a_higher_partition(run: Submitted, peace: Path) -
     run.slurm.wait("the urgent job has run", lambda: run.slurm.state(urgent) == "COMPLETED", GRACE_S + 60)
     said = run.succeeds()
     assert run.slurm.restarts(run.job) == requeued(said) == 1
-    assert "SIGUSR2: stopped after step 3" in said and "going on after step 3" in said
+    assert "stopped after step 3; the job is queued again" in said and "going on after step 3" in said
     assert_as_in(peace, run.folder)
 
 
@@ -75,7 +75,7 @@ def test_one_over_its_time_limit(slurm: Lab, environment: dict[str, str], tmp_pa
         said = run.succeeds()
     assert requeued(said) == slurm.restarts(run.job) == 1
     assert "this job is timed-out" in said and "99 remaining timeouts" in said
-    assert "SIGUSR2: stopped after step 3" in said and "going on after step 3" in said
+    assert "stopped after step 3; the job is queued again" in said and "going on after step 3" in said
     assert_as_in(peace, run.folder)
 
 

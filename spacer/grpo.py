@@ -1,0 +1,261 @@
+"""Group-relative policy optimisation with Lightning: data, model, rewards and objective joined."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from spacer import ranks
+from spacer.data.processing import PromptBatch
+from spacer.measures import measure, rollout_metrics
+from spacer.modeling import Packing, Vision, encode_vision, plain, row_logps
+from spacer.module import Training, TreeModule
+from spacer.objective import (
+    PolicyBatch,
+    group_advantages,
+    kept_completions,
+    loss_denominator,
+    policy_loss,
+    zero_variance,
+)
+from spacer.rewards import RewardParts, score_group
+from spacer.rollout import Decoding, Rollout, sample
+from spacer.settings import ObjectiveSettings, RewardSettings
+from spacer.sharding import gathered
+from spacer.strategies import shard_for
+from spacer.tree import PackedRow, pack
+
+if TYPE_CHECKING:
+    from transformers import Qwen2_5_VLProcessor
+
+
+@dataclass(frozen=True)
+class ScoredRollout:
+    """The completions of a batch of prompts with what the objective needs of them. B = N·G, group by group.
+
+    `rows` are the batch's trees, laid out for reference and policy alike.
+    """
+
+    rollout: Rollout
+    rows: tuple[PackedRow, ...]
+    parts: tuple[RewardParts, ...]
+    advantages_B: Tensor
+    zero_variance_B: Tensor
+    ref_logp_BC: Tensor | None
+
+
+class GrpoModule(TreeModule):
+    """Group-relative policy optimisation (spec: SG-RLVR): sample a group a prompt, score it, take a step.
+
+    Departures from the released trainer: prompts, completions and videos are computed as trees, once each; frame times
+    are kept in training; a forward that fails is an error, not a step without vision; log-probabilities are taken at
+    the temperature that completions are sampled at (1 as published).
+
+    `reference` is the frozen model that the KL is taken to; None where beta is 0, or where the policy has adapters that
+    can be switched off.
+    """
+
+    def __init__(
+        self,
+        policy: Any,
+        reference: Any | None,
+        processor: Qwen2_5_VLProcessor,
+        objective: ObjectiveSettings,
+        reward: RewardSettings,
+        packing: Packing,
+        training: Training,
+        seed: int,
+    ) -> None:
+        super().__init__(policy, packing, training)
+        self.reference = reference
+        self.strict_loading = False  # checkpoints leave the reference out, see on_save_checkpoint
+        self.last_rollout: tuple[PromptBatch, ScoredRollout] | None = None  # for callbacks that show it
+        self._processor = processor
+        self._objective = objective
+        self._reward = reward
+        self._seed = seed
+        # adapters are on the language model alone
+        self._sees_alike = not any(p.requires_grad for p in plain(policy).model.visual.parameters())
+
+    def configure_model(self) -> None:
+        """Spreads the models over the processes, where the strategy does."""
+        shard_for(self.trainer, self.policy, *([] if self.reference is None else [self.reference]))
+
+    def training_step(self, batch: PromptBatch, batch_idx: int) -> None:
+        """Rolls out the batch's prompts, scores them, and takes a step, or several, on the completions."""
+        counts = ranks.gather(len(batch.samples), self.device)
+        if not sum(counts):
+            self.step(batch_idx)
+            return
+        vision = self.see(batch)
+        scored = self._roll_out(batch, vision.detach(), batch_idx, before=sum(counts[: self.global_rank]))
+        if batch.samples:
+            self.last_rollout = (batch, scored)
+        table = ranks.join(measure(scored.parts, scored.rollout), self.device)
+        if self.steps_now(batch_idx):
+            self.log_step()
+            self._log_rollout(table, sum(counts))
+        metrics: list[Mapping[str, Tensor]] = []
+        for update in range(self._objective.updates_per_rollout):
+            if update:
+                if self.trainer.global_step == self.trainer.max_steps:
+                    break
+                vision = self.see(batch)
+            metrics.append(self._backward(vision, scored, update))
+            self.step(batch_idx)
+        if self.steps_now(batch_idx):
+            self._log_objective(sum(counts), metrics)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leaves the frozen reference out: it is where training began, and is loaded from there."""
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith("reference.")}
+
+    def _backward(self, vision: Vision, scored: ScoredRollout, update: int) -> Mapping[str, Tensor]:
+        """The gradient of the policy loss of all groups, and its metrics: means over completions, as of one row."""
+        rollout = scored.rollout
+        kept_B = kept_completions(
+            rollout.mask_BC,
+            self._objective,
+            truncated_B=rollout.truncated_B,
+            zero_variance_B=scored.zero_variance_B,
+        )
+        # of all processes
+        denominator, completions, tokens = ranks.add(
+            torch.stack(
+                [
+                    loss_denominator(rollout.mask_BC, kept_B, self._objective),
+                    rollout.mask_BC.any(1).sum().float(),
+                    rollout.mask_BC.sum().float(),
+                ]
+            )
+        )
+
+        def policy_loss_of(rows: list[int], logp_BC: Tensor) -> Tensor:
+            width = logp_BC.shape[1]
+            found = policy_loss(
+                PolicyBatch(
+                    logp_BC=logp_BC,
+                    advantages_B=scored.advantages_B[rows],
+                    mask_BC=rollout.mask_BC[rows, :width],
+                    # the policy that sampled is the policy of the first update: its ratio is 1
+                    old_logp_BC=rollout.logp_BC[rows, :width] if update else None,
+                    ref_logp_BC=None if scored.ref_logp_BC is None else scored.ref_logp_BC[rows, :width],
+                    truncated_B=rollout.truncated_B[rows],
+                    zero_variance_B=scored.zero_variance_B[rows],
+                ),
+                self._objective,
+                denominator,
+            )
+            parts.append({name: value * len(rows) / completions for name, value in found.metrics.items()})
+            parts[-1]["loss"] = found.loss.detach()
+            if not update:
+                drift = (logp_BC.detach() - rollout.logp_BC[rows, :width]).abs() * rollout.mask_BC[rows, :width]
+                parts[-1]["sampling_drift"] = drift.sum() / tokens
+            return found.loss
+
+        parts: list[dict[str, Tensor]] = []
+        policy_loss_of([], rollout.logp_BC[[]])  # names the metrics where this process has no completions
+        self.backward_rows(
+            vision,
+            scored.rows,
+            lambda row, logp_N: policy_loss_of(list(row.completions), row.unpack(logp_N)),
+            self._objective.temperature,
+        )
+        totals = ranks.add(torch.stack([torch.stack(list(part.values())) for part in parts]).sum(0))
+        return dict(zip(parts[0], totals, strict=True))
+
+    def _roll_out(self, batch: PromptBatch, vision: Vision, batch_idx: int, before: int) -> ScoredRollout:
+        """`before` prompts of this step are other processes', and come before the batch's."""
+        group = self._objective.group_size
+        shuffled_texts: list[tuple[str, ...] | None] = [None] * len(batch.samples)
+        with gathered(self.policy):
+            rollout = self._sample(batch, vision, group, batch_idx, before, use=0)
+            completions = rollout.completions(group)
+            self.check(self.policy, batch, vision, completions, self.packing)
+            if self._reward.temporal is not None and batch.shuffled_video_pixels is not None:
+                with torch.no_grad():
+                    mixed = encode_vision(self.policy, batch.shuffled())
+                shuffled = self._sample(batch, mixed, group // 2, batch_idx, before, use=1)
+                for n, item in enumerate(batch.samples):
+                    if item.data_type == "video":
+                        shuffled_texts[n] = shuffled.texts[n * (group // 2) : (n + 1) * (group // 2)]
+        rows = tuple(pack(batch.forest, completions, self.packing.row_tokens))
+        parts: list[RewardParts] = []
+        lengths = rollout.lengths
+        for n, item in enumerate(batch.samples):
+            mine = slice(n * group, (n + 1) * group)
+            parts += score_group(
+                rollout.texts[mine],
+                lengths[mine],
+                solution=item.solution,
+                problem_type=item.problem_type,
+                true_map=item.true_map,
+                settings=self._reward,
+                shuffled_completions=shuffled_texts[n],
+            )
+        rewards_NG = torch.tensor([part.total for part in parts], device=self.device).view(len(batch.samples), group)
+        advantages_NG = group_advantages(rewards_NG, kind=self._objective.advantage, eps=self._objective.advantage_eps)
+        return ScoredRollout(
+            rollout=rollout,
+            rows=rows,
+            parts=tuple(parts),
+            advantages_B=advantages_NG.flatten(),
+            zero_variance_B=zero_variance(rewards_NG),
+            ref_logp_BC=self._reference_logps(batch, vision, rollout, rows) if self._objective.beta else None,
+        )
+
+    def _sample(self, batch: PromptBatch, vision: Vision, group: int, batch_idx: int, before: int, use: int) -> Rollout:
+        # the 0 names the stream, and no process: a completion is the same whichever of them writes it
+        words = [self._seed, 0, self.current_epoch, batch_idx, use]
+        return sample(
+            self.policy,
+            self._processor,
+            batch.forest,
+            vision,
+            self.packing,
+            Decoding(self._objective.temperature, self._objective.top_p, self._objective.max_completion_length),
+            seeds=[[*words, before * group + i] for i in range(len(batch.samples) * group)],
+        )
+
+    @torch.no_grad()
+    def _reference_logps(
+        self, batch: PromptBatch, vision: Vision, rollout: Rollout, rows: Sequence[PackedRow]
+    ) -> Tensor:
+        logp_BC = torch.zeros_like(rollout.logp_BC)
+        with self._as_reference() as model:
+            seen = vision if self._sees_alike else encode_vision(model, batch.pictures)
+            for row in rows:
+                found = row.unpack(row_logps(model, row, seen, self.packing, self._objective.temperature))
+                logp_BC[list(row.completions), : found.shape[1]] = found.to(logp_BC.dtype)
+        return logp_BC
+
+    @contextlib.contextmanager
+    def _as_reference(self) -> Iterator[Any]:
+        if self.reference is not None:
+            with gathered(self.reference):
+                yield self.reference
+        else:
+            with gathered(self.policy), self.policy.disable_adapter():
+                yield self.policy
+
+    def _log_rollout(self, table: Tensor, prompts: int) -> None:
+        metrics = rollout_metrics(table, self._objective.group_size)
+        self.log_dict(metrics, batch_size=prompts)
+        shown = {"reward": "reward/total", "map": "map/quality", "length": "completion/length"}
+        self.log_dict(
+            {short: metrics[name] for short, name in shown.items()}, prog_bar=True, logger=False, batch_size=prompts
+        )
+
+    def _log_objective(self, prompts: int, updates: Sequence[Mapping[str, Tensor]]) -> None:
+        """Logs the metrics of a rollout's updates: their mean, and of the sampling drift the first, the only one."""
+        metrics = {name: torch.stack([found[name] for found in updates if name in found]).mean() for name in updates[0]}
+        renamed = {f"objective/{name}": value for name, value in metrics.items() if name != "kl"}
+        if "kl" in metrics:
+            self.log("kl", metrics["kl"], prog_bar=True, batch_size=prompts)
+        self.log_dict(renamed, batch_size=prompts)

@@ -1,0 +1,29 @@
+"""A run over two nodes, a process on each, does what two processes of one machine do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Command, succeeds
+from tests.cli.test_train import rows
+from tests.slurm.lab import NODES, Lab
+from tests.slurm.runs import ON_SLURM, STEPS, TRAINING, submitted
+from tests.slurm.test_preemption import assert_as_in
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_training_on_two_nodes(
+    strategy: str, slurm: Lab, environment: dict[str, str], command: Command, tmp_path: Path
+) -> None:
+    shared = (f"cluster.strategy={strategy}", "cluster.accelerator=cpu")
+    with submitted(slurm, environment, tmp_path, *TRAINING, *ON_SLURM, *shared, "cluster.num_nodes=2") as run:
+        run.reaches(1)
+        assert slurm.shown(run.job)["NumNodes"] == str(len(NODES)) == str(len(run.processes()))
+        said = run.succeeds()
+    assert said.count("run folder") == 1  # the first process alone speaks
+    assert len(rows(run.folder / "history.jsonl")) == STEPS
+    here = tmp_path / "here"
+    succeeds(command(*TRAINING, *shared, f"cluster={strategy}", "cluster.devices=2", f"hydra.run.dir={here}"))
+    assert_as_in(here, run.folder)
