@@ -15,6 +15,7 @@ from spacer.checks import NEED_NO_MODEL
 from spacer.config import forgiving, load_settings
 from spacer.errors import UserError
 from spacer.settings import Settings
+from spacer.sweeping.extras import missing_plugin
 from spacer.sweeping.record import recorded
 from spacer.weights import check_model
 
@@ -71,5 +72,7 @@ def stage_of(name: str) -> Callable[[Settings, Path], float]:
 
 if __name__ == "__main__":
     groups = {folder.name for folder in (ROOT / "conf").iterdir() if folder.is_dir()} | {"experiments", "sweeps"}
+    if missing := missing_plugin(sys.argv[1:], (ROOT, ROOT / "conf")):
+        sys.exit(missing)
     sys.argv[1:] = forgiving(sys.argv[1:], groups)
     main()

@@ -16,8 +16,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
-# what says where a run computes and is followed, and changes no figure: neither a name nor a result depends on it
-FREE = ("cluster", "logger", "output_dir", "ckpt_path")
+# what says where a run is computed and followed, and changes no figure: neither a name nor a result depends on it …
+_FREE = ("cluster", "logger", "output_dir", "ckpt_path")
+# … but for these, which say by how many processes
+_COMPUTES = tuple(f"cluster.{name}" for name in ("accelerator", "devices", "num_nodes", "strategy"))
 _LONGEST = 120  # characters of a folder's name; file systems allow 255 bytes
 
 
@@ -48,7 +50,7 @@ def axes(params: Mapping[str, Any], line: Sequence[str]) -> Axes:
             sorted(
                 f"{key}={override.get_value_element_as_str()}"
                 for key, override in said.items()
-                if not override.is_sweep_override() and key.partition(".")[0] not in (*FREE, "sweeps")
+                if not override.is_sweep_override() and key != "sweeps" and not is_free(key)
             )
         ),
     )
@@ -106,6 +108,15 @@ def resolve_sweep_name(time: str, *, _root_: DictConfig) -> str:
     hydra = _root_.hydra
     line = axes(hydra.sweeper.get("params") or {}, hydra.overrides.task)
     return sweep_name(hydra.runtime.choices.get("sweeps"), line, time)
+
+
+def is_free(key: str) -> bool:
+    """Whether no figure depends on a setting.
+
+    >>> [is_free(key) for key in ("cluster.partition", "cluster.devices", "seed")]
+    [True, False, False]
+    """
+    return key.partition(".")[0] in _FREE and key not in _COMPUTES
 
 
 def _key(override: Override) -> str:

@@ -17,7 +17,7 @@ from spacer.errors import UserError
 from spacer.evaluation.conditions import differences
 from spacer.files import write_text
 from spacer.settings import Settings
-from spacer.sweeping.naming import FREE
+from spacer.sweeping.naming import is_free
 
 FILE = "run.json"
 _RANKS = (
@@ -109,9 +109,8 @@ def plain(settings: Settings) -> dict[str, Any]:
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """How two runs' settings differ, in words, but for what changes no figure (`FREE`)."""
-    kept = ({key: value for key, value in settings.items() if key not in FREE} for settings in (before, now))
-    return differences("", *kept)
+    """How two runs' settings differ, in words, but for what changes no figure."""
+    return [change for change in differences("", before, now) if not is_free(change.partition(":")[0])]
 
 
 def resumable(folder: Path) -> bool:

@@ -14,12 +14,14 @@ from rich.console import Console
 from spacer.errors import UserError
 from spacer.report.sweep import show_sweep, write_sweep
 from spacer.settings import Settings
+from spacer.sweeping.extras import missing_plugin
 from spacer.sweeping.naming import Axes, axes, folder_name, job_name, sweep_name
 from spacer.sweeping.record import Record, Status, changes, plain, read, recorded, resumable, write
 from spacer.sweeping.rows import NOT_RUN, OverSeeds, Row, over_seeds, ranked, ranked_by, row_of
 from spacer.sweeping.slurm import End
 from spacer.sweeping.sweep import quoted
 from spacer.sweeping.trials import KeptTrials
+from tests.cli.conftest import ROOT
 from tests.unit.configs import load
 
 # names
@@ -56,6 +58,17 @@ def test_quoted_text_is_one_value_to_hydra():
 
     for text in ("/a b/c=d,e", "it's", "a\\", "{x}", "[1]"):
         assert OverridesParser.create().parse_override(f"k={quoted(text)}").value() == text
+
+
+def test_a_missing_plugin_is_named_with_what_to_install(monkeypatch):
+    folders = (ROOT, ROOT / "conf")
+    words = ["-m", "sweeps=learning_rate", "reward=grpo,accuracy", "sweeps=reward_ablation", "trainer.max_steps=5"]
+    assert missing_plugin(words, folders) is None
+    monkeypatch.setattr("spacer.sweeping.extras.find_spec", lambda _: None)
+    assert missing_plugin(words[2:], folders) is None
+    for word, extra in (("sweeps=learning_rate", "sweeps"), ("cluster=slurm", "slurm")):
+        said = missing_plugin(["-m", word], folders)
+        assert said is not None and word in said and f"pip install -e '.[{extra}]'" in said
 
 
 # records
@@ -118,7 +131,8 @@ def test_settings_differ_by_what_changes_figures_alone(settings: Settings):
     before = plain(settings)
     elsewhere = replace(settings, output_dir="/x", ckpt_path="last", logger=replace(settings.logger, group="g"))
     assert changes(before, plain(elsewhere)) == []
-    assert changes(before, plain(replace(settings, seed=7))) == ["seed: 42 then, 7 now"]
+    more = replace(settings, seed=7, cluster=replace(settings.cluster, devices=2))
+    assert changes(before, plain(more)) == ["seed: 42 then, 7 now", "cluster.devices: 1 then, 2 now"]
 
 
 def test_a_checkpoint_is_gone_on_from(tmp_path: Path):
