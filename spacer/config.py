@@ -70,7 +70,7 @@ def forgiving(words: list[str], groups: set[str]) -> list[str]:
     >>> forgiving(["-m", "objective.bta=0"], {"reward"})
     ['-m', 'objective.bta=0']
     """
-    if {"-m", "--multirun"} & set(words):
+    if any(word in ("-m", "--multirun") or word.startswith("sweeps=") for word in words):
         return words
 
     def is_value(word: str) -> bool:
