@@ -15,6 +15,8 @@ from spacer.checks import NEED_NO_MODEL
 from spacer.config import check_extras, forgiving, load_settings
 from spacer.errors import UserError
 from spacer.settings import Settings
+from spacer.sweeping.extras import missing_plugin
+from spacer.sweeping.record import recorded
 from spacer.weights import check_model
 
 ROOT = Path(__file__).resolve().parent
@@ -29,14 +31,16 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 def main(cfg: DictConfig) -> float | None:
     """Runs the stage; under a sweep, returns the figure to maximise."""
     try:
-        settings = load_settings(cfg)
-        if settings.stage.name not in NEED_NO_MODEL and not settings.model.fresh:
-            settings = replace(settings, model=replace(settings.model, name_or_path=str(check_model(settings.model))))
-        folder = Path(settings.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        return stage_of(settings.stage.name)(settings, folder)
+        return recorded(load_settings(cfg), run_stage)
     except UserError as error:
         sys.exit(str(error))
+
+
+def run_stage(settings: Settings) -> float:
+    """Runs the stage of checked settings, once the model is found to be there."""
+    if settings.stage.name not in NEED_NO_MODEL and not settings.model.fresh:
+        settings = replace(settings, model=replace(settings.model, name_or_path=str(check_model(settings.model))))
+    return stage_of(settings.stage.name)(settings, Path(settings.output_dir))
 
 
 def stage_of(name: str) -> Callable[[Settings, Path], float]:
@@ -72,5 +76,7 @@ if __name__ == "__main__":
     except UserError as error:
         sys.exit(str(error))
     groups = {folder.name for folder in (ROOT / "conf").iterdir() if folder.is_dir()} | {"experiments", "sweeps"}
+    if missing := missing_plugin(sys.argv[1:], (ROOT, ROOT / "conf")):
+        sys.exit(missing)
     sys.argv[1:] = forgiving(sys.argv[1:], groups)
     main()

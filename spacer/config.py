@@ -65,11 +65,16 @@ class ConfigError(UserError):
 def forgiving(words: list[str], groups: set[str]) -> list[str]:
     """The command line with `key=value` as `++key=value`, so that Hydra lets an unknown key pass.
 
-    Hydra would stop at the first; `load_settings` then names all of them together with what else is wrong.
+    Hydra would stop at the first; `load_settings` then names all of them together with what else is wrong. Not so in
+    a sweep, where `++seed=7` would stand beside the `seed=0,1,2` of its file and not in its place.
 
-    >>> forgiving(["reward=grpo", "objective.bta=0", "hydra.run.dir=x", "-m"], {"reward"})
-    ['reward=grpo', '++objective.bta=0', 'hydra.run.dir=x', '-m']
+    >>> forgiving(["reward=grpo", "objective.bta=0", "hydra.run.dir=x"], {"reward"})
+    ['reward=grpo', '++objective.bta=0', 'hydra.run.dir=x']
+    >>> forgiving(["-m", "objective.bta=0"], {"reward"})
+    ['-m', 'objective.bta=0']
     """
+    if any(word in ("-m", "--multirun") or word.startswith("sweeps=") for word in words):
+        return words
 
     def is_value(word: str) -> bool:
         key, equals, _ = word.partition("=")

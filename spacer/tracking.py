@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import netrc
 import os
+import re
+import secrets
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from spacer.files import write_text
 from spacer.report.history import HistoryLogger
 from spacer.settings import Settings
 
@@ -57,9 +61,19 @@ def make_loggers(settings: Settings, folder: Path) -> list[Logger]:
     return loggers
 
 
-def _run_id(folder: Path) -> str:
-    """The same for every start of a run in the same folder, so that a resumed run goes on with its curves."""
-    return "-".join(folder.resolve().parts[-2:]).replace(":", "-")[-64:]
+def _run_id(folder: Path) -> str | None:
+    """The same for every start of a run in the same folder, so that a resumed run goes on with its curves.
+
+    It is drawn at the first one and kept in `wandb_id`: folders of sweeps are called alike on every machine, and W&B
+    would take their runs for one. None in all processes but the first, which alone logs.
+    """
+    if rank_zero_only.rank != 0:  # type: ignore[attr-defined]  # which Lightning sets
+        return None
+    file = folder / "wandb_id"
+    if not file.exists():
+        name = re.sub(r"[^\w.=-]+", "-", folder.resolve().name, flags=re.ASCII)[:48]
+        write_text(file, [f"{name}-{secrets.token_hex(4)}\n"])
+    return file.read_text(encoding="utf-8").strip()
 
 
 def mark_preempting(loggers: list[Logger]) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import multiprocessing
+import os
 import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -291,15 +294,24 @@ def made_by_workers(units: Dataset[list[PromptBatch]], asked: Sequence[Any], wor
             sampler=asked,
             collate_fn=_as_is,
             num_workers=workers,
-            worker_init_fn=_leave_signals_to_the_main_process,
+            worker_init_fn=_follow_the_main_process,
             prefetch_factor=2 if workers else None,
         )
 
 
-def _leave_signals_to_the_main_process(_: int) -> None:
-    """Ctrl-C and what SLURM sends reach all processes, and the main one still needs its workers for a step."""
+def _follow_the_main_process(_: int) -> None:
+    """Ctrl-C and what SLURM sends reach all processes, and the main one still needs its workers for a step.
+
+    Where it is killed its workers end too: one with batches that nobody takes would wait for ever.
+    """
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
         signal.signal(signum, signal.SIG_IGN)
+    threading.Thread(target=_end_after, args=(multiprocessing.parent_process(),), daemon=True).start()
+
+
+def _end_after(main: multiprocessing.process.BaseProcess) -> None:
+    main.join()
+    os._exit(1)
 
 
 def _as_is(batches: list[PromptBatch]) -> list[PromptBatch]:

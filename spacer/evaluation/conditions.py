@@ -69,7 +69,7 @@ def hold_to(path: Path, found: Mapping[str, Any]) -> None:
         write_text(path, [json.dumps(now, indent=2, ensure_ascii=False), "\n"])
         return
     before = json.loads(path.read_text(encoding="utf-8"))
-    changes = list(_differences("", before, now))
+    changes = list(differences("", before, now))
     if changes:
         raise UserError(
             f"{path.parent} holds answers that were given under other conditions:\n"
@@ -78,9 +78,10 @@ def hold_to(path: Path, found: Mapping[str, Any]) -> None:
         )
 
 
-def _differences(at: str, before: Any, now: Any) -> list[str]:
+def differences(at: str, before: Any, now: Any) -> list[str]:
+    """What is other in one JSON value than in another, a line for each, with its path below `at`."""
     if isinstance(before, dict) and isinstance(now, dict):
         keys = dict.fromkeys([*before, *now])
-        inner = (_differences(f"{at}.{key}" if at else key, before.get(key), now.get(key)) for key in keys)
+        inner = (differences(f"{at}.{key}" if at else key, before.get(key), now.get(key)) for key in keys)
         return [change for changes in inner for change in changes]
     return [] if before == now else [f"{at}: {before!r} then, {now!r} now"]

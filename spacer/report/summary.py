@@ -67,6 +67,7 @@ def report_training(
         if not before:
             console.print(_scores_table(settings, after))
     extra = {
+        "scores": _scores(settings, after or ()),
         "faults": len(fed.faults),
         "withheld": asdict(fed.withheld),
         "data_wait_share": fed.wait_share,
@@ -98,10 +99,7 @@ def report_evaluation(
     """Scores with intervals, by question type."""
     console = Console()
     console.print(_scores_table(settings, rows))
-    scores = {
-        name: dict(zip(("mean", "low", "high"), _interval(settings, part), strict=True))
-        for name, part in _by_metric(rows).items()
-    }
+    scores = _scores(settings, rows)
     extra = {
         "scores": scores,
         "questions": len(rows),
@@ -208,6 +206,14 @@ def _by_metric(rows: Rows) -> dict[str, list[tuple[float, str]]]:
         found.setdefault("map/quality", []).append((row["reward"]["map_quality"], row["scene"]))
         found.setdefault(f"answer/{row['question_type']}", []).append((row["reward"]["answer"], row["scene"]))
     return found
+
+
+def _scores(settings: Settings, rows: Rows) -> dict[str, dict[str, float]]:
+    """Metric → its mean over the rows and the ends of its interval."""
+    return {
+        name: dict(zip(("mean", "low", "high"), _interval(settings, part), strict=True))
+        for name, part in _by_metric(rows).items()
+    }
 
 
 def _interval(settings: Settings, part: list[tuple[float, str]]) -> tuple[float, float, float]:

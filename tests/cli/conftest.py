@@ -26,6 +26,13 @@ SMALL = (
     "objective.group_size=4",
     "trainer.checkpoint_every_n_steps=1",
 )
+# a run of three steps that writes and answers little, for what is started several times
+BRIEF = (
+    *("dataset.train_scenes=4", "dataset.heldout_scenes=2", "dataset.workers=1", "benchmark.resamples=200"),
+    *("benchmark.limit=8", "model.prompts_per_rollout=1", "objective.group_size=2", "model.completion.max_tokens=16"),
+    *("model.completion.bonus_min=4", "model.completion.bonus_max=16", "trainer.checkpoint_every_n_steps=1"),
+    *("trainer.max_steps=3", "trainer.self_check=false", "stage.evaluate_before=false", "logger=none"),
+)
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 

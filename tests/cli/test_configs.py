@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
 from spacer.config import load_settings
@@ -69,7 +70,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
 def test_the_files_are_found():
     assert {"model=tiny", "dataset=jsonl", "dataset/prompts=default", "stage=sft"} <= set(OPTIONS)
     assert "experiments=spacer_7b" in EXPERIMENTS
-    assert "sweeps=reward_ablation" in SWEEPS
+    assert {"sweeps=reward_ablation", "sweeps=group_size", "sweeps=learning_rate"} <= set(SWEEPS)
 
 
 @pytest.mark.parametrize("option", sorted(OPTIONS + EXPERIMENTS))
@@ -77,17 +78,21 @@ def test_every_option_and_experiment_gives_valid_settings(option, settings):
     settings(option, *COMPANIONS.get(option, ()))
 
 
+def values_of(axis: Override) -> list[Any]:
+    """What a sweep tries of an axis, of an interval its ends."""
+    if not axis.is_sweep_override():
+        return [axis.get_value_element_as_str()]
+    if axis.is_interval_sweep():
+        return [axis.value().start, axis.value().end]
+    return list(axis.sweep_string_iterator())
+
+
 @pytest.mark.parametrize("sweep", sorted(SWEEPS))
 def test_every_combination_of_a_sweep_gives_valid_settings(sweep, settings):
     params = compose("config", [sweep], return_hydra_config=True).hydra.sweeper.params
     assert params
     parsed = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in params.items()])
-    choices = [
-        [f"{axis.get_key_element()}={value}" for value in axis.sweep_string_iterator()]
-        if axis.is_sweep_override()
-        else [str(axis.input_line)]
-        for axis in parsed
-    ]
+    choices = [[f"{axis.get_key_element()}={value}" for value in values_of(axis)] for axis in parsed]
     assert any(len(values) > 1 for values in choices)
     for combination in itertools.product(*choices):
         settings(sweep, *combination)
@@ -190,10 +195,11 @@ def test_a_sound_configuration_goes_on_to_torch(run):
 
 
 def test_a_sweep_is_expanded_and_begun(run):
-    done = run("-m", "sweeps=reward_ablation", "model=tiny_fresh")
-    assert "Launching 12 jobs locally" in done.stdout
-    assert "#0 : reward=accuracy seed=0" in done.stdout
-    assert done.returncode == IMPORTED, done.stderr
+    done = run("-m", "sweeps=reward_ablation", "model=tiny_fresh", "reward=accuracy,grpo", "seed=7")
+    assert "2 jobs in " in done.stdout and "outputs/sweeps/reward_ablation,model=tiny_fresh,seed=7: " in done.stdout
+    for job in ("reward=accuracy", "reward=grpo"):
+        assert f"{job}: failed: exit status {IMPORTED}, with no word of why" in done.stdout
+    assert done.returncode == 1, done.stderr
 
 
 def test_all_mistakes_are_listed_before_torch_is_imported(run):

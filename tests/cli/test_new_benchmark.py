@@ -26,7 +26,7 @@ NAME = "my_rooms"
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The repository with the two files that the README shows, at the places that their first lines name."""
     work = tmp_path_factory.mktemp("copy")
-    for folder in ("spacer", "conf", "experiments", "sweeps"):
+    for folder in ("spacer", "hydra_plugins", "conf", "experiments", "sweeps"):
         shutil.copytree(ROOT / folder, work / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "run.py", work)
     readme = (ROOT / "README.md").read_text(encoding="utf-8")

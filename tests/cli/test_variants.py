@@ -84,7 +84,7 @@ def test_a_sweep_gives_each_run_its_folder(command: Command, tmp_path: Path) -> 
     swept = ("reward=accuracy,grpo", "trainer.max_steps=1", f"hydra.sweep.dir={tmp_path}")
     done = command("-m", *QUICK[:-1], *swept)
     assert done.returncode == 0, done.stdout + done.stderr
-    for job, formatted in (("0", False), ("1", True)):
+    for job, formatted in (("reward=accuracy", False), ("reward=grpo", True)):
         history = rows(tmp_path / job / "history.jsonl")
         assert (history[0]["reward/format"] > 0) is formatted
 

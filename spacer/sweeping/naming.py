@@ -1,0 +1,123 @@
+"""Names of sweeps and of their jobs, by which the same line finds what it left (pure).
+
+A sweep is called after its option and the other overrides of its line, a job after the values that the sweep gives it.
+The same line has the same folders; lines that train otherwise have others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig
+
+# what says where a run is computed and followed, and changes no figure: neither a name nor a result depends on it …
+_FREE = ("cluster", "logger", "output_dir", "ckpt_path")
+# … but for these, which say by how many processes
+_COMPUTES = tuple(f"cluster.{name}" for name in ("accelerator", "devices", "num_nodes", "strategy"))
+_LONGEST = 120  # characters of a folder's name; file systems allow 255 bytes
+
+
+@dataclass(frozen=True)
+class Axes:
+    """What a line varies, by key, and what it sets for all jobs, as `key=value`."""
+
+    swept: tuple[str, ...]
+    fixed: tuple[str, ...]
+
+
+def axes(params: Mapping[str, Any], line: Sequence[str]) -> Axes:
+    """Tells the axes of a sweep from its `hydra.sweeper.params` and the overrides of the command line, in any order.
+
+    Raises:
+        OverrideParseException (hydra): an override is none.
+
+    >>> axes({"reward": "accuracy,grpo", "seed": "0,1,2"}, ["sweeps=x", "++trainer.max_steps=5", "seed=7"])
+    Axes(swept=('reward',), fixed=('seed=7', 'trainer.max_steps=5'))
+    """
+    parser = OverridesParser.create()
+    said = {_key(override): override for override in parser.parse_overrides(list(line))}
+    of_key = {_key(override): override for override in parser.parse_overrides([f"{k}={v}" for k, v in params.items()])}
+    of_key |= said
+    return Axes(
+        tuple(sorted(key for key, override in of_key.items() if override.is_sweep_override())),
+        tuple(
+            sorted(
+                f"{key}={override.get_value_element_as_str()}"
+                for key, override in said.items()
+                if not override.is_sweep_override() and key != "sweeps" and not is_free(key)
+            )
+        ),
+    )
+
+
+def sweep_name(option: str | None, line: Axes, time: str) -> str:
+    """The name of a sweep's folder; where nothing is swept, that of a run of its own, the time.
+
+    >>> sweep_name("reward_ablation", Axes(("reward", "seed"), ("trainer.max_steps=5",)), "12-00-00")
+    'reward_ablation,trainer.max_steps=5'
+    >>> sweep_name(None, Axes(("seed",), ()), "12-00-00"), sweep_name(None, Axes((), ("seed=1",)), "12-00-00")
+    ('seed', '12-00-00')
+    """
+    if option is None and not line.swept:
+        return time
+    return folder_name([option or "+".join(line.swept), *line.fixed])
+
+
+def job_name(overrides: Iterable[str], swept: Sequence[str]) -> str:
+    """The name of a job's folder inside its sweep's; `.` where the sweep has no other job.
+
+    >>> job_name(["sweeps=x", "reward=grpo", "++trainer.max_steps=5", "seed=0"], ["reward", "seed"])
+    'reward=grpo,seed=0'
+    """
+    return folder_name(chosen(overrides, swept)) or "."
+
+
+def chosen(overrides: Iterable[str], swept: Sequence[str]) -> tuple[str, ...]:
+    """Those of a job's overrides that its sweep varies, as `key=value`.
+
+    >>> chosen(["++seed=0", "sweeps=x", "reward='grpo'"], ["reward", "seed"])
+    ('reward=grpo', 'seed=0')
+    """
+    values = {key: value.strip("\"'") for key, _, value in (text.lstrip("+").partition("=") for text in overrides)}
+    return tuple(f"{key}={values[key]}" for key in swept if key in values)
+
+
+def folder_name(words: Iterable[str]) -> str:
+    """The words joined; what no file name should hold is replaced, and a digest keeps such names apart.
+
+    >>> folder_name(["reward=grpo", "seed=0"])
+    'reward=grpo,seed=0'
+    >>> folder_name(["dataset.root=/data/a b"]) == folder_name(["dataset.root=-data-a-b"])
+    False
+    """
+    whole = ",".join(words)
+    name = re.sub(r"[^\w.,=+-]+", "-", whole, flags=re.ASCII)
+    if name == whole and len(name) <= _LONGEST:
+        return name
+    return f"{name[: _LONGEST - 9].rstrip('-')}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+
+
+def resolve_sweep_name(time: str, *, _root_: DictConfig) -> str:
+    """The resolver `${sweep_name:TIME}` of `conf/config.yaml`, read off the composed configuration at `_root_`."""
+    hydra = _root_.hydra
+    line = axes(hydra.sweeper.get("params") or {}, hydra.overrides.task)
+    return sweep_name(hydra.runtime.choices.get("sweeps"), line, time)
+
+
+def is_free(key: str) -> bool:
+    """Whether no figure depends on a setting.
+
+    >>> [is_free(key) for key in ("cluster.partition", "cluster.devices", "seed")]
+    [True, False, False]
+    """
+    return key.partition(".")[0] in _FREE and key not in _COMPUTES
+
+
+def _key(override: Override) -> str:
+    return override.get_key_element().lstrip("+~")

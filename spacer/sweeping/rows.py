@@ -1,0 +1,113 @@
+"""What the jobs of a sweep came to, read from their folders: the rows of its table, in order, and means over seeds."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spacer.sweeping.record import Record, Status
+
+NOT_RUN = "not run"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A job: how it stands, its held-out score with the ends of its 95 % interval, its answer reward, its seconds.
+
+    `overrides` are the values that the sweep gave it. `reason` says why it failed or was killed.
+    """
+
+    job: str
+    overrides: tuple[str, ...]
+    status: str
+    folder: str
+    reason: str | None = None
+    score: float | None = None
+    low: float | None = None
+    high: float | None = None
+    answer: float | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class OverSeeds:
+    """Jobs that differ by seed alone: the mean of their figures, and the standard deviation from job to job (n - 1)."""
+
+    overrides: tuple[str, ...]
+    jobs: int
+    mean: float
+    std: float | None
+
+
+def row_of(job: str, overrides: Iterable[str], folder: Path, record: Record | None, problem: str | None) -> Row:
+    """A job's row from its record, or from why it cannot run, `problem`."""
+    common = (job, tuple(overrides))
+    if problem is not None:
+        return Row(*common, Status.failed.value, str(folder), problem)
+    if record is None:
+        return Row(*common, NOT_RUN, str(folder))
+    row = (*common, record.status.value, str(folder), record.reason)
+    if record.status != Status.done:
+        return Row(*row, seconds=record.seconds)
+    return Row(*row, record.score, *held_out(folder), record.seconds)
+
+
+def held_out(folder: Path) -> tuple[float | None, float | None, float | None]:
+    """The ends of the score's 95 % interval and the answer reward, as far as the run has written them."""
+    scores = _json(folder / "summary.json").get("scores", {})
+    total, answer = scores.get("reward/total"), scores.get("reward/answer")
+    if total is not None:
+        return total["low"], total["high"], answer["mean"]
+    interval = _json(folder / "scores.json").get("intervals", {}).get("overall")  # of a benchmark
+    return (None, None, None) if interval is None else (interval[0], interval[1], None)
+
+
+def ranked_by(rows: Iterable[Row]) -> str:
+    """The figure that jobs are compared by: `score`, or `answer` where it is the total of rewards that differ.
+
+    >>> ranked_by([Row("", ("reward=grpo",), "done", "", score=2.0, answer=0.5)])
+    'answer'
+    """
+    rows = [row for row in rows if row.score is not None]
+    differ = any(override.startswith("reward") for row in rows for override in row.overrides)
+    return "answer" if differ and all(row.answer is not None for row in rows) else "score"
+
+
+def ranked(rows: Iterable[Row], by: str) -> list[Row]:
+    """The best figure first; those without one last, as they came."""
+    return sorted(rows, key=lambda row: math.inf if getattr(row, by) is None else -getattr(row, by))
+
+
+def over_seeds(rows: Sequence[Row], by: str) -> list[OverSeeds]:
+    """Means over the jobs that differ by seed alone, the best first; none where the sweep has one seed.
+
+    >>> rows = [Row("", ("reward=grpo", f"seed={n}"), "done", "", score=n) for n in (1.0, 3.0)]
+    >>> over_seeds(rows, "score")
+    [OverSeeds(overrides=('reward=grpo',), jobs=2, mean=2.0, std=1.4142135623730951)]
+    """
+    figures: dict[tuple[str, ...], list[float]] = {}
+    seeds = {override for row in rows for override in row.overrides if _is_seed(override)}
+    for row in rows:
+        if (figure := getattr(row, by)) is not None and len(seeds) > 1:
+            figures.setdefault(tuple(o for o in row.overrides if not _is_seed(o)), []).append(figure)
+    means = [
+        OverSeeds(names, len(found), statistics.fmean(found), statistics.stdev(found) if len(found) > 1 else None)
+        for names, found in figures.items()
+    ]
+    return sorted(means, key=lambda entry: -entry.mean)
+
+
+def _is_seed(override: str) -> bool:
+    return override.startswith("seed=")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return values

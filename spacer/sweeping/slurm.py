@@ -1,0 +1,204 @@
+"""The jobs of a sweep on a SLURM cluster: submitted as hydra-submitit-launcher does, and waited for by what SLURM says.
+
+submitit waits for a job's result, which one that was killed never writes, unless the cluster keeps accounts (sacct).
+Here a job has ended when the queue has it no more, and its record says how; an error in one keeps nobody from waiting
+for the others. What an earlier call of the same line has left in the queue is waited for and not submitted again.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import which
+from typing import Any
+
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn
+from omegaconf import OmegaConf
+
+from spacer.errors import UserError
+from spacer.files import write_text
+from spacer.sweeping.record import Status, says_nothing
+from spacer.sweeping.sweep import Job, Sweep, quoted
+
+log = logging.getLogger(__name__)
+JOB_FILE = "slurm_job"  # in a job's folder: the id that it was submitted under
+# what SLURM calls a job that has ended, whichever way; any other word is of one that may still run
+OVER = {
+    *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"),
+    *("REVOKED", "TIMEOUT"),
+}
+LONGEST_POLL_S = 15.0
+SILENCE_S = 600.0  # without an answer of squeue, before the wait is given up
+WORD_S = 15.0  # for the record of a job that has ended to arrive over a network file system
+
+
+@dataclass(frozen=True)
+class End:
+    """How a job ended, as SLURM says: its state and the exit status and signal, null where it remembers no more."""
+
+    state: str | None
+    status: int | None = None
+    signal: int | None = None
+
+    @property
+    def killed(self) -> bool:
+        """Whether it was ended from outside; where SLURM does not know, it had no time to leave word at least."""
+        return self.state not in ("COMPLETED", "FAILED") or bool(self.signal) or (self.status or 0) > 128
+
+    def __str__(self) -> str:
+        if self.state is None:
+            return "gone from SLURM"
+        return f"SLURM: {self.state}, exit status {self.status}, signal {self.signal}"
+
+
+class Reporting:
+    """What a job calls, around hydra-submitit-launcher's own: an error of the run is one of the job to SLURM too."""
+
+    def __init__(self, launcher: Any) -> None:
+        self._launcher = launcher
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Runs the job; raises what it raises."""
+        done: JobReturn = self._launcher(*arguments)
+        return done.return_value
+
+    def checkpoint(self, *arguments: Any) -> Any:
+        """The same again, for submitit, which queues a job again that has to give way."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self, *arguments)
+
+
+def run_all(sweep: Sweep, jobs: Sequence[Job], launcher: Any) -> None:
+    """Submits the jobs that are not in the queue, and waits until it has none of them any more.
+
+    Args:
+        sweep: is told how each ended.
+        jobs: what to run.
+        launcher: hydra-submitit-launcher's, set up; its parameters are what the jobs ask for.
+
+    Raises:
+        UserError: sbatch refuses the jobs, or squeue does not answer.
+        KeyboardInterrupt: the jobs stay in the queue.
+    """
+    waiting = in_queue(jobs)
+    for identity, job in waiting.items():
+        log.info("%s is in the queue already, as job %s", ",".join(job.chosen) or job.folder, identity)
+    new = [job for job in jobs if job not in waiting.values()]
+    try:
+        waiting |= _submit(sweep, new, launcher) if new else {}
+        _wait(sweep, waiting)
+    except KeyboardInterrupt:
+        log.warning("the jobs stay in the queue, and the same line again waits for them; to end them: scancel JOB")
+        raise
+
+
+def submitted_as(folder: Path) -> str | None:
+    """The id under which a job was submitted last; None where it never was."""
+    file = folder / JOB_FILE
+    return file.read_text(encoding="utf-8").strip() if file.exists() else None
+
+
+def queue() -> dict[str, str]:
+    """This user's jobs, by id, array tasks as `12_3`, and their states; ended ones are forgotten after some minutes.
+
+    Raises UserError where squeue does not answer.
+    """
+    if which("squeue") is None:
+        raise UserError("squeue is not here to ask after SLURM's jobs: call from a machine of the cluster")
+    words = ["squeue", "--me", "--array", "--states=all", "--noheader", "--format=%i|%T"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserError(f"squeue: {done.stderr.strip()}")
+    return {
+        identity.strip(): state for identity, _, state in (line.partition("|") for line in done.stdout.splitlines())
+    }
+
+
+def in_queue(jobs: Sequence[Job]) -> dict[str, Job]:
+    """Those of the jobs that SLURM has not ended yet, by their ids. Raises UserError where squeue does not answer."""
+    known = {identity: job for job in jobs if (identity := submitted_as(job.folder)) is not None}
+    states = queue() if known else {}
+    return {identity: job for identity, job in known.items() if states.get(identity, "COMPLETED") not in OVER}
+
+
+def end_of(identity: str) -> End:
+    """How a job ended, as long as SLURM remembers it."""
+    words = ["scontrol", "--oneliner", "show", "job", identity]
+    said = subprocess.run(words, capture_output=True, text=True, check=False).stdout
+    state, code = (re.search(rf"\b{name}=(\S+)", said) for name in ("JobState", "ExitCode"))
+    if state is None or code is None:
+        return End(None)
+    status, _, signal = code[1].partition(":")
+    return End(state[1], int(status), int(signal))
+
+
+def _submit(sweep: Sweep, jobs: Sequence[Job], launcher: Any) -> dict[str, Job]:
+    import submitit
+    from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
+
+    parameters: Mapping[str, Any] = launcher.params
+    common = OmegaConf.structured(BaseQueueConf).keys()
+    executor = submitit.AutoExecutor(
+        parameters["submitit_folder"], cluster="slurm", slurm_max_num_timeout=parameters["max_num_timeout"]
+    )
+    asked = {key: value for key, value in parameters.items() if key not in ("submitit_folder", "max_num_timeout")}
+    executor.update_parameters(**{key if key in common else f"slurm_{key}": value for key, value in asked.items()})
+    for job in jobs:
+        sweep.begin(job)
+    place = [f"hydra.sweep.dir={quoted(str(sweep.folder))}"]
+    calls = [
+        (
+            [*sweep.words(job), *place, f"hydra.sweep.subdir={quoted(str(job.folder.relative_to(sweep.folder)))}"],
+            "hydra.sweep.dir",
+            job.number,
+            f"job_id_for_{job.number}",
+            Singleton.get_state(),
+        )
+        for job in jobs
+    ]
+    try:
+        submitted = executor.map_array(Reporting(launcher), *zip(*calls, strict=True))
+    except submitit.core.utils.FailedJobError as error:  # what sbatch said, when it did not take them
+        for job in jobs:
+            sweep.settle(job, Status.failed, f"sbatch: {error}")
+        raise UserError(f"sbatch refuses the jobs: {error}") from error
+    for job, handed in zip(jobs, submitted, strict=True):
+        write_text(job.folder / JOB_FILE, [f"{handed.job_id}\n"])
+        log.info("%s is job %s, log %s", ",".join(job.chosen) or job.folder, handed.job_id, handed.paths.stderr)
+    return {handed.job_id: job for handed, job in zip(submitted, jobs, strict=True)}
+
+
+def _wait(sweep: Sweep, waiting: dict[str, Job]) -> None:
+    """Waits until SLURM has said of each twice in a row that it is over: one that is queued again seems so once."""
+    seen_over = dict.fromkeys(waiting, 0)
+    poll, answered = 1.0, time.monotonic()
+    while seen_over:
+        time.sleep(poll)
+        poll = min(LONGEST_POLL_S, poll * 1.1)
+        try:
+            states = queue()
+        except UserError as error:
+            if time.monotonic() - answered > SILENCE_S:
+                raise UserError(f"{error}; no answer for {SILENCE_S:.0f} s: the same line again waits on") from error
+            continue
+        answered = time.monotonic()
+        for identity in list(seen_over):
+            seen_over[identity] = seen_over[identity] + 1 if states.get(identity, "COMPLETED") in OVER else 0
+            if seen_over[identity] == 2:
+                del seen_over[identity]
+                _settle(sweep, waiting[identity], identity)
+
+
+def _settle(sweep: Sweep, job: Job, identity: str) -> None:
+    end = end_of(identity)
+    deadline = time.monotonic() + (0 if end.killed and end.state is not None else WORD_S)
+    while time.monotonic() < deadline and says_nothing(job.folder):
+        time.sleep(1)
+    sweep.settle(job, Status.killed if end.killed else Status.failed, f"{end} (job {identity})")
