@@ -18,6 +18,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from transformers.utils.logging import disable_progress_bar
 
 from spacer import tiny
 from spacer.backends import choose_attention
@@ -36,6 +37,7 @@ from spacer.files import read_rows
 from spacer.modeling import Packing, load_policy, load_processor, load_reference, position_rule, save_pretrained
 from spacer.module import GrpoModule, SftModule, Training
 from spacer.report.summary import Fed, report_all, report_benchmark, report_evaluation, report_training
+from spacer.report_runs import report_at_end
 from spacer.rules import asks_files
 from spacer.scenes import rooms
 from spacer.score import choose_questions
@@ -243,6 +245,8 @@ class Run:
 def run(settings: Settings, folder: Path) -> float:
     """Runs the stage that the settings name and returns the figure that a sweep maximises."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # tips and device listings, once a trainer
+    if not sys.stderr.isatty():
+        disable_progress_bar()  # of loading weights: in a log file a bar is control codes
     for message in _AS_IT_SHOULD_BE:
         warnings.filterwarnings("ignore", message=message)
     pl.seed_everything(settings.seed, workers=True, verbose=False)
@@ -287,7 +291,10 @@ def sft(run: Run) -> float:
 def evaluate(run: Run) -> float:
     """What the data hold out, asked and scored, or a benchmark. Returns the total reward, or the official overall."""
     if asks_files(run.settings):
-        return evaluate_benchmark(run)
+        overall = evaluate_benchmark(run)
+        if run.reports:
+            report_at_end(run.settings, run.folder)
+        return overall
     rows = run.ask(run.settings.benchmark.name)
     if not run.reports:
         return float("nan")
@@ -305,7 +312,8 @@ def evaluate_benchmark(run: Run) -> float:
     scored = score_predictions(settings.benchmark.name, run.questions, predictions)
     how = json.loads((run.folder / "predictions" / f"{settings.benchmark.name}.conditions.json").read_text())
     tasks = settings.benchmark.tasks
-    how |= {"tasks": None if tasks is None else list(tasks), "limit": settings.benchmark.limit}
+    root = Path(str(settings.benchmark.root)).expanduser().resolve()
+    how |= {"tasks": None if tasks is None else list(tasks), "limit": settings.benchmark.limit, "root": str(root)}
     spread = official_intervals(scored, settings.benchmark.resamples, settings.seed)
     write_scores(run.folder, scored, how, spread)
     report_benchmark(settings, run.folder, scored, spread, how, rows, run.missing, run.seconds)
@@ -325,6 +333,7 @@ def evaluate_all(settings: Settings, folder: Path) -> float:
         overall[name] = evaluate_benchmark(run)
     if first is not None and first.reports:
         report_all(folder, overall)
+        report_at_end(settings, folder)
     return sum(overall.values()) / len(overall)
 
 
