@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from spacer.data.samples import Fault, find_media
 from spacer.report.html.contents import RunFolder
 from spacer.report.html.media import data_uri
 from spacer.report.html.texts import COMPLETION, plain_json
@@ -55,7 +56,5 @@ def _picture(folder: Path, name: Any) -> str | None:
     """A picture that lies under the run's folder; None where it is gone."""
     if not isinstance(name, str):
         return None
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()) or path.suffix != ".jpg" or not path.is_file():
-        return None
-    return data_uri("image/jpeg", path.read_bytes())
+    found = find_media(name, folder.resolve())
+    return None if isinstance(found, Fault) or found.suffix != ".jpg" else data_uri("image/jpeg", found.read_bytes())

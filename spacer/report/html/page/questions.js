@@ -1,6 +1,7 @@
 // The browser of questions: filters, a list of which only what is in sight is in the document, and the question beside it.
 
 const ROW = 58; // pixels
+const OF_TWO = ["better", "worse", "both wrong", "both right"]; // filters that take two columns
 
 function passes(show, place, x, y) {
   const found = verdict(state.subject, y, place);
@@ -43,6 +44,7 @@ let listed = [], drawList = () => {};
 function questions() {
   const subject = index.subjects[state.subject];
   if (!subject) return el("div", { class: "page" }, el("p", { class: "quiet" }, "These runs answered no questions."));
+  if (state.x === state.y && OF_TWO.includes(state.show)) state.show = "all";
   listed = found();
   if (!listed.includes(state.question)) state.question = listed.length ? listed[0] : -1;
   const detail = el("main", { class: "detail", id: "detail" });
@@ -57,7 +59,6 @@ function filters(subject) {
   const change = (name) => (value) => { state[name] = name === "x" || name === "y" ? Number(value) : value; refresh(); };
   const columns = subject.columns.map((column, place) => [place, column.label]);
   const y = subject.columns[state.y].label, x = subject.columns[state.x].label, two = state.x !== state.y;
-  if (!two && ["better", "worse", "both wrong", "both right"].includes(state.show)) state.show = "all";
   const show = [["all", "all"], ["right", "right"], ["wrong", "not right"], ["unread", WORDS.unread], ["error", WORDS.error]];
   if (two) show.push(["better", `${y} right, ${x} not`], ["worse", `${x} right, ${y} not`], ["both wrong", "neither right"], ["both right", "both right"]);
   let timer = 0;
