@@ -61,6 +61,10 @@ def stage_of(name: str) -> Callable[[Settings, Path], float]:
         from spacer.compare import compare
 
         return compare
+    if name == "report":
+        from spacer.report_runs import report_runs
+
+        return report_runs
     if name == "export":
         from spacer.export import export
 

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-STAGES = ("train", "sft", "evaluate", "score", "compare", "export", "prepare", "curate")  # valid values of stage.name
-NEED_NO_MODEL = ("score", "compare", "prepare", "curate")  # of those
-NEED_NO_DATA = ("compare", "export")
+# valid values of stage.name
+STAGES = ("train", "sft", "evaluate", "score", "compare", "report", "export", "prepare", "curate")
+NEED_NO_MODEL = ("score", "compare", "report", "prepare", "curate")  # of those
+NEED_NO_DATA = ("compare", "report", "export")
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,15 @@ _CHECKED: tuple[tuple[Check, str], ...] = (
         "benchmark.batch_tokens benchmark.samples benchmark.max_prompt_length "
         "benchmark.resamples trainer.accumulate_grad_batches trainer.log_every_n_steps "
         "trainer.checkpoint_every_n_steps stage.batch_size cluster.cpus_per_task cluster.mem_gb cluster.timeout_min "
-        "cluster.array_parallelism cluster.num_nodes",
+        "cluster.array_parallelism cluster.num_nodes report.max_megabytes",
     ),
     (
         Check(lambda x: x >= 0, "0 or more"),
         "model.completion.bonus_min dataset.seed reward.length.bonus reward.length.min_tokens "
         "reward.temporal.bonus reward.temporal.margin objective.beta objective.advantage_eps objective.clip_high "
         "benchmark.temperature trainer.gradient_clip_val logger.rollouts_every_n_steps stage.optimizer.weight_decay "
-        "stage.optimizer.warmup_steps stage.guess_after cluster.gpus_per_node cluster.max_timeouts",
+        "stage.optimizer.warmup_steps stage.guess_after cluster.gpus_per_node cluster.max_timeouts report.strips "
+        "report.video_megabytes",
     ),
     (
         Check(lambda x: 0 <= x < 1, "at least 0 and less than 1"),
@@ -70,6 +72,8 @@ _CHECKED: tuple[tuple[Check, str], ...] = (
         Check(lambda n: n >= 2, "at least 2: the vision tower joins frames in pairs"),
         "dataset.video.max_frames benchmark.video.max_frames",
     ),
+    (Check(lambda n: n >= 2 and n % 2 == 0, "even and at least 2: frames are read in pairs"), "report.frames"),
+    (Check(lambda n: 16 <= n <= 1080, "between 16 and 1080 pixels"), "report.frame_height"),
     (
         Check(lambda n: n >= 28, "at least 28, the side of a vision token"),
         "dataset.size_px dataset.video.max_side benchmark.video.max_side",

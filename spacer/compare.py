@@ -9,6 +9,7 @@ from rich.console import Console
 from spacer.evaluation.outcomes import OVERALL, Comparison, compare_runs
 from spacer.report.comparison import comparison_summary, comparison_table, forest_plot, letter
 from spacer.report.table import write_json
+from spacer.report_runs import report_at_end
 from spacer.settings import Settings
 
 
@@ -35,6 +36,7 @@ def compare(settings: Settings, folder: Path) -> float:
         console.print(f"  {what}: {path}", markup=False, highlight=False, soft_wrap=True)
     if settings.logger.kind == "wandb" and (sync := _to_wandb(settings, folder, comparisons, picture)):
         console.print(f"  W&B ran offline; to upload: {sync}", markup=False, highlight=False, soft_wrap=True)
+    report_at_end(settings, folder, folders)
     return comparisons[-1].figures[OVERALL].delta
 
 

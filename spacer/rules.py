@@ -7,7 +7,7 @@ from collections.abc import Callable
 from glob import glob
 from importlib.util import find_spec
 from math import inf
-from os.path import expanduser, isdir, isfile, join  # unlike Path, never raise: an unreadable folder is no folder
+from os.path import exists, expanduser, isdir, isfile, join  # unlike Path, never raise: what is unreadable is not there
 from string import Template
 from typing import Any
 
@@ -109,19 +109,29 @@ def _lacks_annotations(d: DatasetSettings, s: Settings) -> bool:
     return isdir(root) and not any(isfile(path) for path in glob(join(root, expanduser(d.meta_info))))
 
 
+# stage → the files, of which a run's folder must hold one
+RUNS_WANTED = {
+    "compare": ("per_question.jsonl",),
+    "report": ("summary.json", "scores.json", "per_question.jsonl", "comparison.json", "history.jsonl", "predictions"),
+    "export": ("scores.json", "summary.json"),
+}
+
+
 def run_faults(s: Settings) -> list[str]:
     """What is wrong with `runs`, each folder by itself."""
-    if s.stage.name not in ("compare", "export"):
-        return ["runs is for stage=compare and stage=export: set runs=[]"] if s.runs else []
+    if s.stage.name not in RUNS_WANTED:
+        return ["runs is for stage=compare, stage=report and stage=export: set runs=[]"] if s.runs else []
     faults = []
+    if s.stage.name == "report" and not s.runs:
+        faults.append("runs is empty: stage=report takes the folders of runs, runs=[FOLDER,…]")
     if s.stage.name == "compare" and len(s.runs) < 2:
         faults.append(f"runs holds {len(s.runs)}: stage=compare takes at least two, runs=[FOLDER,FOLDER,…]")
-    files = ("per_question.jsonl",) if s.stage.name == "compare" else ("scores.json", "summary.json")
+    files = RUNS_WANTED[s.stage.name]
     for place, name in enumerate(s.runs):
         folder = expanduser(name)
         if not isdir(folder):
             faults.append(f"runs[{place}]: {name} is not an existing folder: name the folder of a run")
-        elif not any(isfile(join(folder, file)) for file in files):
+        elif not any(exists(join(folder, file)) for file in files):
             faults.append(
                 f"runs[{place}]: {name} lacks {' and '.join(files)}: evaluate that run, or correct the folder"
             )

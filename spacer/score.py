@@ -54,8 +54,8 @@ def score(settings: Settings, folder: Path) -> float:
     kept = {identity: text for identity, text in predictions.items() if identity not in chosen.others}
     scored = score_predictions(settings.benchmark.name, chosen.questions, kept)
     how = {
-        "root": settings.benchmark.root,
-        "predictions": str(file),
+        "root": str(Path(str(settings.benchmark.root)).expanduser().resolve()),
+        "predictions": str(file.resolve()),
         "tasks": None if settings.benchmark.tasks is None else list(settings.benchmark.tasks),
         "limit": settings.benchmark.limit,
         "spacer": spacer.__version__,

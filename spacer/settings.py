@@ -385,6 +385,17 @@ class LoggerSettings:
 
 
 @dataclass(frozen=True)
+class ReportSettings:
+    """What `report.html` holds beside texts and figures, so that it stays small enough to open and to send."""
+
+    max_megabytes: int = 50  # of the whole file; texts come first, then frames, then videos
+    strips: int = 300  # videos whose frames are shown, those most worth a look first; 0 decodes none
+    frames: int = 8  # of a video
+    frame_height: int = 120  # pixels
+    video_megabytes: float = 2.0  # a video up to this size is put in whole, to be played; 0 puts none in
+
+
+@dataclass(frozen=True)
 class Settings:
     """A whole run."""
 
@@ -397,9 +408,10 @@ class Settings:
     cluster: ClusterSettings | SlurmSettings
     trainer: TrainerSettings
     logger: LoggerSettings
+    report: ReportSettings
     stage: StageSettings
     output_dir: str
     ckpt_path: str | None = None
     benchmarks: dict[str, BenchmarkSettings] = field(default_factory=dict)  # benchmark=all: those that have a root
     predictions: str | None = None  # of stage=score: JSON lines of {"id", "prediction"}
-    runs: tuple[str, ...] = ()  # folders of evaluated runs, to be compared or told of in a model card
+    runs: tuple[str, ...] = ()  # folders of runs, to be compared, reported or told of in a model card

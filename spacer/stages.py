@@ -18,6 +18,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from transformers.utils.logging import disable_progress_bar
 
 from spacer import tiny
 from spacer.backends import choose_attention
@@ -49,6 +50,7 @@ from spacer.module import SftModule, Training
 from spacer.optimizer import allow_states
 from spacer.preemption import Watch
 from spacer.report.summary import Fed, mean_reward, report_all, report_benchmark, report_evaluation, report_training
+from spacer.report_runs import report_at_end
 from spacer.rules import asks_files
 from spacer.scenes import rooms
 from spacer.score import choose_questions
@@ -291,6 +293,8 @@ class Run:
 def run(settings: Settings, folder: Path) -> float:
     """Runs the stage that the settings name and returns the figure that a sweep maximises."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # tips and device listings, once a trainer
+    if not sys.stderr.isatty():
+        disable_progress_bar()  # of loading weights: in a log file a bar is control codes
     for message in _AS_IT_SHOULD_BE:
         warnings.filterwarnings("ignore", message=message)
     if rank_zero_only.rank:  # type: ignore[attr-defined]
@@ -343,7 +347,10 @@ def sft(run: Run) -> float:
 def evaluate(run: Run) -> float:
     """What the data hold out, asked and scored, or a benchmark. Returns the total reward, or the official overall."""
     if asks_files(run.settings):
-        return evaluate_benchmark(run)
+        overall = evaluate_benchmark(run)
+        if run.reports:
+            report_at_end(run.settings, run.folder)
+        return overall
     rows = run.ask(run.settings.benchmark.name)
     if run.reports:
         report_evaluation(run.settings, run.folder, rows, run.faults(), run.seconds)
@@ -361,7 +368,8 @@ def evaluate_benchmark(run: Run) -> float:
         return scored.official_values["overall"]
     how = json.loads((run.folder / "predictions" / f"{settings.benchmark.name}.conditions.json").read_text())
     tasks = settings.benchmark.tasks
-    how |= {"tasks": None if tasks is None else list(tasks), "limit": settings.benchmark.limit}
+    root = Path(str(settings.benchmark.root)).expanduser().resolve()
+    how |= {"tasks": None if tasks is None else list(tasks), "limit": settings.benchmark.limit, "root": str(root)}
     spread = official_intervals(scored, settings.benchmark.resamples, settings.seed)
     write_scores(run.folder, scored, how, spread)
     report_benchmark(settings, run.folder, scored, spread, how, rows, run.missing, run.seconds)
@@ -381,6 +389,7 @@ def evaluate_all(settings: Settings, folder: Path, watch: Watch) -> float:
         overall[name] = evaluate_benchmark(run)
     if first is not None and first.reports:
         report_all(folder, overall)
+        report_at_end(settings, folder)
     return sum(overall.values()) / len(overall)
 
 

@@ -24,6 +24,7 @@ from spacer.data.processing import PromptBatch
 from spacer.data.samples import Fault, Sample
 from spacer.files import append_rows, drop_torn_line, read_rows, write_rows
 from spacer.modeling import Packing, Vision, encode_vision
+from spacer.progress import progress_bar
 from spacer.rewards import RewardParts, answer_text, read_choice, read_number, score_group
 from spacer.rollout import Decoding, sample
 from spacer.selfcheck import FirstBatchCheck
@@ -90,7 +91,7 @@ class PredictModule(pl.LightningModule):
             mine = self._indices[:1]  # Lightning would pass over a process that asks nothing, and all are to gather
         benchmark = self._asking.benchmark
         if self.trainer.is_global_zero:
-            self._bar = tqdm(total=len(mine), desc=benchmark.name, unit=" questions")
+            self._bar = progress_bar(total=len(mine), desc=benchmark.name, unit=" questions")
         bounds = Bounds(benchmark.batch_tokens, benchmark.batch_size, benchmark.max_new_tokens, benchmark.samples)
         return QuestionLoader(self._asking.dataset, mine, bounds)
 

@@ -139,7 +139,7 @@ def _of_completion(name: str) -> Callable[[Prediction], float]:
     return lambda row: float(row.get(name, 0) if "error" in row else row[name])
 
 
-_METRICS: dict[str, Callable[[Prediction], float]] = {
+METRICS: dict[str, Callable[[Prediction], float]] = {
     "reward/total": _part("total"),
     "reward/answer": _part("answer"),
     "reward/map": _part("map"),
@@ -197,7 +197,7 @@ def compare(
         )
 
     deltas = {}
-    for name, value in _METRICS.items():
+    for name, value in METRICS.items():
         if name in _BONUSES and not any(value(first) or value(second) for first, second in both):
             continue
         deltas[name] = delta(value, both)
@@ -205,7 +205,7 @@ def compare(
     known = [kind for kind in QUESTION_TYPES if kind in present]
     for kind in known + sorted(present.difference(known)):
         pairs = [pair for pair in both if pair[0]["question_type"] == kind]
-        deltas[f"answer/{kind}"] = delta(_METRICS["reward/answer"], pairs)
+        deltas[f"answer/{kind}"] = delta(METRICS["reward/answer"], pairs)
     return deltas
 
 

@@ -21,9 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from tqdm import tqdm
-
 from spacer.preparing.parts import CHUNK, ArchiveError, Joined, check_digests, fingerprint, listed_digests
+from spacer.progress import progress_bar
 
 MARGIN = 1.05  # unpacked over compressed bytes: videos hardly compress, and a file takes whole blocks
 STATE = ".unpacked.json"  # in the target: of which parts which files were unpacked, and the digests of the parts
@@ -76,7 +75,7 @@ def unpack(parts: tuple[Path, ...], target: Path) -> Unpacked:
         return Unpacked(0, len(state.members), sum(state.members.values()))
     started = _State(digests=digests)
     work = _Work(target, f"{TEMPORARY}{secrets.token_hex(4)}")
-    with tqdm(total=total, desc="unpacking", unit="B", unit_scale=True) as bar, Joined(parts, bar) as joined:
+    with progress_bar(total=total, desc="unpacking", unit="B", unit_scale=True) as bar, Joined(parts, bar) as joined:
         try:
             _save(target, started)
             _extract(joined, work)

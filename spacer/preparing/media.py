@@ -13,10 +13,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from spacer.data.decode import MediaError, read_header
 from spacer.files import drop_torn_line, read_rows
+from spacer.progress import progress_bar
 
 NAME = ".media.jsonl"
 
@@ -55,7 +54,9 @@ def _open(known_file: Path, tasks: Collection[tuple[str, str, str, int, int]]) -
         multiprocessing.get_context("spawn").Pool(min(os.cpu_count() or 1, 16)) as pool,
         open(known_file, "a", encoding="utf-8") as out,
     ):
-        for row in tqdm(pool.imap_unordered(_examine, tasks, chunksize=64), total=len(tasks), desc="opening media"):
+        for row in progress_bar(
+            pool.imap_unordered(_examine, tasks, chunksize=64), total=len(tasks), desc="opening media"
+        ):
             out.write(json.dumps(row) + "\n")
             found[str(row["path"])] = Media(row["seconds"], row["error"])
     return found

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 from tqdm import tqdm
 
 from spacer.errors import UserError
+from spacer.progress import progress_bar
 
 CHUNK = 1 << 20  # bytes read and written at once
 SUMS = "SHA256SUMS"  # beside the parts, if there: what sha256sum wrote
@@ -121,7 +122,7 @@ def listed_digests(parts: tuple[Path, ...], known: Mapping[str, str]) -> dict[st
     unknown = {print_: part for print_, part in listed.items() if print_ not in known}
     if unknown:
         total = sum(part.stat().st_size for part in unknown.values())
-        with tqdm(total=total, desc="checking", unit="B", unit_scale=True) as bar:
+        with progress_bar(total=total, desc="checking", unit="B", unit_scale=True) as bar:
             digests |= {print_: _sha256(part, bar) for print_, part in unknown.items()}
     return digests
 

@@ -19,7 +19,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from tqdm import tqdm
 
 from spacer.data.index import LEAKS, UNREADABLE, IndexWriter, excluded_by, fingerprint, row_of, sources_of
 from spacer.data.leakage import forbidden
@@ -29,6 +28,7 @@ from spacer.files import append_rows, write_text
 from spacer.preparing.archive import FULL, is_unpacked, unpack
 from spacer.preparing.media import Media, survey
 from spacer.preparing.parts import find_parts
+from spacer.progress import progress_bar
 from spacer.rules import sections
 from spacer.settings import ArchivedSettings, BenchmarkSettings, JsonlSettings, OnBad, Settings
 
@@ -178,7 +178,7 @@ def build_index(
     made_from = fingerprint(settings)
     maps = read_maps(root / settings.maps) if settings.maps is not None else {}
     lines = {
-        split: list(tqdm(examined(path, root), desc=f"reading {path.name}", unit=" lines", mininterval=1))
+        split: list(progress_bar(examined(path, root), desc=f"reading {path.name}", unit=" lines", mininterval=1))
         for split, path in sources_of(settings).items()
     }
     real_root = root.resolve()  # once: it would be looked up on the disk for each of the lines

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
-from tqdm import tqdm
 
 from spacer.data.decode import MediaError, read_video
+from spacer.report.aside import aside
 from spacer.report.drawing import BLUE, GREY, INK, LIGHT, VERMILION, new_figure, written
 from spacer.report.labels import QUESTION_TYPES as NAMES
 from spacer.scenes.balance import Posed
@@ -94,24 +91,8 @@ def _lines(item: Posed) -> list[tuple[str, bool]]:
 
 
 def _middle_frames(paths: Sequence[Path]) -> Iterator[np.ndarray | None]:
-    """The middle frame of each video, or None where it cannot be read.
-
-    Decoded in a process of its own, spawned: a decoder that a broken file brings down takes that file's frame with it,
-    and nothing else.
-    """
-    workers: ProcessPoolExecutor | None = None
-    try:
-        for path in tqdm(paths, desc="reading frames"):
-            workers = workers or ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
-            try:
-                yield workers.submit(_middle_frame, path).result()
-            except BrokenProcessPool:
-                workers.shutdown()
-                workers = None
-                yield None
-    finally:
-        if workers is not None:
-            workers.shutdown()
+    """The middle frame of each video, or None where it cannot be read."""
+    return aside(_middle_frame, paths, "reading frames")
 
 
 def _middle_frame(path: Path) -> np.ndarray | None:

@@ -10,6 +10,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from spacer.files import append_rows, drop_torn_line, read_rows
+from spacer.report.steps import by_step
 
 
 class HistoryLogger(Logger):
@@ -42,7 +43,4 @@ class HistoryLogger(Logger):
 
 def read_history(path: Path) -> list[dict[str, float]]:
     """A row a step, in order. Steps made twice, before a crash and after resuming, count as they were made last."""
-    rows: dict[int, dict[str, float]] = {}
-    for row in read_rows(path):
-        rows.setdefault(row["step"], {}).update(row)
-    return [rows[step] for step in sorted(rows)]
+    return by_step(read_rows(path))

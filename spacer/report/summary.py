@@ -23,6 +23,7 @@ from spacer.evaluation.statistics import PairedDelta, compare, mean_interval
 from spacer.report.figures import before_after_bars, map_overlay, reward_curves
 from spacer.report.history import read_history
 from spacer.report.table import before_after_table, write_json, write_summary
+from spacer.report_runs import report_at_end
 from spacer.rewards import parse_map
 from spacer.score import show
 from spacer.settings import Settings, VideoSettings
@@ -86,6 +87,7 @@ def report_training(
     if fed.wait_share is not None:
         console.print(f"Waiting for data: {fed.wait_share:.1%} of the time in training", highlight=False)
     _print_places(console, folder, seconds, sync)
+    report_at_end(settings, folder)
 
 
 def mean_reward(rows: Rows | None) -> float:
@@ -113,6 +115,7 @@ def report_evaluation(
     _print_faults(console, [*faults, *failed])
     figures = {f"{settings.benchmark.name}/{name}": found["mean"] for name, found in scores.items()}
     _print_places(console, folder, seconds, finish(make_loggers(settings, folder), {}, figures))
+    report_at_end(settings, folder)
 
 
 def report_benchmark(
@@ -128,7 +131,7 @@ def report_benchmark(
     """Prints the figures of a benchmark, what could not be asked or read, and where everything lies."""
     console = Console()
     show(console, scored, spread, folder)
-    console.print(f"  asked: {_conditions(how)}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"  asked: {_conditions(how)}", markup=False, highlight=False)
     failed = [Fault(str(row["id"]), *str(row["error"]).split(": ", 1)) for row in rows if "error" in row]
     if failed:
         console.print(f"[bold]{len(failed)} questions could not be asked and count as wrong:[/bold]")

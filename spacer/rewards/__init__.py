@@ -5,7 +5,7 @@ from spacer.rewards.bonus import length_bonus, temporal_bonus
 from spacer.rewards.combine import RewardParts, score_group
 from spacer.rewards.extract import answer_text, read_choice, read_number
 from spacer.rewards.format import format_reward
-from spacer.rewards.maps import has_map, map_score, parse_map
+from spacer.rewards.maps import has_map, map_score, parse_map, written_map
 
 __all__ = [
     "PROBLEM_TYPES",
@@ -22,4 +22,5 @@ __all__ = [
     "read_number",
     "score_group",
     "temporal_bonus",
+    "written_map",
 ]

@@ -66,6 +66,21 @@ def parse_map(completion_or_text: str, categories: Iterable[str]) -> dict[str, l
     return points
 
 
+def written_map(completion: str, categories: Iterable[str] = ()) -> dict[str, list[Point]]:
+    """What a completion's map shows, the given categories and, where it is a whole literal, all that it names.
+
+    For looking at: a score counts the scene's own categories alone (`parse_map`). Empty where there is no map.
+
+    >>> written_map("<map>{'chair': [[1, 2]], 'unicorn': [[3, 4]]}</map>", ["chair"])
+    {'chair': [(1, 2)], 'unicorn': [(3, 4)]}
+    """
+    inside = map_text(completion)
+    if inside is None:
+        return {}
+    named = [key for key in _read_dict(inside) or {} if isinstance(key, str)]
+    return parse_map(inside, [*named, *categories])
+
+
 def map_score(completion: str, true_map: Mapping[str, Sequence[Sequence[float]]]) -> float:
     """Score the map of a completion against the scene's, in [0, 1] (paper's map reward, as released).
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from spacer.files import append_rows, drop_torn_line
+from spacer.progress import progress_bar
 from spacer.scenes.lines import Question
 from spacer.scenes.questions import QUESTION_TYPES
 from spacer.scenes.scans import Scan, annotation_files
@@ -43,7 +43,7 @@ def pose_all(scans: Sequence[Scan], settings: ScansSettings) -> dict[str, list[Q
         # spawned, not forked: the caller may hold threads
         with multiprocessing.get_context("spawn").Pool(min(settings.workers, len(missing))) as pool:
             tasks = ((scan, settings.seed, settings.questions_per_type) for scan in missing)
-            for row in tqdm(pool.imap_unordered(_row, tasks), total=len(missing), desc="posing questions"):
+            for row in progress_bar(pool.imap_unordered(_row, tasks), total=len(missing), desc="posing questions"):
                 append_rows(path, [row])
                 posed[str(row["scan"])] = row["questions"]
     return {

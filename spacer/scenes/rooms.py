@@ -24,9 +24,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from spacer.data.samples import Sample, to_sample
+from spacer.progress import progress_bar
 from spacer.scenes.lines import Question, data_line
 from spacer.scenes.questions import pose
 from spacer.scenes.render import camera_path, draw, overview, write_video
@@ -101,7 +101,9 @@ def _write(settings: RoomsSettings, work: Path) -> None:
         open(work / "scenes.jsonl", "w") as scenes,
     ):
         made = pool.imap(_make, tasks, chunksize=8)
-        for (split, index), scene in zip(jobs, tqdm(made, total=len(jobs), desc="rendering rooms"), strict=True):
+        for (split, index), scene in zip(
+            jobs, progress_bar(made, total=len(jobs), desc="rendering rooms"), strict=True
+        ):
             scenes.write(json.dumps(dataclasses.asdict(scene)) + "\n")
             entry = {"video_id": scene.name, "cognitive_map": scene.cognitive_map(), "object_list": scene.categories()}
             maps.write(json.dumps(entry) + "\n")

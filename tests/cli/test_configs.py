@@ -36,6 +36,7 @@ COMPANIONS = {
     "benchmark/prompts=thinking": ("benchmark=sti_bench",),
     "benchmark/prompts=direct": ("benchmark=vsi_bench",),
     "stage=compare": ("runs=[a,b]",),
+    "stage=report": ("runs=[a]",),
     "stage=export": (f"ckpt_path={Path(__file__)}",),  # any file
 }
 

@@ -1,0 +1,153 @@
+"""Runs → one HTML file that needs nothing beside it: style, script, data, frames and small videos stand in it.
+
+What models and data files say never becomes markup: it stands in the page as JSON without `<`, in elements that are
+not run, and the script writes it as text. A policy (CSP) in the page's head forbids all scripts but its own, by its
+hash, and every connection.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import spacer
+from spacer.files import write_text
+from spacer.report.drawing import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILION
+from spacer.report.html.contents import RunFolder
+from spacer.report.html.folders import read_runs
+from spacer.report.html.index import Subject, differences, run_entry, subject_entry, subjects
+from spacer.report.html.media import Medium, embedded
+from spacer.report.html.rollouts import rollout_entries
+from spacer.report.html.texts import CHUNK, RIGHT, by_worth, chunks, plain_json
+from spacer.report.labels import METRICS
+from spacer.settings import ReportSettings
+
+NAME = "report.html"
+_SCRIPTS = ("dom.js", "charts.js", "data.js", "overview.js", "training.js", "questions.js", "detail.js", "main.js")
+_TEXT_SHARE = 0.8  # of the file that texts may take, so that something is left for pictures
+
+
+@dataclass(frozen=True)
+class Element:
+    """A piece of JSON in the page, found by its id and parsed when it is needed."""
+
+    id: str
+    json: str
+
+
+def write_report(path: Path, folders: Sequence[Path], settings: ReportSettings, resamples: int, seed: int) -> Path:
+    """Writes the report of the runs in the folders to a file, and returns its path.
+
+    Intervals are made of `resamples` resamples; `seed` is theirs.
+
+    Raises:
+        UserError: a file of a run cannot be read; it is named.
+    """
+    runs = read_runs(folders)
+    write_text(path, page(_elements(runs, settings, resamples, seed)))
+    return path
+
+
+def _elements(runs: Sequence[RunFolder], settings: ReportSettings, resamples: int, seed: int) -> list[Element]:
+    room = settings.max_megabytes * 1_000_000
+    found = subjects(runs)
+    media, places = _media(found)
+    entries = [subject_entry(subject, at, resamples, seed) for subject, at in zip(found, places, strict=True)]
+    elements: list[Element] = []
+    text_room, texts_left_out = int(room * _TEXT_SHARE), 0
+    for number, subject in enumerate(found):
+        texts = chunks(subject.questions, text_room)
+        text_room -= texts.size
+        texts_left_out += texts.left_out
+        elements += [Element(f"text-{number}-{place}", chunk) for place, chunk in enumerate(texts.chunks)]
+    rollouts, rollouts_left_out = rollout_entries(runs, text_room)
+    elements.append(Element("rollouts", plain_json(rollouts)))
+    base = _base_of([medium.path for medium in media if medium.path is not None])
+    shown = embedded(media, settings, room - sum(len(element.json) for element in elements) - 1_000_000)
+    for place, (medium, picture) in enumerate(zip(media, shown.shown, strict=True)):
+        inside = None if medium.path is None or base is None else os.path.relpath(medium.path, base)
+        elements.append(Element(f"media-{place}", plain_json({"path": inside, **asdict(picture)})))
+    index = {
+        "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "version": spacer.__version__,
+        "right": RIGHT,
+        "chunk": CHUNK,
+        "media_root": base,
+        "colours": [GREY, BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, INK],
+        "labels": METRICS,
+        "runs": [run_entry(run, place) for place, run in enumerate(runs)],
+        "subjects": entries,
+        "differences": differences(runs) if len(runs) > 1 else [],
+        "left_out": _left_out(settings, texts_left_out, rollouts_left_out, shown.without_frames, len(media)),
+    }
+    return [Element("index", plain_json(index)), *elements]
+
+
+def _media(found: Sequence[Subject]) -> tuple[list[Medium], list[list[int]]]:
+    """All media, those of questions most worth a look first, and each subject's questions' places in them."""
+    media: dict[Any, Medium] = {}
+    keys: list[dict[int, Any]] = []
+    for number, subject in enumerate(found):
+        of: dict[int, Any] = {}
+        for place in by_worth(subject.questions):
+            asked = subject.questions.asked[place]
+            if asked.media is not None:
+                of[place] = asked.media
+                media.setdefault(asked.media, Medium(asked.media))
+            elif len(asked.pictures):
+                of[place] = (number, place)
+                media[number, place] = Medium(None, asked.pictures)
+        keys.append(of)
+    order = {key: place for place, key in enumerate(media)}
+    places = [
+        [order[of[place]] if place in of else -1 for place in range(len(subject.questions.asked))]
+        for subject, of in zip(found, keys, strict=True)
+    ]
+    return list(media.values()), places
+
+
+def _base_of(paths: Sequence[Path]) -> str | None:
+    """The folder that all videos lie under, which whoever opens the page elsewhere can set anew."""
+    folders = [str(path.parent) for path in paths if path.is_absolute()]
+    return os.path.commonpath(folders) if folders else None
+
+
+def _left_out(settings: ReportSettings, texts: int, rollouts: int, media: int, all_media: int) -> list[str]:
+    """What does not stand in the page, and the setting that says so."""
+    bound = f"report.max_megabytes={settings.max_megabytes}"
+    told = []
+    if texts:
+        told.append(f"texts of {texts} questions ({bound}); their scores are here")
+    if rollouts:
+        told.append(f"{rollouts} completions of training, the oldest ({bound})")
+    if media:
+        told.append(
+            f"frames of {media} of {all_media} videos or sets of pictures (report.strips={settings.strips}, {bound})"
+        )
+    return told
+
+
+def page(elements: Sequence[Element]) -> list[str]:
+    """The pieces of the file. The first element is the index; each stands in a script element that is not run."""
+    here = files("spacer.report.html") / "page"
+    style = (here / "page.css").read_text(encoding="utf-8")
+    script = "".join((here / name).read_text(encoding="utf-8") for name in _SCRIPTS)
+    script = f'"use strict";\n(() => {{\n{script}}})();\n'
+    policy = (
+        f"default-src 'none'; img-src data:; media-src data: file:; style-src '{_hash(style)}'; "
+        f"script-src '{_hash(script)}'; base-uri 'none'; form-action 'none'"
+    )
+    top, bottom = (here / "page.html").read_text(encoding="utf-8").replace("POLICY", policy).split("DATA\n")
+    data = (f'<script type="application/json" id="{one.id}">{one.json}</script>\n' for one in elements)
+    return [top.replace("STYLE", style), *data, bottom.replace("SCRIPT", script)]
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

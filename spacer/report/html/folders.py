@@ -1,0 +1,152 @@
+"""Run folders → `RunFolder`s, whatever stage left them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from spacer.errors import UserError
+from spacer.report.html.contents import RunFolder, Sitting
+from spacer.report.html.lines import Line, latest, read_lines, read_object
+from spacer.report.html.sittings import benchmark_sitting, heldout_sitting
+from spacer.report.steps import by_step
+
+_NAME = "predictions"
+_PHASES = ("before", "after")
+_TIME = re.compile(r"[\d:._-]+")  # what a folder of Hydra's is called
+
+
+def read_runs(folders: Sequence[Path]) -> list[RunFolder]:
+    """The runs in the folders, in order; a run of stage=compare stands for those that it compared.
+
+    Raises:
+        UserError: with everything that is wrong with any of them: a file cannot be read, a line is broken, or a folder
+            holds nothing to show.
+    """
+    found: list[RunFolder] = []
+    faults = []
+    for folder in folders:
+        try:
+            found += [read_run(each) for each in _compared(folder)]
+        except UserError as error:
+            faults.append(str(error))
+    if faults:
+        raise UserError("\n".join(faults))
+    once: dict[Path, RunFolder] = {}
+    for run in found:
+        once.setdefault(run.folder.resolve(), run)
+    return list(once.values())
+
+
+def _compared(folder: Path) -> list[Path]:
+    comparison = read_object(folder / "comparison.json")
+    if comparison is None:
+        return [folder]
+    return [Path(run["folder"]) for run in comparison["runs"].values()]
+
+
+def read_run(folder: Path) -> RunFolder:
+    """What a run left in its folder, one of several benchmarks in folders under it too.
+
+    Raises:
+        UserError: a file cannot be read, a line is broken, or there is nothing to show.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not an existing folder: name the folder of a run")
+    notes: list[str] = []
+    config = _text(folder / ".hydra" / "config.yaml", notes)
+    recorded = _yaml(folder / ".hydra" / "config.yaml", config)
+    summary = read_object(folder / "summary.json")
+    sittings = tuple(_sittings(folder, recorded, notes))
+    history = by_step(line.row for line in read_lines(folder / "history.jsonl", notes) if _is_step(line))
+    if not sittings and not history:
+        raise UserError(
+            f"{folder} holds no answers and no history of training: name the folder of a run of stage=train, sft, "
+            "evaluate, score or compare"
+        )
+    if summary is None:
+        notes.append("summary.json is not there: the run did not end, or goes on")
+    stage = recorded.get("stage")
+    return RunFolder(
+        folder=folder,
+        name=name_of(folder),
+        stage=str(stage["name"]) if isinstance(stage, dict) and "name" in stage else None,
+        config=config,
+        overrides=_overrides(folder),
+        sittings=sittings,
+        history=history,
+        rollouts=[line.row for line in latest(read_lines(folder / "rollouts.jsonl", notes), *_ROLLOUT)],
+        faults=[line.row for line in read_lines(folder / "faults.jsonl", notes)],
+        seconds=Line(str(folder / "summary.json"), summary or {}).numbers("seconds"),
+        notes=tuple(notes),
+    )
+
+
+_ROLLOUT = ("step", "split", "id", "question", "n")  # what tells one completion of rollouts.jsonl from another
+
+
+def name_of(folder: Path) -> str:
+    """What a run is called: its folder, with the one above where its own name is a time or a number.
+
+    >>> name_of(Path("outputs/2026-11-22/21-50-00")), name_of(Path("outputs/sweep/0")), name_of(Path("runs/spacer_7b"))
+    ('2026-11-22/21-50-00', 'sweep/0', 'spacer_7b')
+    """
+    parts = folder.parts
+    return "/".join(parts[-2:]) if _TIME.fullmatch(folder.name) else folder.name
+
+
+def _sittings(folder: Path, recorded: Mapping[str, Any], notes: list[str]) -> Iterator[Sitting]:
+    scores = read_object(folder / "scores.json")
+    if (folder / "per_question.jsonl").exists():
+        yield benchmark_sitting(folder, scores or {}, notes)
+    elif scores is not None:
+        notes.append("per_question.jsonl is not there: the questions are not shown")
+    for below in sorted(path.parent for path in folder.glob("*/per_question.jsonl")):
+        yield benchmark_sitting(below, read_object(below / "scores.json") or {}, notes)
+    asked = recorded.get("benchmark")
+    heldout = str(asked.get("name", "held out")) if isinstance(asked, dict) else "held out"
+    taken = {str((scores or {}).get("benchmark"))}
+    unfinished = sorted((folder / _NAME).glob("*.part.jsonl"))
+    for path in unfinished:
+        notes.append(f"{_NAME}/{path.name}: these answers are being written and are not shown yet")
+    whole = {path.stem: path for path in (folder / _NAME).glob("*.jsonl") if path not in unfinished}
+    for name in [*(name for name in _PHASES if name in whole), *sorted(whole.keys() - {*_PHASES})]:
+        if name in _PHASES:
+            yield heldout_sitting(whole[name], heldout, name, notes)
+        elif name not in taken:
+            yield heldout_sitting(whole[name], name, "", notes)
+
+
+def _is_step(line: Line) -> bool:
+    """Whether a line of the history is of a step. Others are those of metrics that a run logs once."""
+    return line.number("step") is not None
+
+
+def _text(path: Path, notes: list[str]) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        notes.append(f"{path.parent.name}/{path.name} is not there: the run's settings are not known")
+        return ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+
+
+def _yaml(path: Path, text: str) -> dict[str, Any]:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} cannot be read as YAML: {error}") from error
+    return value if isinstance(value, dict) else {}
+
+
+def _overrides(folder: Path) -> tuple[str, ...]:
+    path = folder / ".hydra" / "overrides.yaml"
+    if not path.is_file():
+        return ()
+    value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return tuple(str(word).removeprefix("++") for word in value) if isinstance(value, list) else ()

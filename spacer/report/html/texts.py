@@ -1,0 +1,99 @@
+"""Texts of questions and answers → chunks, each parsed by the page when something of it is looked at."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from spacer.report.html.contents import Answered, Asked, Sitting
+
+RIGHT = 0.5  # an answer of at least this score is told as right
+CHUNK = 100  # questions whose texts are parsed together
+COMPLETION = 16_384  # characters of a completion that are shown, as many as are read when it is scored
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The questions of a subject, in the order in which the runs have them, and by whom they were answered."""
+
+    sittings: tuple[Sitting, ...]
+    asked: tuple[Asked, ...]
+
+    @classmethod
+    def of(cls, sittings: Sequence[Sitting]) -> Questions:
+        """The questions of all sittings, each once."""
+        union = {key: asked for sitting in sittings for key, asked in sitting.questions.items()}
+        return cls(tuple(sittings), tuple(union.values()))
+
+    def answers(self, asked: Asked) -> list[Answered | None]:
+        """One for each sitting, None where it did not have the question."""
+        return [sitting.answers.get(asked.key) for sitting in self.sittings]
+
+
+def by_worth(questions: Questions) -> list[int]:
+    """Places of the questions, those most worth a look first.
+
+    That is where runs disagree, then what they failed (unasked and unread answers before wrong ones), then the rest.
+    """
+
+    def worth(place: int) -> tuple[int, int]:
+        answers = [answer for answer in questions.answers(questions.asked[place]) if answer is not None]
+        right = [answer.score >= RIGHT for answer in answers]
+        unread = any(answer.error is not None or answer.read is None for answer in answers)
+        rank = 0 if len(set(right)) > 1 else 1 if not all(right) and unread else 2 if not all(right) else 3
+        return rank, place
+
+    return sorted(range(len(questions.asked)), key=worth)
+
+
+def text_of(questions: Questions, asked: Asked) -> dict[str, Any]:
+    """All there is to read of a question and its answers."""
+    return {
+        "text": asked.text,
+        "options": list(asked.options),
+        "truth": asked.truth,
+        "map": asked.true_map,
+        "answers": [None if answer is None else _answer(answer) for answer in questions.answers(asked)],
+    }
+
+
+def _answer(answer: Answered) -> dict[str, Any]:
+    entry = asdict(answer)
+    entry.pop("score")
+    completion = answer.completion
+    if completion is not None and len(completion) > COMPLETION:
+        entry["completion"] = completion[:COMPLETION]
+        entry["cut"] = len(completion) - COMPLETION
+    return entry
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Chunks of JSON, `CHUNK` questions each, their size in characters, and of how many questions nothing is held."""
+
+    chunks: tuple[str, ...]
+    size: int
+    left_out: int
+
+
+def chunks(questions: Questions, room: int) -> Texts:
+    """The texts of the questions, those most worth a look first, as far as `room` characters go."""
+    held: list[str] = ["null"] * len(questions.asked)
+    left_out = 0
+    for place in by_worth(questions):
+        text = plain_json(text_of(questions, questions.asked[place]))
+        if len(text) > room:
+            left_out += 1
+            continue
+        room -= len(text)
+        held[place] = text
+    joined = tuple("[" + ",".join(held[i : i + CHUNK]) + "]" for i in range(0, len(held), CHUNK))
+    return Texts(joined, sum(map(len, joined)), left_out)
+
+
+def plain_json(value: Mapping[str, Any] | Sequence[Any]) -> str:
+    """JSON that may stand in a page: ASCII alone, and no character that could end the element that it stands in."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
