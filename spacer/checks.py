@@ -43,7 +43,8 @@ _CHECKED: tuple[tuple[Check, str], ...] = (
         Check(lambda x: x >= 0, "0 or more"),
         "model.completion.bonus_min dataset.seed reward.length.bonus reward.length.min_tokens "
         "reward.temporal.bonus reward.temporal.margin objective.beta objective.advantage_eps objective.clip_high "
-        "benchmark.temperature trainer.gradient_clip_val logger.rollouts_every_n_steps stage.optimizer.weight_decay "
+        "benchmark.temperature trainer.gradient_clip_val logger.rollouts_every_n_steps "
+        "logger.rollout_prompts logger.heldout_prompts logger.upload_mb stage.optimizer.weight_decay "
         "stage.optimizer.warmup_steps stage.guess_after",
     ),
     (
@@ -86,7 +87,7 @@ _CHECKED: tuple[tuple[Check, str], ...] = (
     (Check(lambda n: n == -1 or n >= 1, "at least 1, or -1 for no limit"), "trainer.max_steps trainer.max_epochs"),
     (Check(re.compile(r"\d+:\d\d:\d\d:\d\d").fullmatch, "like 00:12:00:00, from days to seconds"), "trainer.max_time"),
     (_one_of(*STAGES), "stage.name"),
-    (_one_of("wandb", "none"), "logger.kind"),
+    (_one_of("wandb", "tensorboard", "csv", "none"), "logger.kind"),
     (_one_of("auto", "sdpa", "flex_attention", "flash_attention_2"), "model.attn_implementation"),
     (_one_of("bfloat16", "float16", "float32", "float64"), "model.dtype stage.save_dtype"),
     (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -63,7 +64,8 @@ def configure_adamw(
 class Training:
     """How the modules train: the optimiser, its steps in all, how they are gathered, and whether trees are checked.
 
-    `accumulate` batches make a step; gradients are clipped to a norm of `clip`, None for no bound.
+    A process takes batches of `batch_size` prompts, of which `accumulate` make a step; gradients are clipped to a norm
+    of `clip`, None for no bound.
     """
 
     optimizer: OptimizerSettings
@@ -71,6 +73,7 @@ class Training:
     accumulate: int = 1
     clip: float | None = None
     self_check: bool = True
+    batch_size: int = 1
 
 
 class TreeModule(pl.LightningModule):
@@ -87,6 +90,20 @@ class TreeModule(pl.LightningModule):
         self.packing = packing
         self.training_plan = training
         self.check = FirstBatchCheck(training.self_check)
+        self.prompts_seen = 0  # by all processes, since training began and over restarts
+        self.rollout_seconds = 0.0  # that the last step has taken to write completions and score them
+
+    def on_train_batch_start(self, batch: PromptBatch, batch_idx: int) -> None:
+        """Counts the prompts that the processes are given, those that turn out faulty included."""
+        self.prompts_seen += self.training_plan.batch_size * self.trainer.world_size
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what a resumed run goes on counting from."""
+        checkpoint["prompts_seen"] = self.prompts_seen
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Goes on counting."""
+        self.prompts_seen = checkpoint["prompts_seen"]
 
     def configure_optimizers(self) -> Any:
         """AdamW as `stage.optimizer` says."""
@@ -121,6 +138,9 @@ class TreeModule(pl.LightningModule):
     def log_step(self) -> None:
         """Makes the coming optimiser step the one that metrics are logged for; Lightning would count batches."""
         self.log("step", float(self.trainer.global_step))
+        optimizer: Any = self.optimizers()
+        figures = {"prompts_seen": float(self.prompts_seen), "learning_rate": optimizer.param_groups[0]["lr"]}
+        self.log_dict({f"train/{name}": value for name, value in figures.items()})
 
     def step(self, batch_idx: int) -> None:
         """An optimiser step where it is time for one."""
@@ -156,7 +176,7 @@ class SftModule(TreeModule):
             if self.steps_now(batch_idx):
                 self.log_step()
                 loss = torch.stack([part.detach() for part in losses]).sum()
-                self.log("loss", loss, prog_bar=True, batch_size=len(batch.samples))
+                self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.samples))
         self.step(batch_idx)
 
 
@@ -214,7 +234,9 @@ class GrpoModule(TreeModule):
             self.step(batch_idx)
             return
         vision = self.see(batch)
+        start = time.monotonic()
         scored = self._roll_out(batch, vision.detach(), batch_idx)
+        self.rollout_seconds = time.monotonic() - start
         self.last_rollout = (batch, scored)
         if self.steps_now(batch_idx):
             self.log_step()
@@ -232,6 +254,7 @@ class GrpoModule(TreeModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leaves the frozen reference out: it is where training began, and is loaded from there."""
+        super().on_save_checkpoint(checkpoint)
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith("reference.")}
 
@@ -355,10 +378,9 @@ class GrpoModule(TreeModule):
     def _log_objective(self, batch: PromptBatch, updates: Sequence[Mapping[str, Tensor]]) -> None:
         """Logs the metrics of a rollout's updates: their mean, and of the sampling drift the first, the only one."""
         metrics = {name: torch.stack([found[name] for found in updates if name in found]).mean() for name in updates[0]}
-        renamed = {f"objective/{name}": value for name, value in metrics.items() if name != "kl"}
-        if "kl" in metrics:
-            self.log("kl", metrics["kl"], prog_bar=True, batch_size=len(batch.samples))
-        self.log_dict(renamed, batch_size=len(batch.samples))
+        for name, value in metrics.items():
+            if name not in ("completion_length_mean", "truncated_share"):  # which are logged of the rollout
+                self.log(f"train/{name}", value, prog_bar=name == "kl", batch_size=len(batch.samples))
 
 
 def rollout_metrics(scored: ScoredRollout, group: int) -> dict[str, Tensor | float]:
@@ -371,9 +393,9 @@ def rollout_metrics(scored: ScoredRollout, group: int) -> dict[str, Tensor | flo
         f"reward/{name}": float(np.mean([getattr(part, name) for part in parts]))
         for name in ("total", "answer", "map", "format", "length", "temporal")
     }
-    metrics |= {f"rollout/{name}": value for name, value in stats.items()}
-    metrics["map/drawn"] = float(np.mean([part.drawn for part in parts]))
-    metrics["map/quality"] = float(np.mean([part.map_quality for part in parts]))
-    metrics["completion/length"] = float(np.mean(scored.rollout.lengths))
-    metrics["completion/truncated"] = float(scored.rollout.truncated_B.float().mean())
+    metrics |= {f"rollout/{name}": value for name, value in stats.items() if name != "reward_mean"}  # the total again
+    metrics["rollout/map_drawn"] = float(np.mean([part.drawn for part in parts]))
+    metrics["rollout/map_quality"] = float(np.mean([part.map_quality for part in parts]))
+    metrics["rollout/length"] = float(np.mean(scored.rollout.lengths))
+    metrics["rollout/truncated"] = float(scored.rollout.truncated_B.float().mean())
     return metrics

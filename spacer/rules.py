@@ -223,6 +223,10 @@ RULES: tuple[tuple[Callable[[Settings], bool], str], ...] = (
         "dataset.questions_per_video",
     ),
     (
+        lambda s: s.logger.kind == "tensorboard" and find_spec("tensorboard") is None,
+        "logger.kind=tensorboard needs a package that is not installed: pip install tensorboard, or choose logger=csv",
+    ),
+    (
         lambda s: s.stage.name == "curate" and not isinstance(s.dataset, ScansSettings),
         "stage.name=curate makes questions from annotated scans: choose dataset=scans dataset.root=DIR",
     ),

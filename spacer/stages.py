@@ -22,9 +22,10 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from spacer import tiny
 from spacer.backends import choose_attention
 from spacer.benchmarks.question import Question
-from spacer.callbacks import DataWait, FaultRecorder, Progress, ProgressLines, RolloutTable
+from spacer.callbacks import FaultRecorder, Progress, ProgressLines, Speed
 from spacer.data.leakage import Withheld
 from spacer.data.loading import MixedDataset, PromptDataset, Prompts, TrainLoader
+from spacer.data.processing import PromptBatch
 from spacer.data.prompts import ShownTarget, prompt_text, worked_completion
 from spacer.data.samples import Fault, Sample
 from spacer.data.sources import Piece, load_pieces
@@ -35,12 +36,14 @@ from spacer.evaluation.scoring import official_intervals, score_predictions, wri
 from spacer.files import read_rows
 from spacer.modeling import Packing, load_policy, load_processor, load_reference, position_rule, save_pretrained
 from spacer.module import GrpoModule, SftModule, Training
+from spacer.provenance import index_samples
 from spacer.report.summary import Fed, report_all, report_benchmark, report_evaluation, report_training
 from spacer.rules import asks_files
 from spacer.scenes import rooms
 from spacer.score import choose_questions
 from spacer.settings import Checkpointing, RoomsSettings, Settings
 from spacer.tracking import make_loggers
+from spacer.watching import RolloutTable, Watched, spread_batches
 
 log = logging.getLogger(__name__)
 CORPUS_SCENES = 1000  # whose questions a fresh model's tokenizer is made from
@@ -48,6 +51,7 @@ CORPUS_SCENES = 1000  # whose questions a fresh model's tokenizer is made from
 _AS_IT_SHOULD_BE = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # its own use of torch
     r"Found \d+ module\(s\) in eval mode",  # the reference is one
+    "Experiment logs directory .* exists and is not empty",  # the CSV file is written again from the history
     "Using ModelCheckpoint with manual optimization",  # steps are whole when a checkpoint is written, which tests hold
 )
 PROGRESS_EVERY = 10  # steps between two lines in the log
@@ -182,7 +186,8 @@ class Run:
     def fit(self, module: pl.LightningModule, loader: TrainLoader) -> list[Logger]:
         """Trains with Lightning, from a checkpoint where one is asked for, and returns the loggers, still open."""
         settings = self.settings
-        loggers = make_loggers(settings, self.folder)
+        trained_on = partial(index_samples, (sample for piece in self.pieces for sample in piece.train.samples))
+        loggers = make_loggers(settings, self.folder, trained_on)
         checkpoints = ModelCheckpoint(
             dirpath=self.folder / "checkpoints",
             every_n_train_steps=settings.trainer.checkpoint_every_n_steps,
@@ -202,8 +207,8 @@ class Run:
                 *([Progress()] if _shows_bar(settings) else []),
                 ProgressLines(PROGRESS_EVERY),
                 FaultRecorder(self.folder / "faults.jsonl"),
-                DataWait(loader),
-                RolloutTable(settings.logger.rollouts_every_n_steps),
+                Speed(loader),
+                *([RolloutTable(self.folder, self._watched())] if isinstance(module, GrpoModule) else []),
             ],
         )
         self.policy.train()  # from_pretrained gives it in eval mode, where nothing is checkpointed or dropped out
@@ -216,6 +221,25 @@ class Run:
             self.policy = save_pretrained(self.policy, self.processor, self.folder / "model", settings.stage.save_dtype)
         return loggers
 
+    def _watched(self) -> Watched:
+        """The rollouts that a run shows as it goes."""
+        settings, logger = self.settings, self.settings.logger
+        answer = settings.objective.max_completion_length
+
+        def heldout() -> list[PromptBatch]:
+            if not self.asks(None):
+                return []
+            return spread_batches(self.dataset("heldout"), logger.heldout_prompts, settings.benchmark, answer)
+
+        return Watched(
+            logger.rollouts_every_n_steps,
+            logger.rollout_prompts,
+            heldout,
+            self.processor,
+            settings.reward,
+            answer,
+        )
+
     def training(self, loader: TrainLoader, updates: int = 1) -> Training:
         """How this run trains, with `updates` optimiser steps a batch."""
         assert self.settings.stage.optimizer is not None  # a rule of the configuration
@@ -226,6 +250,7 @@ class Run:
             trainer.accumulate_grad_batches,
             trainer.gradient_clip_val,
             trainer.self_check,
+            loader.batch_size,
         )
 
     def fed(self) -> Fed:
@@ -291,7 +316,8 @@ def evaluate(run: Run) -> float:
     rows = run.ask(run.settings.benchmark.name)
     if not run.reports:
         return float("nan")
-    return report_evaluation(run.settings, run.folder, rows, run.faults(), run.seconds)
+    asked = partial(index_samples, [sample for piece in run.pieces for sample in piece.heldout.samples])
+    return report_evaluation(run.settings, run.folder, rows, run.faults(), run.seconds, asked)
 
 
 def evaluate_benchmark(run: Run) -> float:

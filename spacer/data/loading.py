@@ -127,7 +127,7 @@ class TrainLoader:
         world: int = 1,
     ) -> None:
         self._dataset = dataset
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self._seed = seed
         self._together = together
         self._weights = weights
@@ -196,9 +196,9 @@ class TrainLoader:
 
     def _uses(self, order: np.ndarray, batch: int) -> list[Use]:
         unit, inside = divmod(batch, self._unit)
-        start = ((unit * self._world + self._rank) * self._unit + inside) * self._batch_size
-        before = self._epoch * self._per_epoch * self._world * self._batch_size
-        return [Use(before + start + i, int(order[start + i])) for i in range(self._batch_size)]
+        start = ((unit * self._world + self._rank) * self._unit + inside) * self.batch_size
+        before = self._epoch * self._per_epoch * self._world * self.batch_size
+        return [Use(before + start + i, int(order[start + i])) for i in range(self.batch_size)]
 
 
 def mixed_order(

@@ -47,7 +47,7 @@ SCANS = "spacer.settings.ScansSettings"
         ("trainer__max_steps", 0),
         ("trainer__max_epochs", -2),
         ("trainer__precision", "fp8"),
-        ("logger__kind", "tensorboard"),
+        ("logger__kind", "mlflow"),
         ("stage__batch_size", 0),
         ("stage__guess_share", 1.5),
         ("stage__guess_after", -1),
