@@ -57,6 +57,10 @@ def stage_of(name: str) -> Callable[[Settings, Path], float]:
         from spacer.compare import compare
 
         return compare
+    if name == "dashboard":
+        from spacer.dashboard import dashboard
+
+        return dashboard
     if name == "export":
         from spacer.export import export
 

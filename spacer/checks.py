@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-STAGES = ("train", "sft", "evaluate", "score", "compare", "export", "prepare", "curate")  # valid values of stage.name
-NEED_NO_MODEL = ("score", "compare", "prepare", "curate")  # of those
-NEED_NO_DATA = ("compare", "export")
+# valid values of stage.name
+STAGES = ("train", "sft", "evaluate", "score", "compare", "dashboard", "export", "prepare", "curate")
+NEED_NO_MODEL = ("score", "compare", "dashboard", "prepare", "curate")  # of those
+NEED_NO_DATA = ("compare", "dashboard", "export")
 
 
 @dataclass(frozen=True)

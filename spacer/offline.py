@@ -1,6 +1,6 @@
-"""W&B's offline runs of a run folder: made whole after a kill, and how far they got.
+"""W&B without an account: whether there is one, and the offline runs of a run folder, made whole after a kill.
 
-W&B writes such a run in blocks of 32 KiB. A kill leaves a file that ends within a record, or that holds nothing yet,
+W&B writes offline runs in blocks of 32 KiB. A kill leaves a file that ends within a record, or that holds nothing yet,
 and `wandb sync` then refuses it together with all that came after it. W&B has no public reader of these files; their
 form is that of LevelDB's log (https://github.com/google/leveldb/blob/main/doc/log_format.md) with a header of seven
 bytes and the CRC-32 of zip files, and the records are `wandb.proto`'s.
@@ -9,11 +9,14 @@ bytes and the CRC-32 of zip files, and the records are `wandb.proto`'s.
 from __future__ import annotations
 
 import logging
+import netrc
+import os
 import shutil
 import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlparse
 
 from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]  # made when it is imported
 
@@ -23,6 +26,23 @@ _HEADER_LENGTH = 7
 _BLOCK = 32 * 1024
 _PIECE = struct.Struct("<IHB")  # of a record: checksum, length, and whether it is whole, its first part, inner or last
 _WHOLE, _FIRST, _LAST = 1, 2, 4
+
+
+def wandb_mode() -> str:
+    """`WANDB_MODE` where it is set; else online when a key is at hand, and offline when none is.
+
+    W&B itself would ask at the terminal and wait for an answer.
+    """
+    if mode := os.environ.get("WANDB_MODE"):
+        return mode
+    if os.environ.get("WANDB_API_KEY"):
+        return "online"
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
+    try:
+        known = netrc.netrc(os.environ.get("NETRC")).hosts
+    except (FileNotFoundError, netrc.NetrcParseError):
+        return "offline"
+    return "online" if host in known else "offline"
 
 
 def offline_runs(folder: Path, run_id: str) -> list[Path]:

@@ -109,8 +109,8 @@ def _lacks_annotations(d: DatasetSettings, s: Settings) -> bool:
 
 def run_faults(s: Settings) -> list[str]:
     """What is wrong with `runs`, each folder by itself."""
-    if s.stage.name not in ("compare", "export"):
-        return ["runs is for stage=compare and stage=export: set runs=[]"] if s.runs else []
+    if s.stage.name not in ("compare", "dashboard", "export"):
+        return ["runs is for stage=compare, stage=dashboard and stage=export: set runs=[]"] if s.runs else []
     faults = []
     if s.stage.name == "compare" and len(s.runs) < 2:
         faults.append(f"runs holds {len(s.runs)}: stage=compare takes at least two, runs=[FOLDER,FOLDER,…]")
@@ -225,6 +225,14 @@ RULES: tuple[tuple[Callable[[Settings], bool], str], ...] = (
     (
         lambda s: s.logger.kind == "tensorboard" and find_spec("tensorboard") is None,
         "logger.kind=tensorboard needs a package that is not installed: pip install tensorboard, or choose logger=csv",
+    ),
+    (
+        lambda s: s.stage.name == "dashboard" and find_spec("wandb_workspaces") is None,
+        "stage.name=dashboard needs a package that is not installed: pip install wandb-workspaces",
+    ),
+    (
+        lambda s: s.stage.name == "dashboard" and s.logger.kind != "wandb",
+        "stage.name=dashboard shows a W&B project: leave logger.kind={s.logger.kind} out, or choose logger=wandb",
     ),
     (
         lambda s: s.stage.name == "curate" and not isinstance(s.dataset, ScansSettings),

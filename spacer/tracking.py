@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import logging
-import netrc
 import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from spacer.loggers import CsvHistory, TensorBoardHistory, WandbHistory
+from spacer.offline import mend, wandb_mode
 from spacer.provenance import QuestionIndex, flat_config
 from spacer.report.history import HistoryLogger, read_history
 from spacer.settings import Settings
@@ -23,23 +22,6 @@ log = logging.getLogger(__name__)
 Index = Callable[[], QuestionIndex]  # made only where it is wanted
 STEP_AXIS = "train/prompts_seen"
 _CURVES = ("train", "reward", "rollout", "speed")  # groups of metrics that are drawn over the step axis
-
-
-def wandb_mode() -> str:
-    """`WANDB_MODE` where it is set; else online when a key is at hand, and offline when none is.
-
-    W&B itself would ask at the terminal and wait for an answer.
-    """
-    if mode := os.environ.get("WANDB_MODE"):
-        return mode
-    if os.environ.get("WANDB_API_KEY"):
-        return "online"
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
-    try:
-        known = netrc.netrc(os.environ.get("NETRC")).hosts
-    except (FileNotFoundError, netrc.NetrcParseError):
-        return "offline"
-    return "online" if host in known else "offline"
 
 
 def make_loggers(settings: Settings, folder: Path, index: Index | None = None) -> list[Logger]:
@@ -67,7 +49,6 @@ def _wandb_run(settings: Settings, folder: Path, index: Index | None) -> tuple[A
     import wandb
 
     from spacer.lineage import use_inputs
-    from spacer.offline import mend
 
     questions = None if index is None else index()
     mode = wandb_mode()
