@@ -21,7 +21,7 @@ _PREDICTIONS = (
 )
 
 
-def use_inputs(run: Any, model: ModelSettings, index: QuestionIndex | None, folder: Path) -> None:
+def use_inputs(run: Any, model: ModelSettings | None, index: QuestionIndex | None, folder: Path) -> None:
     """Declares the questions, as a file, and the base model, by reference, to be what the run begins from."""
     if index is not None:
         path = folder / "wandb" / "questions.parquet"
@@ -29,13 +29,15 @@ def use_inputs(run: Any, model: ModelSettings, index: QuestionIndex | None, fold
         questions = wandb.Artifact(f"questions-{index.digest}", "dataset", metadata={"questions": len(index.rows)})
         questions.add_file(str(path), policy="immutable")
         _use(run, questions)
-    weights = Path(model.name_or_path)
-    if model.fresh or not weights.is_dir():  # weights of no past
+    if model is None or model.fresh:  # the latter: weights of no past
         return
-    digest = weights_digest(weights)
+    folder_of = Path(model.name_or_path)
+    digest = weights_digest(folder_of)
     told = {"name_or_path": model.name_or_path, "revision": model.revision, "digest": digest}
-    base = wandb.Artifact(f"base-model-{digest}", "model", metadata=told)
-    base.add_reference(weights.resolve().as_uri(), checksum=False)
+    name = digest or f"{model.name_or_path}-{model.revision or 'main'}"  # in a folder, or on the hub
+    base = wandb.Artifact(f"base-model-{_plain(name)}", "model", metadata=told)
+    hub = f"https://huggingface.co/{model.name_or_path}/tree/{model.revision or 'main'}"
+    base.add_reference(hub if digest is None else folder_of.resolve().as_uri(), checksum=False)
     _use(run, base)
 
 
@@ -44,7 +46,7 @@ def log_outputs(run: Any, folder: Path, upload_mb: float) -> None:
 
     Weights of more than `upload_mb` megabytes are not uploaded; the artifact refers to where they lie.
     """
-    name = re.sub(r"[^\w.-]", "-", run.id)
+    name = _plain(run.id)
     files = [path for pattern in _PREDICTIONS for path in sorted(folder.glob(pattern))]
     if files:
         predictions = wandb.Artifact(f"predictions-{name}", "predictions")
@@ -72,3 +74,12 @@ def _use(run: Any, artifact: wandb.Artifact) -> None:
     # `use_artifact` refuses offline runs, although what it writes for a new artifact is synced like all else: this is
     # the call that it makes
     run._log_artifact(artifact, is_user_created=True, use_after_commit=True)
+
+
+def _plain(name: str) -> str:
+    """A name as W&B allows for an artifact.
+
+    >>> _plain("Qwen/Qwen2.5-VL-7B-Instruct")
+    'Qwen-Qwen2.5-VL-7B-Instruct'
+    """
+    return re.sub(r"[^a-zA-Z0-9_.-]", "-", name)[-100:]

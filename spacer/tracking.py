@@ -12,6 +12,7 @@ from typing import Any
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from spacer.checks import NEED_NO_MODEL
 from spacer.loggers import CsvHistory, TensorBoardHistory, WandbHistory
 from spacer.offline import mend, wandb_mode
 from spacer.provenance import QuestionIndex, flat_config
@@ -72,7 +73,7 @@ def _wandb_run(settings: Settings, folder: Path, index: Index | None) -> tuple[A
     run.define_metric(STEP_AXIS)
     for group in _CURVES:
         run.define_metric(f"{group}/*", step_metric=STEP_AXIS, step_sync=True)
-    use_inputs(run, settings.model, questions, folder)
+    use_inputs(run, None if settings.stage.name in NEED_NO_MODEL else settings.model, questions, folder)
     return run, held
 
 

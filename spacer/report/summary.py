@@ -78,7 +78,10 @@ def report_training(
     }
     write_summary(folder / "summary.json", deltas, seconds, extra)
     name = f"eval/{settings.benchmark.name}"
-    scores = {f"{name}/{metric}": delta.after for metric, delta in deltas.items()}
+    found = {metric: delta.after for metric, delta in deltas.items()}
+    if after and not before:
+        found = {metric: float(np.mean([value for value, _ in part])) for metric, part in _by_metric(after).items()}
+    scores = {f"{name}/{metric}": value for metric, value in found.items()}
     beside = {f"{name}/{metric}/{part}": getattr(deltas[metric], part) for metric in deltas for part in _BESIDE}
     sync = finish(settings, folder, loggers, scores, pictures, beside)
     _print_faults(console, fed.faults)

@@ -224,16 +224,19 @@ def test_killed_and_resumed_ends_with_the_same_weights(
     assert rows(finished[0] / "rollouts.jsonl") == rows(tmp_path / "rollouts.jsonl")
 
 
-def test_killed_and_resumed_csv_goes_on(command: Command, environment: dict[str, str], tmp_path: Path) -> None:
-    words = [*SMALL, "trainer.max_steps=4", "logger=csv", "logger.heldout_prompts=0", f"hydra.run.dir={tmp_path}"]
-    words += ["stage.evaluate_before=false", "stage.evaluate_after=false"]
+def test_killed_and_resumed_csv_goes_on(
+    finished: tuple[Path, str], command: Command, environment: dict[str, str], tmp_path: Path
+) -> None:
+    words = [*SMALL, f"trainer.max_steps={STEPS}", "logger=csv", f"hydra.run.dir={tmp_path}"]
+    words += ["stage.evaluate_before=false", "stage.evaluate_after=false", "logger.rollouts_every_n_steps=0"]
     path = tmp_path / "csv/metrics.csv"
     killed(words, environment, lambda: path.exists() and path.read_text().count("\n") >= 3)
     assert command(*words, "ckpt_path=last").returncode == 0
     with open(path, newline="") as file:
         found = list(csv.DictReader(file))
-    assert [int(row["step"]) for row in found] == [0, 1, 2, 3]
-    assert [float(row["reward/total"]) for row in found] == [
-        row["reward/total"] for row in rows(tmp_path / "history.jsonl")
-    ]
+    assert [int(row["step"]) for row in found] == list(range(STEPS))
     assert all(value for row in found for value in row.values())
+    # nor is training any other for the rollouts that the finished run has shown
+    rewards = [[row["reward/total"] for row in rows(place / "history.jsonl")] for place in (finished[0], tmp_path)]
+    assert rewards[0] == rewards[1] == [float(row["reward/total"]) for row in found]
+    assert not (tmp_path / "rollouts.jsonl").exists()

@@ -5,13 +5,22 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.cli.conftest import ROOT, SMALL, Command
 from tests.cli.test_train import rows
 
-QUICK = (*SMALL, "stage.evaluate_before=false", "stage.evaluate_after=false", "logger=none", "trainer.max_steps=2")
+QUICK = (
+    *SMALL,
+    "stage.evaluate_before=false",
+    "stage.evaluate_after=false",
+    "logger=none",
+    "logger.rollouts_every_n_steps=0",
+    "trainer.max_steps=2",
+)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -56,10 +65,16 @@ def test_accumulation_takes_one_step_for_several_batches(command: Command, tmp_p
 def test_supervised_training_from_untrained_weights(command: Command, tmp_path: Path) -> None:
     overrides = ("experiments=tiny_warmstart", "dataset.train_scenes=10", "dataset.heldout_scenes=4")
     more = ("trainer.max_steps=6", "trainer.checkpoint_every_n_steps=3", "stage.batch_size=8", "benchmark.limit=6")
-    done = command(*overrides, *more, f"hydra.run.dir={tmp_path}")
+    done = command(*overrides, *more, "logger=tensorboard", f"hydra.run.dir={tmp_path}")
     assert done.returncode == 0, done.stdout + done.stderr
     losses = [row["train/loss"] for row in rows(tmp_path / "history.jsonl")]
     assert len(losses) == 6 and losses[-1] < losses[0]
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [event.value for event in events.Scalars("train/loss")] == pytest.approx(losses)
+    (total,) = events.Scalars("eval/rooms/reward/total")
+    after = [row["reward"]["total"] for row in rows(tmp_path / "predictions/after.jsonl")]
+    assert total.step == 5 and total.value == pytest.approx(sum(after) / 6)
     assert weights(tmp_path / "model").keys() == weights(ROOT / "spacer/assets/tiny").keys()
     assert (tmp_path / "model/model.safetensors").stat().st_size <= 8e6
     assert len(rows(tmp_path / "predictions/after.jsonl")) == 6

@@ -13,10 +13,12 @@ import wandb
 
 from spacer.data.samples import Sample
 from spacer.files import read_rows
+from spacer.lineage import log_outputs, use_inputs
 from spacer.loggers import CsvHistory, TensorBoardHistory, WandbHistory
 from spacer.offline import mend, offline_runs, read_records
 from spacer.provenance import ROOT, flat_config, git_state, index_samples
 from spacer.report.history import HistoryLogger, read_history
+from spacer.settings import ModelSettings
 from tests.unit.configs import load
 
 
@@ -130,6 +132,24 @@ def test_the_configuration_is_flat_and_says_where_figures_come_from(tmp_path: Pa
     assert index_samples([sample("2", "/here"), sample("1", "/here")]).digest != index.digest
     index.write(tmp_path / "deep" / "questions.parquet")
     assert (tmp_path / "deep" / "questions.parquet").stat().st_size > 0
+
+
+@pytest.mark.usefixtures("quiet")
+def test_lineage_of_a_model_on_the_hub_and_of_weights_that_are_large(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("x" * 3000)
+    run = wandb.init(mode="offline", dir=tmp_path, project="p", id="r")
+    use_inputs(run, ModelSettings("Qwen/Qwen2.5-VL-7B-Instruct", revision="abc"), None, tmp_path)
+    log_outputs(run, tmp_path, upload_mb=0.001)
+    run.finish()
+    wandb.teardown()
+    (path,) = offline_runs(tmp_path, "r")
+    base, left = (record.artifact for record, _ in read_records(path) if record.HasField("artifact"))
+    assert base.use_after_commit and base.name == "base-model-Qwen-Qwen2.5-VL-7B-Instruct-abc"
+    (entry,) = base.manifest.contents
+    assert entry.ref == "https://huggingface.co/Qwen/Qwen2.5-VL-7B-Instruct/tree/abc"
+    (entry,) = left.manifest.contents
+    assert (left.name, left.use_after_commit) == ("model-r", False) and entry.ref.endswith("model/config.json")
 
 
 def test_git_state(tmp_path: Path) -> None:
