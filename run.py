@@ -65,6 +65,10 @@ def stage_of(name: str) -> Callable[[Settings, Path], float]:
         from spacer.report_runs import report_runs
 
         return report_runs
+    if name == "dashboard":
+        from spacer.dashboard import dashboard
+
+        return dashboard
     if name == "export":
         from spacer.export import export
 

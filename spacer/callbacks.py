@@ -1,17 +1,21 @@
-"""What happens beside the steps of a training run: faults are recorded, rollouts shown."""
+"""What happens beside the steps of a training run: progress is told, time measured, faults are recorded."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+import resource
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Callback, RichProgressBar
-from pytorch_lightning.loggers import WandbLogger
 
 from spacer import ranks
 from spacer.data.loading import TrainLoader
@@ -19,7 +23,6 @@ from spacer.data.processing import PromptBatch
 from spacer.data.samples import Fault
 from spacer.files import append_rows, drop_torn_line, read_rows
 from spacer.grpo import GrpoModule
-from spacer.rewards import parse_map
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +34,7 @@ class Progress(RichProgressBar):
         """The metrics that are logged to the bar, short enough for 80 columns."""
         shown = super().get_metrics(trainer, pl_module)
         shown.pop("v_num", None)
-        return {name: f"{value:.3g}" if isinstance(value, float) else value for name, value in shown.items()}
+        return _short(shown)
 
 
 class ProgressLines(Callback):
@@ -49,22 +52,54 @@ class ProgressLines(Callback):
         if step // self._every == self._told // self._every:
             return
         self._told = step
-        figures = ", ".join(f"{name} {float(value):.3g}" for name, value in trainer.progress_bar_metrics.items())
+        figures = ", ".join(f"{name} {value}" for name, value in _short(trainer.progress_bar_metrics).items())
         total = pl_module.training_plan.total_steps
         log.info("step %d%s: %s", step, "" if total is None else f" of {total}", figures)
 
 
-class DataWait(Callback):
-    """Logs how many seconds each step stood still for want of its data, on the mean of the processes."""
+class Speed(Callback):
+    """Logs what a step cost, over all of its batches: seconds by what they went into, tokens, prompts, memory.
+
+    Seconds and memory are means over the processes, tokens and prompts those of all. It stands before callbacks that do
+    work of their own at the end of a batch, which are not counted.
+    """
 
     def __init__(self, loader: TrainLoader) -> None:
         self._loader = loader
-        self._before = 0.0
+        self._waited = 0.0
+        self._began = 0.0
+        self._step: defaultdict[str, float] = defaultdict(float)
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: PromptBatch, batch_idx: int) -> None:
-        """Logs the time since the last step."""
-        pl_module.log("data/wait_s", self._loader.waited - self._before, batch_size=1, sync_dist=True)
-        self._before = self._loader.waited
+        """Counts how long the batch was waited for."""
+        self._step["wait_s"] += self._loader.waited - self._waited
+        self._waited = self._loader.waited
+        self._began = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: PromptBatch, batch_idx: int
+    ) -> None:
+        """Counts the batch; logs when the step is made."""
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize(pl_module.device)  # what was queued is part of the step
+        rollout = pl_module.rollout_seconds if batch.samples else 0.0
+        self._step["rollout_s"] += rollout
+        self._step["train_s"] += time.monotonic() - self._began - rollout
+        self._step["tokens"] += _tokens(pl_module, batch) if batch.samples else 0
+        self._step["prompts"] += self._loader.batch_size * trainer.world_size
+        if not pl_module.steps_now(batch_idx):
+            return
+        phases = {name: self._step[name] for name in ("rollout_s", "train_s", "wait_s")}
+        whole = sum(phases.values())
+        figures = {
+            "step_s": whole,
+            **phases,
+            "tokens_per_s": self._step["tokens"] * trainer.world_size / whole,  # whose mean is that of all
+            "prompts_per_s": self._step["prompts"] / whole,
+            "memory_gb": _peak_memory(pl_module.device) / 1e9,
+        }
+        pl_module.log_dict({f"speed/{name}": value for name, value in figures.items()}, batch_size=1, sync_dist=True)
+        self._step.clear()
 
 
 class FaultRecorder(Callback):
@@ -86,59 +121,27 @@ class FaultRecorder(Callback):
             append_rows(self._path, [asdict(fault) for fault in fresh])
 
 
-class RolloutTable(Callback):
-    """Logs a table of rollouts to W&B every so many steps: the first group of the batch, best and worst first."""
+def _short(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics with names and figures short enough for 80 columns.
 
-    def __init__(self, every_n_steps: int) -> None:
-        self._every = every_n_steps
-        self._shown = -1
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: PromptBatch, batch_idx: int
-    ) -> None:
-        """Logs when it is time."""
-        logger = next((entry for entry in trainer.loggers if isinstance(entry, WandbLogger)), None)
-        step = trainer.global_step
-        due = self._shown < 0 or (step - 1) // self._every != (self._shown - 1) // self._every
-        if logger is None or not due or not trainer.is_global_zero or not isinstance(pl_module, GrpoModule):
-            return
-        self._shown = step
-        rows = rollout_rows(pl_module, step)
-        if rows:
-            from spacer.report.rollouts import rollout_table
-
-            logger.experiment.log({"rollout/completions": rollout_table(rows), "trainer/global_step": step})
+    >>> _short({"train/kl": 0.0123456, "reward": 1.5})
+    {'kl': '0.0123', 'reward': '1.5'}
+    """
+    shown = {name.rpartition("/")[2]: value for name, value in metrics.items()}
+    return {name: f"{value:.3g}" if isinstance(value, float | torch.Tensor) else value for name, value in shown.items()}
 
 
-def rollout_rows(module: GrpoModule, step: int) -> list[Any]:
-    """The best and the worst completion of each of the batch's first prompts, with all there is to look at."""
-    from spacer.report.rollouts import RolloutRow
-
-    if module.last_rollout is None:
-        return []
-    batch, scored = module.last_rollout
-    group = len(scored.parts) // len(batch.samples)
-    rows = []
-    for n, item in enumerate(batch.samples[:4]):
-        inside = range(n * group, (n + 1) * group)
-        for i in dict.fromkeys((max(inside, key=_total(scored.parts)), min(inside, key=_total(scored.parts)))):
-            parts, text = scored.parts[i], scored.rollout.texts[i]
-            names = ("total", "answer", "map", "format", "length", "temporal")
-            rows.append(
-                RolloutRow(
-                    step=step,
-                    frame=batch.frames[n],
-                    question=item.problem,
-                    completion=text,
-                    solution=item.solution,
-                    parts={name: getattr(parts, name) for name in names},
-                    advantage=float(scored.advantages_B[i]),
-                    true_map=dict(item.true_map or {}),
-                    predicted_map=parse_map(text, item.true_map or {}),
-                )
-            )
-    return rows
+def _tokens(module: Any, batch: PromptBatch) -> int:
+    """Tokens of the batch's prompts and completions, those that several share once."""
+    prompts = sum(len(segment) for segment in batch.forest.segments)
+    if isinstance(module, GrpoModule) and module.last_rollout is not None:
+        return prompts + sum(module.last_rollout[1].rollout.lengths)
+    return prompts + sum(len(target) for target in batch.targets or ())
 
 
-def _total(parts: Sequence[Any]) -> Any:
-    return lambda i: parts[i].total
+def _peak_memory(device: torch.device) -> int:
+    """Bytes that the device, or on a CPU this process, has held at most so far."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024  # of what the system tells
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 # valid values of stage.name
-STAGES = ("train", "sft", "evaluate", "score", "compare", "report", "export", "prepare", "curate")
-NEED_NO_MODEL = ("score", "compare", "report", "prepare", "curate")  # of those
-NEED_NO_DATA = ("compare", "report", "export")
+STAGES = ("train", "sft", "evaluate", "score", "compare", "report", "dashboard", "export", "prepare", "curate")
+NEED_NO_MODEL = ("score", "compare", "report", "dashboard", "prepare", "curate")  # of those
+NEED_NO_DATA = ("compare", "report", "dashboard", "export")
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ _CHECKED: tuple[tuple[Check, str], ...] = (
         Check(lambda x: x >= 0, "0 or more"),
         "model.completion.bonus_min dataset.seed reward.length.bonus reward.length.min_tokens "
         "reward.temporal.bonus reward.temporal.margin objective.beta objective.advantage_eps objective.clip_high "
-        "benchmark.temperature trainer.gradient_clip_val logger.rollouts_every_n_steps stage.optimizer.weight_decay "
-        "stage.optimizer.warmup_steps stage.guess_after cluster.gpus_per_node cluster.max_timeouts report.strips "
-        "report.video_megabytes",
+        "benchmark.temperature trainer.gradient_clip_val logger.rollouts_every_n_steps logger.rollout_prompts "
+        "logger.heldout_prompts logger.upload_mb stage.optimizer.weight_decay stage.optimizer.warmup_steps "
+        "stage.guess_after cluster.gpus_per_node cluster.max_timeouts report.strips report.video_megabytes",
     ),
     (
         Check(lambda x: 0 <= x < 1, "at least 0 and less than 1"),
@@ -103,7 +103,7 @@ _CHECKED: tuple[tuple[Check, str], ...] = (
     ),
     (_one_of("auto", "ddp", "fsdp"), "cluster.strategy"),
     (_one_of(*STAGES), "stage.name"),
-    (_one_of("wandb", "none"), "logger.kind"),
+    (_one_of("wandb", "tensorboard", "csv", "none"), "logger.kind"),
     (_one_of("auto", "sdpa", "flex_attention", "flash_attention_2"), "model.attn_implementation"),
     (_one_of("bfloat16", "float16", "float32", "float64"), "model.dtype stage.save_dtype"),
     (

@@ -49,4 +49,4 @@ def _to_wandb(settings: Settings, folder: Path, comparisons: list[Comparison], p
         for name, figure in comparison.figures.items()
         for what in ("delta", "low", "high", "p")
     }
-    return finish(make_loggers(settings, folder), {"figures/comparison": picture}, summary)
+    return finish(settings, folder, make_loggers(settings, folder), {}, {"figures/comparison": picture}, summary)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -92,7 +93,9 @@ class GrpoModule(TreeModule):
             self.step(batch_idx)
             return
         vision = self.see(batch)
+        start = time.monotonic()
         scored = self._roll_out(batch, vision.detach(), batch_idx, before=sum(counts[: self.global_rank]))
+        self.rollout_seconds = time.monotonic() - start
         if batch.samples:
             self.last_rollout = (batch, scored)
         table = ranks.join(measure(scored.parts, scored.rollout), self.device)
@@ -241,7 +244,7 @@ class GrpoModule(TreeModule):
     def _log_rollout(self, table: Tensor, prompts: int) -> None:
         metrics = rollout_metrics(table, self._objective.group_size)
         self.log_dict(metrics, batch_size=prompts)
-        shown = {"reward": "reward/total", "map": "map/quality", "length": "completion/length"}
+        shown = {"reward": "reward/total", "map": "rollout/map_quality", "length": "rollout/length"}
         self.log_dict(
             {short: metrics[name] for short, name in shown.items()}, prog_bar=True, logger=False, batch_size=prompts
         )
@@ -249,7 +252,6 @@ class GrpoModule(TreeModule):
     def _log_objective(self, prompts: int, updates: Sequence[Mapping[str, Tensor]]) -> None:
         """Logs the metrics of a rollout's updates: their mean, and of the sampling drift the first, the only one."""
         metrics = {name: torch.stack([found[name] for found in updates if name in found]).mean() for name in updates[0]}
-        renamed = {f"objective/{name}": value for name, value in metrics.items() if name != "kl"}
-        if "kl" in metrics:
-            self.log("kl", metrics["kl"], prog_bar=True, batch_size=prompts)
-        self.log_dict(renamed, batch_size=prompts)
+        for name, value in metrics.items():
+            if name not in ("completion_length_mean", "truncated_share"):  # which are logged of the rollout
+                self.log(f"train/{name}", value, prog_bar=name == "kl", batch_size=prompts)

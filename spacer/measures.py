@@ -22,10 +22,10 @@ _OF_REWARD = {
     "format": "reward/format",
     "length": "reward/length",
     "temporal": "reward/temporal",
-    "drawn": "map/drawn",
-    "map_quality": "map/quality",
+    "drawn": "rollout/map_drawn",
+    "map_quality": "rollout/map_quality",
 }
-_OF_ROLLOUT = ("completion/length", "completion/truncated")
+_OF_ROLLOUT = ("rollout/length", "rollout/truncated")
 
 
 def measure(parts: Sequence[RewardParts], rollout: Rollout) -> Tensor:
@@ -44,7 +44,7 @@ def rollout_metrics(table_BK: Tensor, group: int) -> dict[str, float]:
     >>> written = torch.ones(2, 3, dtype=torch.bool)
     >>> table = measure(parts, Rollout(written.long(), written, written.float(), torch.tensor([True, False]), ("", "")))
     >>> found = rollout_metrics(table, group=2)
-    >>> found["reward/total"], found["completion/length"], found["completion/truncated"]
+    >>> found["reward/total"], found["rollout/length"], found["rollout/truncated"]
     (1.5, 3.0, 0.5)
     """
     names = [*_OF_REWARD.values(), *_OF_ROLLOUT]
@@ -52,4 +52,5 @@ def rollout_metrics(table_BK: Tensor, group: int) -> dict[str, float]:
     rewards_NG, answers_NG = (
         table_BK[:, names.index(name)].float().view(-1, group) for name in ("reward/total", "reward/answer")
     )
-    return metrics | {f"rollout/{name}": float(value) for name, value in group_stats(rewards_NG, answers_NG).items()}
+    of_groups = group_stats(rewards_NG, answers_NG)
+    return metrics | {f"rollout/{name}": float(x) for name, x in of_groups.items() if name != "reward_mean"}

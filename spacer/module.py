@@ -27,7 +27,8 @@ from spacer.tree import Completion, Forest, PackedRow, Segment, pack
 class Training:
     """How the modules train: the optimiser, its steps in all, how they are gathered, and whether trees are checked.
 
-    `accumulate` batches make a step; gradients are clipped to a norm of `clip`, None for no bound.
+    A process takes batches of `batch_size` prompts, of which `accumulate` make a step; gradients are clipped to a norm
+    of `clip`, None for no bound.
     """
 
     optimizer: OptimizerSettings
@@ -35,6 +36,7 @@ class Training:
     accumulate: int = 1
     clip: float | None = None
     self_check: bool = True
+    batch_size: int = 1
 
 
 class TreeModule(pl.LightningModule):
@@ -56,6 +58,12 @@ class TreeModule(pl.LightningModule):
         self.packing = packing
         self.training_plan = training
         self.check = FirstBatchCheck(training.self_check)
+        self.prompts_seen = 0  # by all processes, since training began and over restarts
+        self.rollout_seconds = 0.0  # that the last step has taken to write completions and score them
+
+    def on_train_batch_start(self, batch: PromptBatch, batch_idx: int) -> None:
+        """Counts the prompts that the processes are given, those that turn out faulty included."""
+        self.prompts_seen += self.training_plan.batch_size * self.trainer.world_size
 
     def configure_optimizers(self) -> Any:
         """AdamW as `stage.optimizer` says."""
@@ -68,10 +76,12 @@ class TreeModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps what training changes: not the reference, nor what is frozen, which are loaded from where it began."""
         checkpoint["state_dict"] = without_frozen(self, checkpoint["state_dict"])
+        checkpoint["prompts_seen"] = self.prompts_seen
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """UserError where the checkpoint lacks what is trained."""
+        """Goes on counting; UserError where the checkpoint lacks what is trained."""
         check_trained(self, checkpoint["state_dict"])
+        self.prompts_seen = checkpoint["prompts_seen"]
 
     def see(self, batch: PromptBatch) -> Vision:
         """The policy's vision features of the batch."""
@@ -121,6 +131,9 @@ class TreeModule(pl.LightningModule):
     def log_step(self) -> None:
         """Makes the coming optimiser step the one that metrics are logged for; Lightning would count batches."""
         self.log("step", float(self.trainer.global_step))
+        optimizer: Any = self.optimizers()
+        figures = {"prompts_seen": float(self.prompts_seen), "learning_rate": optimizer.param_groups[0]["lr"]}
+        self.log_dict({f"train/{name}": value for name, value in figures.items()})
 
     def step(self, batch_idx: int) -> None:
         """An optimiser step where it is time for one."""
@@ -130,7 +143,7 @@ class TreeModule(pl.LightningModule):
         trained = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
         if not is_sharded(self.policy):
             ranks.add_gradients(trained)
-        self.log("gradient_norm", clip_gradients(trained, self.training_plan.clip))
+        self.log("train/gradient_norm", clip_gradients(trained, self.training_plan.clip))
         optimizer.step()
         # autocast keeps 16-bit copies of weights until its context ends, which is after the last of several steps
         torch.clear_autocast_cache()
@@ -163,7 +176,7 @@ class SftModule(TreeModule):
             if self.steps_now(batch_idx):
                 self.log_step()
                 loss = ranks.add(torch.stack([part.detach() for part in losses]).sum())
-                self.log("loss", loss, prog_bar=True, batch_size=samples)
+                self.log("train/loss", loss, prog_bar=True, batch_size=samples)
         self.step(batch_idx)
 
 

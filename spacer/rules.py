@@ -113,6 +113,7 @@ def _lacks_annotations(d: DatasetSettings, s: Settings) -> bool:
 RUNS_WANTED = {
     "compare": ("per_question.jsonl",),
     "report": ("summary.json", "scores.json", "per_question.jsonl", "comparison.json", "history.jsonl", "predictions"),
+    "dashboard": ("scores.json", "summary.json"),
     "export": ("scores.json", "summary.json"),
 }
 
@@ -120,7 +121,8 @@ RUNS_WANTED = {
 def run_faults(s: Settings) -> list[str]:
     """What is wrong with `runs`, each folder by itself."""
     if s.stage.name not in RUNS_WANTED:
-        return ["runs is for stage=compare, stage=report and stage=export: set runs=[]"] if s.runs else []
+        stages = ", ".join(f"stage={name}" for name in RUNS_WANTED)
+        return [f"runs is for {stages}: set runs=[]"] if s.runs else []
     faults = []
     if s.stage.name == "report" and not s.runs:
         faults.append("runs is empty: stage=report takes the folders of runs, runs=[FOLDER,…]")
@@ -233,6 +235,18 @@ RULES: tuple[tuple[Callable[[Settings], bool], str], ...] = (
         ),
         "dataset.parts: workers and questions_per_video are those of the whole mix: set dataset.workers and "
         "dataset.questions_per_video",
+    ),
+    (
+        lambda s: s.logger.kind == "tensorboard" and find_spec("tensorboard") is None,
+        "logger.kind=tensorboard needs a package that is not installed: pip install tensorboard, or choose logger=csv",
+    ),
+    (
+        lambda s: s.stage.name == "dashboard" and find_spec("wandb_workspaces") is None,
+        "stage.name=dashboard needs a package that is not installed: pip install wandb-workspaces",
+    ),
+    (
+        lambda s: s.stage.name == "dashboard" and s.logger.kind != "wandb",
+        "stage.name=dashboard shows a W&B project: leave logger.kind={s.logger.kind} out, or choose logger=wandb",
     ),
     (
         lambda s: s.stage.name == "curate" and not isinstance(s.dataset, ScansSettings),

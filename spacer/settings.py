@@ -374,7 +374,11 @@ class TrainerSettings:
 
 @dataclass(frozen=True)
 class LoggerSettings:
-    """Experiment tracking. `wandb` goes online when logged in and otherwise offline, never asking."""
+    """Experiment tracking. `wandb` goes online when logged in and otherwise offline, never asking.
+
+    Rollouts are shown every so many steps, 0 for never: prompts of the step's batch with all their completions, and
+    held-out prompts, the same ones through a run, answered greedily.
+    """
 
     kind: str = "wandb"
     project: str = "spacer"
@@ -382,6 +386,9 @@ class LoggerSettings:
     group: str | None = None
     name: str | None = None
     rollouts_every_n_steps: int = 20
+    rollout_prompts: int = 2
+    heldout_prompts: int = 4
+    upload_mb: int = 100  # larger checkpoints and models are not uploaded to W&B, which then says where they lie
 
 
 @dataclass(frozen=True)

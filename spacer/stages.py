@@ -23,10 +23,11 @@ from transformers.utils.logging import disable_progress_bar
 from spacer import tiny
 from spacer.backends import choose_attention
 from spacer.benchmarks.question import Question
-from spacer.callbacks import DataWait, FaultRecorder, Progress, ProgressLines, RolloutTable
+from spacer.callbacks import FaultRecorder, Progress, ProgressLines, Speed
 from spacer.checkpoints import LAST, Checkpoints, WholeFiles
 from spacer.data.leakage import Withheld
 from spacer.data.loading import MixedDataset, PromptDataset, Prompts, TrainLoader
+from spacer.data.processing import PromptBatch
 from spacer.data.prompts import ShownTarget, prompt_text, worked_completion
 from spacer.data.samples import Fault, Sample
 from spacer.data.sources import Piece, load_pieces
@@ -49,6 +50,7 @@ from spacer.modeling import (
 from spacer.module import SftModule, Training
 from spacer.optimizer import allow_states
 from spacer.preemption import Watch
+from spacer.provenance import index_samples
 from spacer.report.summary import Fed, mean_reward, report_all, report_benchmark, report_evaluation, report_training
 from spacer.report_runs import report_at_end
 from spacer.rules import asks_files
@@ -58,6 +60,7 @@ from spacer.settings import Checkpointing, RoomsSettings, Settings, SlurmSetting
 from spacer.sharding import is_sharded, whole_state
 from spacer.strategies import make_strategy, place_of
 from spacer.tracking import make_loggers, mark_preempting
+from spacer.watching import RolloutTable, Watched, spread_batches
 
 log = logging.getLogger(__name__)
 CORPUS_SCENES = 1000  # whose questions a fresh model's tokenizer is made from
@@ -67,6 +70,7 @@ _AS_IT_SHOULD_BE = (
     "Checkpoint directory .* exists and is not empty",  # where a run goes on
     r"Found \d+ module\(s\) in eval mode",  # the reference is one
     "The `srun` command is available on your system but is not used",  # cluster=slurm does
+    "Experiment logs directory .* exists and is not empty",  # the CSV file is written again from the history
     "Using ModelCheckpoint with manual optimization",  # steps are whole when a checkpoint is written, which tests hold
 )
 PROGRESS_EVERY = 10  # steps between two lines in the log
@@ -205,7 +209,8 @@ class Run:
     def fit(self, module: pl.LightningModule, loader: TrainLoader) -> list[Logger]:
         """Trains with Lightning, from a checkpoint where one is asked for, and returns the loggers, still open."""
         settings = self.settings
-        loggers = make_loggers(settings, self.folder)
+        trained_on = partial(index_samples, (sample for piece in self.pieces for sample in piece.train.samples))
+        loggers = make_loggers(settings, self.folder, trained_on)
         saving = Checkpoints(self.folder / "checkpoints", settings.trainer.checkpoint_every_n_steps, self.watch)
         trainer = pl.Trainer(
             **_trainer_options(settings),
@@ -220,8 +225,8 @@ class Run:
                 *([Progress()] if _shows_bar(settings) else []),
                 ProgressLines(PROGRESS_EVERY),
                 FaultRecorder(self.folder / "faults.jsonl"),
-                DataWait(loader),
-                RolloutTable(settings.logger.rollouts_every_n_steps),
+                Speed(loader),
+                *([RolloutTable(self.folder, self._watched())] if isinstance(module, GrpoModule) else []),
             ],
         )
         self.policy.train()  # from_pretrained gives it in eval mode, where nothing is checkpointed or dropped out
@@ -266,6 +271,25 @@ class Run:
         if self.reports:
             save_pretrained(written, self.processor, self.folder / "model", settings.stage.save_dtype)
 
+    def _watched(self) -> Watched:
+        """The rollouts that a run shows as it goes."""
+        settings, logger = self.settings, self.settings.logger
+        answer = settings.objective.max_completion_length
+
+        def heldout() -> list[PromptBatch]:
+            if not self.asks(None):
+                return []
+            return spread_batches(self.dataset("heldout"), logger.heldout_prompts, settings.benchmark, answer)
+
+        return Watched(
+            logger.rollouts_every_n_steps,
+            logger.rollout_prompts,
+            heldout,
+            self.processor,
+            settings.reward,
+            answer,
+        )
+
     def training(self, loader: TrainLoader, updates: int = 1) -> Training:
         """How this run trains, with `updates` optimiser steps a batch."""
         assert self.settings.stage.optimizer is not None  # a rule of the configuration
@@ -276,6 +300,7 @@ class Run:
             trainer.accumulate_grad_batches,
             trainer.gradient_clip_val,
             trainer.self_check,
+            loader.batch_size,
         )
 
     def fed(self) -> Fed:
@@ -353,7 +378,8 @@ def evaluate(run: Run) -> float:
         return overall
     rows = run.ask(run.settings.benchmark.name)
     if run.reports:
-        report_evaluation(run.settings, run.folder, rows, run.faults(), run.seconds)
+        asked = partial(index_samples, [sample for piece in run.pieces for sample in piece.heldout.samples])
+        report_evaluation(run.settings, run.folder, rows, run.faults(), run.seconds, asked)
     return mean_reward(rows)
 
 

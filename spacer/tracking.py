@@ -1,74 +1,90 @@
-"""Where metrics go: the history file always, W&B when asked for."""
+"""Where metrics go: the history file always; W&B, TensorBoard or a CSV file when asked for."""
 
 from __future__ import annotations
 
-import netrc
+import logging
 import os
 import re
 import secrets
-from dataclasses import asdict
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from spacer.files import write_text
-from spacer.report.history import HistoryLogger
+from spacer.loggers import CsvHistory, TensorBoardHistory, WandbHistory
+from spacer.offline import mend, wandb_mode
+from spacer.provenance import QuestionIndex, flat_config
+from spacer.report.history import HistoryLogger, read_history
 from spacer.settings import Settings
 
-
-def wandb_mode() -> str:
-    """`WANDB_MODE` where it is set; else online when a key is at hand, and offline when none is.
-
-    W&B itself would ask at the terminal and wait for an answer.
-    """
-    if mode := os.environ.get("WANDB_MODE"):
-        return mode
-    if os.environ.get("WANDB_API_KEY"):
-        return "online"
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
-    try:
-        known = netrc.netrc(os.environ.get("NETRC")).hosts
-    except (FileNotFoundError, netrc.NetrcParseError):
-        return "offline"
-    return "online" if host in known else "offline"
+log = logging.getLogger(__name__)
+Index = Callable[[], QuestionIndex]  # made only where it is wanted
+STEP_AXIS = "train/prompts_seen"
+_CURVES = ("train", "reward", "rollout", "speed")  # groups of metrics that are drawn over the step axis
 
 
-def make_loggers(settings: Settings, folder: Path) -> list[Logger]:
-    """The loggers of a run that writes to `folder`."""
-    loggers: list[Logger] = [HistoryLogger(folder / "history.jsonl")]
-    if settings.logger.kind == "wandb":
-        # its banners would break into the progress bar; where the run lies is told at the end
-        os.environ.setdefault("WANDB_SILENT", "true")
-        # pictures of tables are kept beside the run until they are synced, not in the home folder
-        os.environ.setdefault("WANDB_DATA_DIR", str(folder / "wandb"))
-        loggers.append(
-            WandbLogger(
-                project=settings.logger.project,
-                entity=settings.logger.entity,
-                group=settings.logger.group,
-                name=settings.logger.name or folder.name,
-                id=_run_id(folder),
-                resume="allow",
-                save_dir=str(folder),
-                mode=wandb_mode(),
-                config=asdict(settings),
-                settings={"silent": True, "console": "off"},
-            )
-        )
+def make_loggers(settings: Settings, folder: Path, index: Index | None = None) -> list[Logger]:
+    """The loggers of a run that writes to `folder` and is about the questions that `index` gives, where it has any."""
+    history = folder / "history.jsonl"
+    loggers: list[Logger] = [HistoryLogger(history)]
+    if settings.logger.kind == "csv":
+        loggers.append(CsvHistory(folder, history))
+    elif settings.logger.kind == "tensorboard":
+        loggers.append(TensorBoardHistory(folder))
+    elif settings.logger.kind == "wandb":
+        # the other processes of a run have the logger without a run, and Lightning logs from the first alone
+        first = rank_zero_only.rank == 0  # type: ignore[attr-defined]  # which Lightning sets
+        run, held = _wandb_run(settings, folder, index) if first else (None, 0)
+        loggers.append(WandbHistory(run, history, held))
     return loggers
 
 
-def _run_id(folder: Path) -> str | None:
+def _wandb_run(settings: Settings, folder: Path, index: Index | None) -> tuple[Any, int]:
+    """The W&B run of a folder, begun or gone on with, and the first step that it does not hold."""
+    # its banners would break into the progress bar; where the run lies is told at the end
+    os.environ.setdefault("WANDB_SILENT", "true")
+    # pictures of tables are kept beside the run until they are synced, not in the home folder
+    os.environ.setdefault("WANDB_DATA_DIR", str(folder / "wandb"))
+    import wandb
+
+    from spacer.lineage import use_inputs
+
+    questions = None if index is None else index()
+    mode = wandb_mode()
+    held = mend(folder, _run_id(folder)) if mode == "offline" else 0
+    run = wandb.init(
+        project=settings.logger.project,
+        entity=settings.logger.entity,
+        group=settings.logger.group,
+        name=settings.logger.name or folder.name,
+        job_type=settings.stage.name,
+        id=_run_id(folder),
+        resume="allow",
+        dir=str(folder),
+        mode=mode,  # type: ignore[arg-type]  # W&B says which there are
+        config=flat_config(settings, questions),
+        settings={"silent": True, "console": "off"},
+    )
+    held = max(held, run.step)
+    if held and settings.stage.optimizer is not None and settings.ckpt_path is None:
+        log.warning("W&B run %s holds steps up to %d already, which stay: begin in another run folder", run.id, held)
+    run.define_metric(STEP_AXIS)
+    for group in _CURVES:
+        run.define_metric(f"{group}/*", step_metric=STEP_AXIS, step_sync=True)
+    use_inputs(run, settings.model, questions, folder)
+    return run, held
+
+
+def _run_id(folder: Path) -> str:
     """The same for every start of a run in the same folder, so that a resumed run goes on with its curves.
 
     It is drawn at the first one and kept in `wandb_id`: folders of sweeps are called alike on every machine, and W&B
-    would take their runs for one. None in all processes but the first, which alone logs.
+    would take their runs for one.
     """
-    if rank_zero_only.rank != 0:  # type: ignore[attr-defined]  # which Lightning sets
-        return None
     file = folder / "wandb_id"
     if not file.exists():
         name = re.sub(r"[^\w.=-]+", "-", folder.resolve().name, flags=re.ASCII)[:48]
@@ -83,16 +99,46 @@ def mark_preempting(loggers: list[Logger]) -> None:
             logger.experiment.mark_preempting()
 
 
-def finish(loggers: list[Logger], pictures: dict[str, Path], summary: dict[str, Any]) -> str | None:
-    """Sends the last figures to W&B and closes the run; returns how to sync it when it is offline."""
+def finish(
+    settings: Settings,
+    folder: Path,
+    loggers: Sequence[Logger],
+    scores: Mapping[str, float],
+    pictures: Mapping[str, Path],
+    summary: Mapping[str, Any] | None = None,
+) -> str | None:
+    """Logs the last figures, pictures, rollouts and files, and closes the loggers.
+
+    Args:
+        scores: figures that are shown beside those of other runs, as `eval/…`.
+        pictures: of W&B alone, by name.
+        summary: what W&B shall hold beside them, without a panel of its own.
+
+    Returns:
+        The command that uploads the run, where W&B ran offline.
+    """
+    sync = None
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             import wandb
 
+            from spacer.lineage import log_outputs
+            from spacer.report.rollouts import last_rows, read_rollouts, rollout_table
+
             run = logger.experiment
-            run.summary.update(summary)
-            run.log({name: wandb.Image(str(path)) for name, path in pictures.items()})
-            offline, where = run.offline, run.dir
+            rows = read_rollouts(folder)
+            media: dict[str, Any] = {name: wandb.Image(str(path)) for name, path in pictures.items()}
+            if rows:
+                media["rollout/table"] = rollout_table(last_rows(rows), folder)
+            logger.log_metrics({**scores, **media})
+            run.summary.update(dict(summary or {}))
+            log_outputs(run, folder, settings.logger.upload_mb)
+            if run.offline:
+                sync = f"wandb sync {shlex.quote(str(folder / 'wandb'))}"
             run.finish()
-            return f"wandb sync {Path(where).parent}" if offline else None
-    return None
+        elif isinstance(logger, TensorBoardHistory):
+            history = read_history(folder / "history.jsonl")
+            for name, value in scores.items():
+                logger.experiment.add_scalar(name, value, history[-1]["step"] if history else 0)
+            logger.finalize("success")
+    return sync

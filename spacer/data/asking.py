@@ -118,7 +118,7 @@ def join(batches: Sequence[PromptBatch]) -> PromptBatch:
     return attrs.evolve(
         batches[0],
         samples=tuple(sample for batch in batches for sample in batch.samples),
-        frames=tuple(frame for batch in batches for frame in batch.frames),
+        strips=tuple(strip for batch in batches for strip in batch.strips),
         forest=Forest(tuple(segments), tuple(ends)),
         pictures=Pictures(**{name: cat_given([getattr(batch.pictures, name) for batch in batches]) for name in fields}),
         faults=tuple(fault for batch in batches for fault in batch.faults),

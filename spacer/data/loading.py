@@ -133,7 +133,7 @@ class TrainLoader:
         world: int = 1,
     ) -> None:
         self._dataset = dataset
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self._seed = seed
         self._together = together
         self._weights = weights
@@ -178,7 +178,7 @@ class TrainLoader:
             )
             raise UserError(
                 f"the checkpoint's batches are of {state['samples']} samples on all devices together, and this run's "
-                f"of {self._everyones}, {self._batch_size} on each of {self._world}: to go on from it, take {remedy}"
+                f"of {self._everyones}, {self.batch_size} on each of {self._world}: to go on from it, take {remedy}"
             )
         self._epoch, self._given = state["epoch"], state["given"]
 
@@ -218,9 +218,9 @@ class TrainLoader:
         return epoch_order(self._dataset.samples, self._together, rng)
 
     def _uses(self, order: np.ndarray, batch: int) -> list[Use]:
-        start = batch * self._everyones + self._rank * self._batch_size
+        start = batch * self._everyones + self._rank * self.batch_size
         before = self._epoch * self._per_epoch * self._everyones
-        return [Use(before + start + i, int(order[start + i])) for i in range(self._batch_size)]
+        return [Use(before + start + i, int(order[start + i])) for i in range(self.batch_size)]
 
 
 def mixed_order(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A sample made ready for the model. `frame_HWC` (uint8) is one picture of it, for people to look at.
+    """A sample made ready for the model. `strip_HWC` (uint8) is a few pictures of it, for people to look at.
 
     `types_L` says what a token is: 0 text, 1 image, 2 video. Patches and grids are of images or of a video, as `kind`
     says; None for text alone.
@@ -41,7 +41,7 @@ class Prompt:
     pixels_PD: Tensor | None
     grid_thw: Tensor | None
     target_ids: Tensor | None
-    frame_HWC: np.ndarray
+    strip_HWC: np.ndarray
     shuffled_pixels_PD: Tensor | None = None
 
 
@@ -67,7 +67,7 @@ class PromptBatch:
     """
 
     samples: tuple[Sample, ...]
-    frames: tuple[np.ndarray, ...]
+    strips: tuple[np.ndarray, ...]
     forest: Forest
     pictures: Pictures
     targets: tuple[Tensor, ...] | None
@@ -142,8 +142,8 @@ def prepare(
     if target is not None:
         eos = processor.tokenizer.eos_token_id
         target_ids = torch.tensor([*processor.tokenizer(target)["input_ids"], eos])
-    pixels, frame = shown.pixels_PD, shown.frame_HWC
-    return Prompt(sample, shown.kind, ids, types, positions, pixels, shown.grids, target_ids, frame, shuffled)
+    pixels, strip = shown.pixels_PD, shown.strip_HWC
+    return Prompt(sample, shown.kind, ids, types, positions, pixels, shown.grids, target_ids, strip, shuffled)
 
 
 def _shown(sample: Sample, processor: Qwen2_5_VLProcessor, settings: DatasetSettings, reader: MediaReader) -> Shown:
@@ -212,7 +212,7 @@ def collate(items: Sequence[Prompt | Fault]) -> PromptBatch:
     videos = [prompt for prompt in media if prompt.kind == "video"]
     return PromptBatch(
         samples=tuple(prompt.sample for prompt in prompts),
-        frames=tuple(prompt.frame_HWC for prompt in prompts),
+        strips=tuple(prompt.strip_HWC for prompt in prompts),
         forest=share([_segment(prompt, starts.get(_medium(prompt), 0)) for prompt in prompts]),
         pictures=Pictures(
             image_pixels=cat_given([p.pixels_PD for p in images]),

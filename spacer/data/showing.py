@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 START, END = "<|vision_start|>", "<|vision_end|>"
 PADS = ("<|image_pad|>", "<|video_pad|>")  # what stands between the two until the processor has filled it
+_STRIP = 4  # pictures of a strip, at most …
+_STRIP_HEIGHT = 112  # … and their height in pixels
+_STRIP_GAP = 2  # white pixels between two of them
 _SMALLEST = 4 * 28 * 28  # pixels of a picture, which the processor enlarges smaller ones to
 
 
@@ -35,7 +38,7 @@ class Shown:
 
     `content` is what stands in a prompt, in order: None for a medium of this `kind` (image or video), or text between
     them; `plain_L` is how it is tokenized before the processor fills it. `seconds` is what one step in time stands for,
-    for a video. `frame_HWC` (uint8) is one picture, for people.
+    for a video. `strip_HWC` (uint8) is a few of the pictures, small and side by side, for people.
     """
 
     kind: str
@@ -46,19 +49,19 @@ class Shown:
     pixels_PD: Tensor
     grids: Tensor
     seconds: tuple[float, ...]
-    frame_HWC: np.ndarray
+    strip_HWC: np.ndarray
 
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        return self.pixels_PD.nbytes + self.frame_HWC.nbytes
+        return self.pixels_PD.nbytes + self.strip_HWC.nbytes
 
 
 def show_video(video: Video, processor: Qwen2_5_VLProcessor, settings: VideoSettings) -> Shown:
     """A video's sampled frames, at their own times."""
     inputs = _process_video(processor, _chat(processor, "video", [None]), video.frames_THWC, video, settings)
     seconds = tuple(float(s) for s in inputs["second_per_grid_ts"])
-    return _ready(processor, "video", (None,), inputs, seconds, _middle(video))
+    return _ready(processor, "video", (None,), inputs, seconds, strip_of(video.frames_THWC))
 
 
 def show_captioned(
@@ -76,14 +79,15 @@ def show_captioned(
     frames = [Image.fromarray(frame) for frame in video.frames_THWC]
     height, width = video.frames_THWC.shape[1:3]
     most = _most_pixels(height, width, settings)
-    return _ready(processor, "image", content, _process_images(processor, content, frames, most), (), _middle(video))
+    inputs = _process_images(processor, content, frames, most)
+    return _ready(processor, "image", content, inputs, (), strip_of(video.frames_THWC))
 
 
 def show_images(images: Sequence[Image.Image], processor: Qwen2_5_VLProcessor, settings: DatasetSettings) -> Shown:
     """One image or several, in their order."""
     content = (None,) * len(images)
     inputs = _process_images(processor, content, images, settings.image_max_pixels)
-    return _ready(processor, "image", content, inputs, (), np.asarray(images[0]))
+    return _ready(processor, "image", content, inputs, (), strip_of(images))
 
 
 def shuffled_pixels(
@@ -131,7 +135,7 @@ def _ready(
     content: tuple[str | None, ...],
     inputs: Any,
     seconds: tuple[float, ...],
-    frame_HWC: np.ndarray,
+    strip_HWC: np.ndarray,
 ) -> Shown:
     """What the processor has put in the place of the media, marks included, with their patches and grids."""
     ids_L, types_L = inputs["input_ids"][0], inputs["mm_token_type_ids"][0]
@@ -148,12 +152,23 @@ def _ready(
         inputs["pixel_values" if kind == "image" else "pixel_values_videos"],
         inputs[f"{kind}_grid_thw"],
         seconds,
-        frame_HWC,
+        strip_HWC,
     )
 
 
-def _middle(video: Video) -> np.ndarray:
-    return video.frames_THWC[len(video.frames_THWC) // 2].copy()  # a view would keep all frames alive
+def strip_of(frames: Sequence[np.ndarray] | Sequence[Image.Image] | np.ndarray) -> np.ndarray:
+    """The first, the last and some frames between them side by side, small: (height, width, 3) uint8 RGB."""
+    chosen = dict.fromkeys(np.linspace(0, len(frames) - 1, _STRIP).round().astype(int).tolist())
+    small = []
+    for frame in (Image.fromarray(np.asarray(frames[index])) for index in chosen):
+        frame.thumbnail((frame.width, _STRIP_HEIGHT))
+        small.append(frame)
+    width = sum(frame.width for frame in small) + _STRIP_GAP * (len(small) - 1)
+    strip, left = Image.new("RGB", (width, max(frame.height for frame in small)), "white"), 0
+    for frame in small:
+        strip.paste(frame, (left, 0))
+        left += frame.width + _STRIP_GAP
+    return np.array(strip)
 
 
 def _marks(ids_L: Tensor, processor: Qwen2_5_VLProcessor) -> tuple[int, int]:

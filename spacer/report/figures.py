@@ -29,10 +29,10 @@ _CURVES = {
     "reward/answer": ("Answer", "mean reward", GREEN, True),
     "reward/map": ("Map, where it counts", "mean reward", VERMILION, True),
     "reward/format": ("Format", "mean reward", PURPLE, True),
-    "map/drawn": ("Completions with a map", "share", VERMILION, True),
-    "loss": ("Loss", "nats a token", INK, False),
-    "kl": ("KL to the reference", "nats a token", INK, False),
-    "completion/length": ("Completion length", "tokens", INK, False),
+    "rollout/map_drawn": ("Completions with a map", "share", VERMILION, True),
+    "train/loss": ("Loss", "nats a token", INK, False),
+    "train/kl": ("KL to the reference", "nats a token", INK, False),
+    "rollout/length": ("Completion length", "tokens", INK, False),
 }
 
 
@@ -40,9 +40,9 @@ def reward_curves(history: Sequence[Mapping[str, float]], path: str | Path | Non
     """Rewards, KL and completion length over the training steps, one small panel each.
 
     Args:
-        history: a row per training step with `step` and any of the keys loss, reward/total, reward/answer, reward/map,
-            reward/format, map/drawn, kl and completion/length; a panel is left out where no row has its key. A step
-            that occurs twice (a resumed run) counts with its last row.
+        history: a row per training step with `step` and any of the keys reward/total, reward/answer, reward/map,
+            reward/format, rollout/map_drawn, rollout/length, train/loss and train/kl; a panel is left out where no row
+            has its key. A step that occurs twice (a resumed run) counts with its last row.
         path: where to write, or None.
     """
     rows = {row["step"]: row for row in history}

@@ -9,16 +9,20 @@ from typing import Any
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from spacer.files import append_rows, drop_torn_line, read_rows
+from spacer.files import append_rows, drop_torn_line, read_rows, write_rows
 from spacer.report.steps import by_step
 
 
 class HistoryLogger(Logger):
-    """Writes `{"step": …, metric: value, …}` lines; survives a crash and goes on in the same file after it."""
+    """Writes `{"step": …, metric: value, …}` lines; survives a crash and goes on in the same file after it.
+
+    Steps of before that come again, since they were made after the last checkpoint, are dropped when the first comes.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self._path = path
+        self._begun = False
         drop_torn_line(path)
 
     @property
@@ -34,6 +38,12 @@ class HistoryLogger(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Appends a line."""
+        if not self._begun and step is not None:
+            self._begun = True
+            rows = read_rows(self._path)
+            kept = [row for row in rows if row["step"] < step]
+            if len(kept) < len(rows):
+                write_rows(self._path, kept)
         append_rows(self._path, [{"step": step, **metrics}])
 
     @rank_zero_only

@@ -111,11 +111,16 @@ def _shifts(*maps: Mapping[str, Sequence[Point]]) -> Callable[[str, Point], Poin
     return shift
 
 
+def category_colours(categories: Sequence[str]) -> dict[str, str]:
+    """A colour for each category, in alphabetical order; after six they come round."""
+    colours = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
+    return {name: colours[i % len(colours)] for i, name in enumerate(sorted(set(categories)))}
+
+
 def _category_styles(categories: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Colour and marker of each category; the six and the seven come round together only after 42."""
-    colours, markers = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY), "osD^vph"
-    unique = sorted(set(categories))
-    return {name: (colours[i % len(colours)], markers[i % len(markers)]) for i, name in enumerate(unique)}
+    markers = "osD^vph"
+    return {name: (colour, markers[i % 7]) for i, (name, colour) in enumerate(category_colours(categories).items())}
 
 
 def _map_legend(figure: Figure, styles: Mapping[str, tuple[str, str]]) -> None:

@@ -1,77 +1,162 @@
-"""Rollouts as a W&B table: what the model saw, said and earned. Works online and offline."""
+"""Rollouts that a run shows as it goes: a line each in `rollouts.jsonl`, pictures beside it, and a W&B table."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import wandb
 from numpy.typing import NDArray
 from PIL import Image
 
-from spacer.report.drawing import figure_image
-from spacer.report.maps import map_overlay
+from spacer.data.samples import Sample
+from spacer.files import append_rows, drop_torn_line, read_rows, write_rows
+from spacer.report.small_maps import map_pair
+from spacer.rewards import RewardParts, answer_text, has_map, parse_map
 
-# Columns that every table has, so that W&B can join tables of different steps.
+if TYPE_CHECKING:
+    import wandb
+
 PARTS = ("total", "answer", "map", "map_quality", "format", "length", "temporal")
-_MAP_DPI = 80  # 800 by 352 pixels: legible in a table cell, and a table stays small
+_SHOWINGS = 10  # of the held-out prompts that a table shows beside each other while a run goes on
+_MOST_ROWS = 2_000  # of the table at the end of a run
+
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class RolloutRow:
-    """One completion of a training step."""
+class Shown:
+    """A completion to show, the `n`-th of its prompt, with its reward; `strip_HWC` are a few frames of the video.
 
-    step: int
-    frame: NDArray[np.uint8]  # RGB, (height, width, 3)
-    question: str
-    completion: str
-    solution: str
-    parts: Mapping[str, float]  # reward component, `total` among them, to its value
-    advantage: float
-    true_map: Mapping[str, Sequence[Any]]  # category to centres [x, y]; empty where the scene has none
-    predicted_map: Mapping[str, Sequence[Any]]
-
-
-def rollout_columns(rows: Sequence[RolloutRow] = ()) -> list[str]:
-    """Column names in order; components outside `PARTS` that a row has come after those."""
-    more = sorted({name for row in rows for name in row.parts}.difference(PARTS))
-    rewards = [f"reward/{name}" for name in (*PARTS, *more)]
-    return ["step", "frame", "question", "completion", "solution", *rewards, "advantage", "map"]
-
-
-def rollout_table(rows: Sequence[RolloutRow]) -> wandb.Table:
-    """A `wandb.Table` with a row for each completion: frame, texts, rewards, advantage and map picture.
-
-    A component that a row lacks is empty. Needs no run. Once logged offline, W&B keeps the pictures in its data folder
-    (`WANDB_DATA_DIR`), not in the run's, until `wandb sync`.
+    `split` is train for a prompt of the step's batch, or heldout for one that is asked again and again, without an
+    advantage.
     """
-    columns = rollout_columns(rows)
-    rewards = [name.removeprefix("reward/") for name in columns if name.startswith("reward/")]
-    table = wandb.Table(columns=list(columns))
+
+    split: str
+    sample: Sample
+    strip_HWC: NDArray[np.uint8]
+    n: int
+    completion: str
+    tokens: int
+    parts: RewardParts
+    advantage: float | None
+
+
+def show_rollouts(folder: Path, step: int, prompts_seen: int, shown: Sequence[Shown]) -> None:
+    """Draws the rollouts after a step and appends a line for each to `rollouts.jsonl` in the run folder."""
+    (folder / "rollouts").mkdir(exist_ok=True)
+    append_rows(folder / "rollouts.jsonl", [_row(folder, step, prompts_seen, item) for item in shown])
+
+
+def read_rollouts(folder: Path) -> list[Row]:
+    """The lines of all that was shown, in order."""
+    return read_rows(folder / "rollouts.jsonl")
+
+
+def begin_rollouts(folder: Path, step: int) -> None:
+    """Drops what was shown after a step that training goes on from, or all of it where it begins."""
+    path = folder / "rollouts.jsonl"
+    drop_torn_line(path)
+    rows = read_rows(path)
+    kept = [row for row in rows if row["step"] <= step] if step else []
+    if len(kept) < len(rows):
+        write_rows(path, kept)
+
+
+def latest_rows(rows: Sequence[Row], step: int) -> list[Row]:
+    """What a table shows after a step: that step's rollouts, and the held-out prompts as they were answered lately."""
+    steps = sorted({row["step"] for row in rows if row["split"] == "heldout"})
+    recent = {steps[0], *steps[-_SHOWINGS:]} if steps else set()
+    return [row for row in rows if row["step"] == step or (row["split"] == "heldout" and row["step"] in recent)]
+
+
+def last_rows(rows: Sequence[Row]) -> list[Row]:
+    """What the table at the end shows: everything, or where that is too much, what was shown last."""
+    return list(rows[-_MOST_ROWS:])
+
+
+def rollout_table(rows: Sequence[Row], folder: Path) -> wandb.Table:
+    """A `wandb.Table` of lines of `rollouts.jsonl`: frames, texts, rewards, advantage and maps. Needs no run.
+
+    Once logged offline, W&B keeps the pictures in its data folder (`WANDB_DATA_DIR`), not in the run's, until
+    `wandb sync`.
+    """
+    import wandb
+
+    def picture(name: str | None) -> wandb.Image | None:
+        return None if name is None else wandb.Image(str(folder / name))
+
+    texts = ("question", "completion", "thinking", "answer", "solution")
+    rewards = [f"reward/{name}" for name in PARTS]
+    table = wandb.Table(columns=["step", "split", "id", "frames", *texts, "maps", *rewards, "advantage", "tokens"])
     for row in rows:
-        figure = map_overlay(row.frame, row.true_map, row.predicted_map, title=_first_line(row.question))
-        figure.set_dpi(_MAP_DPI)
+        question = "\n".join((row["question"], *row["options"]))
         table.add_data(
-            row.step,
-            _picture(row.frame),
-            row.question,
-            row.completion,
-            row.solution,
-            *(float(row.parts[name]) if name in row.parts else None for name in rewards),
-            float(row.advantage),
-            _picture(figure_image(figure)),
+            row["step"],
+            row["split"],
+            row["id"],
+            picture(row["frames"]),
+            question,
+            *(row[name] for name in texts[1:]),
+            picture(row["map"]),
+            *(float(row["reward"][name]) for name in PARTS),
+            row["advantage"],
+            row["tokens"],
         )
     return table
 
 
-def _picture(pixels: NDArray[np.uint8]) -> wandb.Image:
-    # By way of PIL, because W&B stretches the contrast of arrays whose values happen to be small.
-    return wandb.Image(Image.fromarray(pixels))
+def thought(completion: str) -> str:
+    """What a completion thinks before it answers, without the map that it draws; to its end where it is cut off.
+
+    >>> thought("<think>A bed <map>{}</map> and a chair.</think><answer>2</answer>"), thought("<answer>2</answer>")
+    ('A bed  and a chair.', '')
+    """
+    _, opened, rest = completion.partition("<think>")
+    text = (rest if opened else completion).partition("</think>")
+    if not opened and not text[1]:
+        return ""
+    before, drawn, after = text[0].partition("<map>")
+    return (before + after.partition("</map>")[2] if drawn else before).strip()
 
 
-def _first_line(text: str, length: int = 110) -> str:
-    """The first line of a text, cut to so many characters, as a title."""
-    line = text.strip().partition("\n")[0]
-    return line if len(line) <= length else line[: length - 1].rstrip() + "…"
+def _row(folder: Path, step: int, prompts_seen: int, item: Shown) -> Row:
+    sample = item.sample
+    strip = f"rollouts/{_digest(str(sample.path))}.jpg"
+    if not (folder / strip).exists():
+        Image.fromarray(item.strip_HWC).save(folder / strip, quality=85)
+    true, drawn = dict(sample.true_map or {}), has_map(item.completion)
+    predicted = parse_map(item.completion, true) if drawn else {}
+    drawing = None
+    if true or drawn:
+        drawing = f"rollouts/{step:06d}-{_digest(f'{item.split} {sample.id} {item.n}')}.png"
+        map_pair(true, predicted).save(folder / drawing)
+    return {
+        "step": step,
+        "prompts_seen": prompts_seen,
+        "split": item.split,
+        "id": sample.id,
+        "n": item.n,
+        "task": sample.question_type,
+        "media": str(sample.path),
+        "frames": strip,
+        "question": sample.problem,
+        "options": list(sample.options),
+        "solution": sample.solution,
+        "completion": item.completion,
+        "thinking": thought(item.completion),
+        "answer": answer_text(item.completion),
+        "tokens": item.tokens,
+        "true_map": sample.true_map,
+        "predicted_map": predicted,
+        "map": drawing,
+        "reward": {name: getattr(item.parts, name) for name in PARTS},
+        "advantage": item.advantage,
+    }
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from spacer.data.samples import Fault, describe
 from spacer.evaluation.intervals import Interval
 from spacer.evaluation.scoring import Scored
 from spacer.evaluation.statistics import PairedDelta, compare, mean_interval
+from spacer.provenance import index_questions
 from spacer.report.figures import before_after_bars, map_overlay, reward_curves
 from spacer.report.history import read_history
 from spacer.report.table import before_after_table, write_json, write_summary
@@ -27,10 +29,11 @@ from spacer.report_runs import report_at_end
 from spacer.rewards import parse_map
 from spacer.score import show
 from spacer.settings import Settings, VideoSettings
-from spacer.tracking import finish, make_loggers
+from spacer.tracking import Index, finish, make_loggers
 
 Rows = Sequence[Mapping[str, Any]]
 MAPS_DRAWN = 3
+_BESIDE = ("before", "delta", "delta_low", "delta_high")  # what W&B holds beside a figure after training
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,13 @@ def report_training(
         "seed": settings.seed,
     }
     write_summary(folder / "summary.json", deltas, seconds, extra)
-    sync = finish(loggers, pictures, {f"heldout/{name}": delta.after for name, delta in deltas.items()})
+    name = f"eval/{settings.benchmark.name}"
+    found = {metric: delta.after for metric, delta in deltas.items()}
+    if after and not before:
+        found = {metric: float(np.mean([value for value, _ in part])) for metric, part in _by_metric(after).items()}
+    scores = {f"{name}/{metric}": value for metric, value in found.items()}
+    beside = {f"{name}/{metric}/{part}": getattr(deltas[metric], part) for metric in deltas for part in _BESIDE}
+    sync = finish(settings, folder, loggers, scores, pictures, beside)
     _print_faults(console, fed.faults)
     if fed.withheld.questions:
         console.print(
@@ -96,7 +105,12 @@ def mean_reward(rows: Rows | None) -> float:
 
 
 def report_evaluation(
-    settings: Settings, folder: Path, rows: Rows, faults: Sequence[Fault], seconds: Mapping[str, float]
+    settings: Settings,
+    folder: Path,
+    rows: Rows,
+    faults: Sequence[Fault],
+    seconds: Mapping[str, float],
+    asked: Index | None = None,
 ) -> None:
     """Scores with intervals, by question type."""
     console = Console()
@@ -113,8 +127,11 @@ def report_evaluation(
     errors = {str(row["id"]): str(row["error"]).partition(": ") for row in rows if "error" in row}
     failed = [Fault(name, kind, detail) for name, (kind, _, detail) in errors.items()]
     _print_faults(console, [*faults, *failed])
-    figures = {f"{settings.benchmark.name}/{name}": found["mean"] for name, found in scores.items()}
-    _print_places(console, folder, seconds, finish(make_loggers(settings, folder), {}, figures))
+    at = f"eval/{settings.benchmark.name}"
+    figures = {f"{at}/{name}": found["mean"] for name, found in scores.items()}
+    ends = {f"{at}/{name}/{end}": found[end] for name, found in scores.items() for end in ("low", "high")}
+    sync = finish(settings, folder, make_loggers(settings, folder, asked), figures, {}, ends)
+    _print_places(console, folder, seconds, sync)
     report_at_end(settings, folder)
 
 
@@ -149,17 +166,23 @@ def report_benchmark(
         "seed": settings.seed,
     }
     write_summary(folder / "summary.json", {}, seconds, extra)
-    sync = finish(make_loggers(settings, folder), {}, _tracked(scored, spread))
+    loggers = make_loggers(settings, folder, partial(index_questions, scored.questions))
+    sync = finish(settings, folder, loggers, *_tracked(scored, spread))
     _print_places(console, folder, seconds, sync)
 
 
-def _tracked(scored: Scored, spread: Mapping[str, Interval]) -> dict[str, float]:
-    """The figures as W&B holds them: `vsi_bench/overall`, its interval's ends, `vsi_bench/spacer_eval/overall`."""
-    name = scored.benchmark
-    found = {f"{name}/{metric}": value for metric, value in scored.official_values.items()}
-    found |= {f"{name}/spacer_eval/{metric}": value for metric, value in scored.released_values.items()}
-    overall = spread["overall"]
-    return found | {f"{name}/overall/low": overall.low, f"{name}/overall/high": overall.high}
+def _tracked(
+    scored: Scored, spread: Mapping[str, Interval]
+) -> tuple[dict[str, float], dict[str, Path], dict[str, float]]:
+    """The official figures as loggers hold them (`eval/vsi_bench/overall`), no pictures, and what W&B holds beside.
+
+    That is the ends of the intervals, and the figures as SpaceR's code has them (`eval/vsi_bench/spacer_eval/overall`).
+    """
+    at = f"eval/{scored.benchmark}"
+    beside = {f"{at}/spacer_eval/{metric}": value for metric, value in scored.released_values.items()}
+    beside |= {f"{at}/{metric}/low": found.low for metric, found in spread.items()}
+    beside |= {f"{at}/{metric}/high": found.high for metric, found in spread.items()}
+    return {f"{at}/{metric}": value for metric, value in scored.official_values.items()}, {}, beside
 
 
 def _conditions(how: Mapping[str, Any]) -> str:

@@ -5,13 +5,22 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.cli.conftest import ROOT, SMALL, Command
 from tests.cli.test_train import rows
 
-QUICK = (*SMALL, "stage.evaluate_before=false", "stage.evaluate_after=false", "logger=none", "trainer.max_steps=2")
+QUICK = (
+    *SMALL,
+    "stage.evaluate_before=false",
+    "stage.evaluate_after=false",
+    "logger=none",
+    "logger.rollouts_every_n_steps=0",
+    "trainer.max_steps=2",
+)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -26,7 +35,7 @@ def test_adapters_change_only_what_they_adapt_and_are_merged_on_saving(command: 
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.allclose(before[name], after[name], atol=1e-7)}
     assert changed and all("layers" in name and "proj" in name and "visual" not in name for name in changed)
-    assert all("kl" in row for row in rows(tmp_path / "history.jsonl"))
+    assert all("train/kl" in row for row in rows(tmp_path / "history.jsonl"))
 
 
 def test_a_checkpoint_of_adapters_holds_them_alone_and_is_gone_on_from(command: Command, tmp_path: Path) -> None:
@@ -58,7 +67,7 @@ def test_further_updates_leave_the_policy_that_sampled(command: Command, tmp_pat
     done = command(*QUICK, *overrides, f"hydra.run.dir={tmp_path}")
     assert done.returncode == 0, done.stdout + done.stderr
     (row,) = rows(tmp_path / "history.jsonl")  # one rollout serves both updates
-    assert row["objective/ratio_mean"] != 1
+    assert row["train/ratio_mean"] != 1
 
 
 def test_accumulation_takes_one_step_for_several_batches(command: Command, tmp_path: Path) -> None:
@@ -71,10 +80,16 @@ def test_accumulation_takes_one_step_for_several_batches(command: Command, tmp_p
 def test_supervised_training_from_untrained_weights(command: Command, tmp_path: Path) -> None:
     overrides = ("experiments=tiny_warmstart", "dataset.train_scenes=10", "dataset.heldout_scenes=4")
     more = ("trainer.max_steps=6", "trainer.checkpoint_every_n_steps=3", "stage.batch_size=8", "benchmark.limit=6")
-    done = command(*overrides, *more, f"hydra.run.dir={tmp_path}")
+    done = command(*overrides, *more, "logger=tensorboard", f"hydra.run.dir={tmp_path}")
     assert done.returncode == 0, done.stdout + done.stderr
-    losses = [row["loss"] for row in rows(tmp_path / "history.jsonl")]
+    losses = [row["train/loss"] for row in rows(tmp_path / "history.jsonl")]
     assert len(losses) == 6 and losses[-1] < losses[0]
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [event.value for event in events.Scalars("train/loss")] == pytest.approx(losses)
+    (total,) = events.Scalars("eval/rooms/reward/total")
+    after = [row["reward"]["total"] for row in rows(tmp_path / "predictions/after.jsonl")]
+    assert total.step == 5 and total.value == pytest.approx(sum(after) / 6)
     assert weights(tmp_path / "model").keys() == weights(ROOT / "spacer/assets/tiny").keys()
     assert (tmp_path / "model/model.safetensors").stat().st_size <= 8e6
     assert len(rows(tmp_path / "predictions/after.jsonl")) == 6
@@ -97,7 +112,7 @@ def test_questions_that_share_a_video_in_small_rows(command: Command, tmp_path: 
     history = rows(tmp_path / "history.jsonl")
     assert [row["step"] for row in history] == [0, 1]
     # what was sampled with and what is trained are the same model, to rounding
-    assert all(row["objective/sampling_drift"] < 1e-4 for row in history)
+    assert all(row["train/sampling_drift"] < 1e-4 for row in history)
 
 
 def test_adapters_with_everything_computed_again(command: Command, tmp_path: Path) -> None:
@@ -105,4 +120,4 @@ def test_adapters_with_everything_computed_again(command: Command, tmp_path: Pat
     done = command(*QUICK, *adapters, "model.learning_rate=0.01", f"hydra.run.dir={tmp_path}")
     assert done.returncode == 0, done.stdout + done.stderr
     first, second = rows(tmp_path / "history.jsonl")
-    assert first["kl"] == 0 and second["kl"] > 0  # the reference is the model without its adapters
+    assert first["train/kl"] == 0 and second["train/kl"] > 0  # the reference is the model without its adapters

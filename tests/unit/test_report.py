@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import doctest
-import importlib.util
 import io
 import json
 import math
@@ -47,7 +46,8 @@ def printed(table, width=80):
 
 def history(steps, **fixed):
     rng = np.random.default_rng(0)
-    keys = ("reward/total", "reward/answer", "reward/map", "reward/format", "map/drawn", "kl", "completion/length")
+    keys = ("reward/total", "reward/answer", "reward/map", "reward/format")
+    keys += ("rollout/map_drawn", "train/kl", "rollout/length")
     return [{"step": step, **{key: float(rng.random()) for key in keys}, **fixed} for step in range(steps)]
 
 
@@ -152,7 +152,7 @@ def test_reward_curves(tmp_path, steps):
 def test_reward_curves_leave_out_what_is_absent():
     rows = [
         {"step": 2, "reward/total": 1.0},
-        {"step": 1, "reward/total": 0.0, "kl": math.nan},
+        {"step": 1, "reward/total": 0.0, "train/kl": math.nan},
         {"step": 2, "reward/total": 3.0},
     ]
     figure = reward_curves(rows)
@@ -228,37 +228,3 @@ def test_svg_and_unknown_suffix(tmp_path):
 def test_figure_image_is_pixels():
     image = figure_image(new_figure(2, 1))
     assert image.shape == (100, 200, 3) and image.dtype == np.uint8
-
-
-@pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="needs wandb")
-def test_rollout_table_offline(tmp_path, monkeypatch):
-    import wandb
-
-    from spacer.report.rollouts import RolloutRow, rollout_columns, rollout_table
-
-    for name in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
-        monkeypatch.setenv(name, str(tmp_path))
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    parts = {"total": 2.5, "answer": 1.0, "map": 0.5, "format": 1.0, "novelty": 0.1}
-    rows = [
-        RolloutRow(3, FRAME, "Which is nearer?\nA. bed", "<think>…", "A", parts, 0.7, TRUE, PREDICTED),
-        RolloutRow(3, FRAME, "x" * 500, "", "B", {"total": 0.0}, -0.7, {}, {}),
-    ]
-    table = rollout_table(rows)
-    assert table.columns == rollout_columns(rows)
-    assert rollout_columns()[:6] == ["step", "frame", "question", "completion", "solution", "reward/total"]
-    assert rollout_columns()[-2:] == ["advantage", "map"]
-    assert "reward/novelty" in table.columns
-    first, second = (dict(zip(table.columns, row, strict=True)) for row in table.data)
-    assert isinstance(first["frame"], wandb.Image) and isinstance(first["map"], wandb.Image)
-    assert (first["reward/total"], first["reward/length"], first["advantage"]) == (2.5, None, 0.7)
-    assert (second["step"], second["reward/total"], second["reward/answer"]) == (3, 0.0, None)
-
-    run = wandb.init(mode="offline", dir=tmp_path, project="test")
-    run.log({"rollouts": table})
-    run.finish()
-    written = next(tmp_path.glob("wandb/offline-run-*/files/media/table/*.json"))
-    assert json.loads(written.read_text(encoding="utf-8"))["columns"] == table.columns
-    # W&B keeps a table's pictures in an artifact: the frame, once or twice, and two map pictures.
-    staged = [path for path in tmp_path.glob("artifacts/staging/*") if path.read_bytes().startswith(b"\x89PNG")]
-    assert len({path.read_bytes() for path in staged}) == 3

@@ -47,7 +47,7 @@ SCANS = "spacer.settings.ScansSettings"
         ("trainer__max_steps", 0),
         ("trainer__max_epochs", -2),
         ("trainer__precision", "fp8"),
-        ("logger__kind", "tensorboard"),
+        ("logger__kind", "mlflow"),
         ("stage__batch_size", 0),
         ("stage__guess_share", 1.5),
         ("stage__guess_after", -1),
@@ -170,6 +170,15 @@ def test_flash_attention_takes_its_package(monkeypatch: pytest.MonkeyPatch) -> N
     assert "computes in 16 bits only" in wide and "trainer.precision=bf16-mixed" in wide
 
 
+def test_loggers_and_the_dashboard_take_their_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(logger__kind="tensorboard").logger.kind == "tensorboard"
+    assert "choose logger=wandb" in only_problem(stage__name="dashboard", logger__kind="csv")
+    monkeypatch.setattr(rules, "find_spec", lambda name: None)
+    assert only_problem(logger__kind="tensorboard").endswith("pip install tensorboard, or choose logger=csv")
+    assert only_problem(stage__name="dashboard").endswith("pip install wandb-workspaces")
+    load(logger__kind="csv")
+
+
 def jsonl_problems(root: Path, stage: dict[str, Any] | None = None, **dataset: Any) -> list[str]:
     cfg = valid(JsonlSettings)
     cfg["dataset"] |= {"root": str(root)} | dataset
@@ -220,7 +229,8 @@ def test_a_value_that_cannot_be_read_silences_the_rules_that_need_it_and_no_othe
 def test_stages() -> None:
     for name in STAGES:
         # some take data sets of their own, evaluated runs or a checkpoint
-        found = problems(stage__name=name) if name in (*NEED_NO_MODEL, "export") else load(stage__name=name)
+        takes = name in (*NEED_NO_MODEL, "export") and name != "dashboard"
+        found = problems(stage__name=name) if takes else load(stage__name=name)
         assert isinstance(found, list) or found.stage.name == name
 
 

@@ -53,7 +53,7 @@ def words(ids: Sequence[int], **changes: Any) -> Prompt:
         "pixels_PD": None,
         "grid_thw": None,
         "target_ids": None,
-        "frame_HWC": np.full((1, 1, 3), ids[0], np.uint8),
+        "strip_HWC": np.full((1, 1, 3), ids[0], np.uint8),
     }
     return Prompt(**{**values, **changes})
 
@@ -70,7 +70,7 @@ def about(file: str, ids: Sequence[int], *, mark: float, wide: int = 1, **change
         "types_L": types,
         "pixels_PD": (mark + torch.arange(wide)).repeat_interleave(MERGE**2)[:, None].expand(-1, 2),
         "grid_thw": torch.tensor([[1, MERGE, MERGE * wide]]),
-        "frame_HWC": np.full((1, 1, 3), ids[0], np.uint8),
+        "strip_HWC": np.full((1, 1, 3), ids[0], np.uint8),
     }
     return words(whole, **{**values, **changes})
 

@@ -55,7 +55,7 @@ MIXED = [
 def test_prompts_come_back_whole_and_in_order() -> None:
     batch = collate(MIXED)
     assert_gives_back(batch, MIXED)
-    assert [frame[0, 0, 0] for frame in batch.frames] == [10, 10, 20, 10, 30, 22, 40, 10]
+    assert [frame[0, 0, 0] for frame in batch.strips] == [10, 10, 20, 10, 30, 22, 40, 10]
 
 
 def test_prompts_come_back_whatever_their_order() -> None:
@@ -199,7 +199,7 @@ def test_a_batch_of_only_faults_has_no_prompts() -> None:
     faults = (Fault("x", "unreadable media", "…"), Fault("y", "prompt too long", "…"))
     batch = collate(faults)
     assert batch.faults == faults == batch.to("cpu").faults
-    assert batch.samples == batch.frames == batch.forest.segments == batch.forest.ends == ()
+    assert batch.samples == batch.strips == batch.forest.segments == batch.forest.ends == ()
     assert tensors(batch) == [None] * 4
     assert batch.targets is None and batch.shuffled_video_pixels is None
 

@@ -156,7 +156,7 @@ def test_real_batches_fit_together(
             # 4 s in 4 frames: a pair stands for 2 s, at 2 positions a second
             assert (times - times[0]).tolist() == [0, 4]
             assert (positions[:, -1] - positions[:, -2]).tolist() == [1, 1, 1]
-        assert batch.frames[0].shape == (96, 96, 3)
+        assert batch.strips[0].shape == (96, 4 * 96 + 3 * 2, 3)
 
 
 def test_a_question_is_the_same_beside_others_as_alone(
@@ -235,7 +235,7 @@ def test_an_image_is_processed_in_place_of_a_video(
     assert made.grid_thw.tolist() == [[1, 4, 8]]
     pads = made.ids_L == processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")
     assert pads.sum() == 8 and torch.equal(made.types_L, pads * IMAGE)
-    assert made.frame_HWC.shape == (56, 112, 3)
+    assert made.strip_HWC.shape == (56, 112, 3)
     assert made.target_ids is not None
     assert processor.tokenizer.decode(made.target_ids) == "<answer>3</answer><|im_end|>"
 

@@ -1,0 +1,90 @@
+"""Lightning's loggers, each with one continuous history: what a resumed run makes again is held once.
+
+A run that is killed has logged steps after its last checkpoint, and makes them again when it goes on. `history.jsonl`
+drops them at the first step that comes then; the others agree with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
+
+from spacer.report.history import read_history
+
+Row = dict[str, Any]
+
+
+def earlier(history: Path, first: int, step: int) -> Iterator[tuple[Row, int]]:
+    """The metrics of the steps from `first` to before `step`, each with its step."""
+    for row in read_history(history):
+        if first <= row["step"] < step:
+            yield {name: value for name, value in row.items() if name != "step"}, int(row["step"])
+
+
+class CsvHistory(CSVLogger):
+    """`csv/metrics.csv` in the run folder. Lightning's logger begins the file anew, so what was before is put back."""
+
+    def __init__(self, folder: Path, history: Path) -> None:
+        super().__init__(save_dir=folder, name="", version="csv", flush_logs_every_n_steps=1)
+        self._history = history
+        self._begun = False
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Adds a row."""
+        if not self._begun and step is not None:
+            self._begun = True
+            for row, made in earlier(self._history, 0, step):
+                super().log_metrics(dict(row), made)
+        super().log_metrics(dict(metrics), step)
+
+
+class TensorBoardHistory(TensorBoardLogger):
+    """Event files in `tensorboard/` of the run folder; what a resumed run makes again is hidden."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(save_dir=folder, name="", version="tensorboard", default_hp_metric=False)
+        self._begun = False
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Adds the metrics of a step."""
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+        if not self._begun and step is not None:
+            self._begun = True
+            # what `SummaryWriter(purge_step=…)` writes, which wants to know the step before there is one
+            restart = Event(step=step, session_log=SessionLog(status=SessionLog.START))
+            self.experiment.file_writer.add_event(restart, step)
+        super().log_metrics(dict(metrics), step)
+
+
+class WandbHistory(WandbLogger):
+    """A W&B run whose own step is the optimiser's, so that no step is there twice.
+
+    `held` is the first step that the run does not hold yet. A resumed run leaves out what it makes again, and adds from
+    the history what W&B had not written when the run was killed.
+    """
+
+    def __init__(self, run: Any, history: Path, held: int) -> None:
+        super().__init__(experiment=run)
+        self._history = history
+        self._held = held
+        self._begun = False
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Logs the metrics, tables or pictures of a step; without one, as the last that is known of the run."""
+        if step is None:
+            self.experiment.log(dict(metrics), step=max(self._held, self.experiment.step))
+            return
+        if not self._begun:
+            self._begun = True
+            for row, made in earlier(self._history, self._held, step):
+                self.experiment.log(row, step=made)
+        if step >= self._held:
+            self.experiment.log(dict(metrics), step=step)

@@ -1,0 +1,116 @@
+"""Where a run's figures come from: settings laid flat, the code and the command, the questions and their digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from hydra.core.hydra_config import HydraConfig
+
+from spacer.benchmarks.question import Question
+from spacer.data.samples import Sample
+from spacer.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[1]
+_COLUMNS = ("id", "type", "question", "options", "solution", "media")
+
+
+@dataclass(frozen=True)
+class QuestionIndex:
+    """The questions that a run is about, those that it trains on or asks: a row each, and what tells them from others.
+
+    `digest` is of ids, texts, options, solutions and the names of media, in their order; where the data lie changes
+    nothing.
+    """
+
+    rows: tuple[Mapping[str, str], ...]
+    digest: str
+
+    def write(self, path: Path) -> None:
+        """Writes the rows as Parquet."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        schema = pa.schema([(name, pa.string()) for name in _COLUMNS])
+        pq.write_table(pa.Table.from_pylist([dict(row) for row in self.rows], schema), path, compression="zstd")
+
+
+def index_samples(samples: Iterable[Sample]) -> QuestionIndex:
+    """The index of questions of a data set."""
+    return _index(
+        (item.id, item.question_type or item.problem_type, item.problem, item.options, item.solution, item.path.name)
+        for item in samples
+    )
+
+
+def index_questions(questions: Iterable[Question]) -> QuestionIndex:
+    """The index of a benchmark's questions."""
+    return _index((item.id, item.task, item.text, item.options, item.truth, item.cluster) for item in questions)
+
+
+def _index(entries: Iterable[tuple[Any, ...]]) -> QuestionIndex:
+    texts = ([value if isinstance(value, str) else json.dumps(value) for value in entry] for entry in entries)
+    rows = tuple(dict(zip(_COLUMNS, entry, strict=True)) for entry in texts)
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
+    return QuestionIndex(rows, digest.hexdigest()[:16])
+
+
+def flat_config(settings: Settings, index: QuestionIndex | None = None) -> dict[str, Any]:
+    """A run's configuration as one level of names, such as `objective/beta`, with where it comes from.
+
+    `choice/reward` is the option that was chosen of a group, `run/…` the command, the folder and the code, `data/…` the
+    questions.
+    """
+    config = _flat(asdict(settings), "")
+    if HydraConfig.initialized():
+        choices = HydraConfig.get().runtime.choices
+        config |= {f"choice/{name}": choices[name] for name in choices if not name.startswith("hydra/")}
+    config |= {"run/command": shlex.join(sys.argv), "run/folder": str(Path(settings.output_dir).resolve())}
+    config |= {f"run/{name}": value for name, value in git_state(ROOT).items()}
+    if index is not None:
+        config |= {"data/digest": index.digest, "data/questions": len(index.rows)}
+    return config
+
+
+def git_state(root: Path) -> dict[str, str | bool | None]:
+    """The commit of the code at `root` and whether files differ from it; None where it is no git checkout."""
+    unknown: dict[str, str | bool | None] = {"git_commit": None, "git_dirty": None}
+    try:
+        # an installed package may lie inside somebody else's checkout
+        if Path(_git(root, "rev-parse", "--show-toplevel")).resolve() != root.resolve():
+            return unknown
+        changes = _git(root, "status", "--porcelain", "--untracked-files=no")
+        return {"git_commit": _git(root, "rev-parse", "HEAD"), "git_dirty": bool(changes)}
+    except (FileNotFoundError, subprocess.CalledProcessError, subprocess.TimeoutExpired):
+        return unknown
+
+
+def _git(root: Path, *words: str) -> str:
+    done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=30)
+    return done.stdout.strip()
+
+
+def _flat(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """
+    >>> _flat({"objective": {"beta": 0.1}, "seed": 0, "runs": ("a",)}, "")
+    {'objective/beta': 0.1, 'seed': 0, 'runs': ['a']}
+    """
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{prefix}{name}/")
+        elif isinstance(value, Enum):
+            found[f"{prefix}{name}"] = value.value
+        else:
+            found[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value
+    return found

@@ -1,0 +1,166 @@
+"""Loggers go on where a killed run stopped, with each step once; what W&B is told of where figures come from."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import wandb
+
+from spacer.data.samples import Sample
+from spacer.files import read_rows
+from spacer.lineage import log_outputs, use_inputs
+from spacer.loggers import CsvHistory, TensorBoardHistory, WandbHistory
+from spacer.offline import mend, offline_runs, read_records
+from spacer.provenance import ROOT, flat_config, git_state, index_samples
+from spacer.report.history import HistoryLogger, read_history
+from spacer.settings import ModelSettings
+from tests.unit.configs import load
+
+
+def metrics(step: int) -> dict[str, float]:
+    """What is logged at a step; a metric comes and goes."""
+    return {"train/loss": 1 / (step + 1), "train/prompts_seen": 2.0 * step} | ({"reward/map": 1.0} if step > 2 else {})
+
+
+def start(folder: Path, steps: range, *more: Any) -> None:
+    """One start of a run, which logs some steps."""
+    history = HistoryLogger(folder / "history.jsonl")
+    for step in steps:
+        for logger in (history, *more):
+            logger.log_metrics(metrics(step), step)
+
+
+def test_history_holds_each_step_once(tmp_path: Path) -> None:
+    start(tmp_path, range(5))
+    with open(tmp_path / "history.jsonl", "a") as file:
+        file.write('{"step": 5, "tra')
+    start(tmp_path, range(3, 7))
+    rows = read_rows(tmp_path / "history.jsonl")
+    assert [row["step"] for row in rows] == list(range(7))
+    assert all(row["train/loss"] == 1 / (row["step"] + 1) for row in rows)
+    start(tmp_path, range(2))
+    assert [row["step"] for row in read_history(tmp_path / "history.jsonl")] == [0, 1]
+
+
+def test_csv_goes_on(tmp_path: Path) -> None:
+    start(tmp_path, range(5), CsvHistory(tmp_path, tmp_path / "history.jsonl"))
+    with pytest.warns(UserWarning, match="is not empty"):
+        start(tmp_path, range(3, 7), CsvHistory(tmp_path, tmp_path / "history.jsonl"))
+    with open(tmp_path / "csv" / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == list(range(7))
+    assert [row["reward/map"] for row in rows] == ["", "", "", "1.0", "1.0", "1.0", "1.0"]
+
+
+def test_tensorboard_goes_on(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for steps in (range(5), range(3, 7)):
+        logger = TensorBoardHistory(tmp_path)
+        start(tmp_path, steps, logger)
+        logger.finalize("success")
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == list(range(7))
+
+
+@pytest.fixture
+def quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "data"))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+
+
+def offline(folder: Path, steps: range, last: dict[str, float] | None = None) -> None:
+    """An offline start of a W&B run, which ends well."""
+    held = mend(folder, "r")
+    run = wandb.init(mode="offline", dir=folder, project="p", id="r", resume="allow")
+    logger = WandbHistory(run, folder / "history.jsonl", held)
+    start(folder, steps, logger)
+    if last:
+        logger.log_metrics(last)
+    run.finish()
+    wandb.teardown()  # until which the file may not be whole
+
+
+def logged(folder: Path) -> list[int]:
+    """The steps of all of its parts."""
+    records = (record for path in offline_runs(folder, "r") for record, _ in read_records(path))
+    return [record.history.step.num for record in records if record.HasField("history")]
+
+
+@pytest.mark.usefixtures("quiet")
+def test_wandb_offline_goes_on_wherever_its_file_was_cut_off(tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    offline(whole, range(5))
+    (path,) = offline_runs(whole, "r")
+    assert logged(whole) == list(range(5))
+    ends = [end for _, end in read_records(path)]
+    cuts = [7, ends[0] - 1, ends[len(ends) // 2] + 3, ends[-1] - 1]
+    for number, cut in enumerate(cuts):
+        folder = tmp_path / str(number)
+        shutil.copytree(whole, folder, symlinks=True)
+        with open(folder / path.relative_to(whole), "rb+") as file:
+            file.truncate(cut)
+        kept = logged(folder)
+        assert mend(folder, "r") == (kept[-1] + 1 if kept else 0)
+        # a run without a start is gone, any other ends with a whole record
+        assert [part.stat().st_size in ends for part in offline_runs(folder, "r")] == ([] if cut < ends[1] else [True])
+    folder = tmp_path / "2"
+    assert 0 < len(logged(folder)) < 5
+    offline(folder, range(3, 7), {"eval/rooms/reward/total": 1.5})
+    assert len(offline_runs(folder, "r")) == 2 and logged(folder) == list(range(7))
+
+
+def test_the_configuration_is_flat_and_says_where_figures_come_from(tmp_path: Path) -> None:
+    def sample(name: str, folder: str) -> Sample:
+        return Sample(name, "Why?", "OCR", (), "x", "image", Path(folder) / "a.png", "s", "s", "", None, None)
+
+    index = index_samples([sample("1", "/here"), sample("2", "/here")])
+    config = flat_config(load(), index)
+    assert not any(isinstance(value, dict) for value in config.values())
+    assert config["objective/beta"] == 0.04 and config["reward/length/bonus"] == 0.2
+    assert config["data/questions"] == 2 and config["data/digest"] == index.digest
+    assert "pytest" in config["run/command"]
+    assert index_samples([sample("1", "/there"), sample("2", "/there")]).digest == index.digest
+    assert index_samples([sample("2", "/here"), sample("1", "/here")]).digest != index.digest
+    index.write(tmp_path / "deep" / "questions.parquet")
+    assert (tmp_path / "deep" / "questions.parquet").stat().st_size > 0
+
+
+@pytest.mark.usefixtures("quiet")
+def test_lineage_of_a_model_on_the_hub_and_of_weights_that_are_large(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("x" * 3000)
+    run = wandb.init(mode="offline", dir=tmp_path, project="p", id="r")
+    use_inputs(run, ModelSettings("Qwen/Qwen2.5-VL-7B-Instruct", revision="abc"), None, tmp_path)
+    log_outputs(run, tmp_path, upload_mb=0.001)
+    run.finish()
+    wandb.teardown()
+    (path,) = offline_runs(tmp_path, "r")
+    base, left = (record.artifact for record, _ in read_records(path) if record.HasField("artifact"))
+    assert base.use_after_commit and base.name == "base-model-Qwen-Qwen2.5-VL-7B-Instruct-abc"
+    (entry,) = base.manifest.contents
+    assert entry.ref == "https://huggingface.co/Qwen/Qwen2.5-VL-7B-Instruct/tree/abc"
+    (entry,) = left.manifest.contents
+    assert (left.name, left.use_after_commit) == ("model-r", False) and entry.ref.endswith("model/config.json")
+
+
+def test_git_state(tmp_path: Path) -> None:
+    head = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    if head.returncode == 0:
+        assert git_state(ROOT)["git_commit"] == head.stdout.strip()
+        assert git_state(ROOT / "spacer") == {"git_commit": None, "git_dirty": None}  # not the whole of a checkout
+    assert git_state(tmp_path) == {"git_commit": None, "git_dirty": None}
+    for words in (["init", "-q"], ["-c", "user.name=a", "-c", "user.email=b", "commit", "-q", "--allow-empty", "-mx"]):
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
+    assert git_state(tmp_path)["git_dirty"] is False
+    (tmp_path / "f").write_text("x")
+    subprocess.run(["git", "-C", str(tmp_path), "add", "f"], check=True)
+    assert git_state(tmp_path)["git_dirty"] is True
