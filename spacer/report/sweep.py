@@ -66,7 +66,7 @@ def show_sweep(console: Console, folder: Path) -> int:
         if row.reason:
             said = f"  {row.status}: {_name(row)}: {_first_line(row.reason)}"
             console.print(said, markup=False, highlight=False, soft_wrap=True)
-    if data["best"] is not None:
+    if data["best"] is not None and len(rows) > 1:
         console.print(f"  {_best(data)}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"  table as data: {folder / DATA}", markup=False, highlight=False, soft_wrap=True)
     return sum(row.status != Status.done for row in rows)
@@ -89,7 +89,7 @@ def _best(data: Mapping[str, Any]) -> str:
 
 
 def _name(row: Row) -> str:
-    return ",".join(row.overrides) or row.job
+    return ",".join(row.overrides) or Path(row.folder).name
 
 
 def _figures(row: Row) -> tuple[str, str, str, str]:

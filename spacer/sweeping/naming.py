@@ -17,7 +17,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 # what says where a run is computed and followed, and changes no figure: neither a name nor a result depends on it …
-_FREE = ("cluster", "logger", "output_dir", "ckpt_path")
+_FREE = ("cluster", "logger", "report", "output_dir", "ckpt_path")
 # … but for these, which say by how many processes
 _COMPUTES = tuple(f"cluster.{name}" for name in ("accelerator", "devices", "num_nodes", "strategy"))
 _LONGEST = 120  # characters of a folder's name; file systems allow 255 bytes

@@ -201,4 +201,4 @@ def _settle(sweep: Sweep, job: Job, identity: str) -> None:
     deadline = time.monotonic() + (0 if end.killed and end.state is not None else WORD_S)
     while time.monotonic() < deadline and says_nothing(job.folder):
         time.sleep(1)
-    sweep.settle(job, Status.killed if end.killed else Status.failed, f"{end} (job {identity})")
+    sweep.settle(job, Status.killed if end.killed else Status.failed, f"{end}; its log is in .submitit/{identity}")

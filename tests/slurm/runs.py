@@ -11,7 +11,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from safetensors.torch import load_file
+
 from tests.cli.conftest import ROOT, SMALL
+from tests.cli.test_train import rows
 from tests.slurm.lab import Lab
 
 STEPS = 5
@@ -103,6 +107,17 @@ def give_way(slurm: Lab) -> str:
     """Submits a job of the higher partition that wants every node for a moment, and returns its id."""
     words = ("sbatch", "--parsable", "--nodes=2", "--exclusive", "--output=/dev/null", "--partition=urgent")
     return slurm.call(*words, "--wrap", "true")
+
+
+def assert_as_in(peace: Path, mended: Path) -> None:
+    """That a run which was disturbed has ended as one that was left in peace."""
+    expected, found = (load_file(folder / "model/model.safetensors") for folder in (peace, mended))
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    answers = [(folder / "predictions/after.jsonl").read_text() for folder in (peace, mended)]
+    assert answers[0] == answers[1]
+    # one that is killed takes the steps since its last checkpoint once more
+    assert {row["step"] for row in rows(mended / "history.jsonl")} == set(range(STEPS))
 
 
 def _ended(command: subprocess.Popen[str]) -> bool:

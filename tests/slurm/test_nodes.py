@@ -11,8 +11,8 @@ import pytest
 from tests.cli.conftest import Command, succeeds
 from tests.cli.test_train import rows
 from tests.slurm.lab import NODES, Lab
-from tests.slurm.runs import ON_SLURM, STEPS, TRAINING, submitted
-from tests.slurm.test_preemption import assert_as_in, requeued
+from tests.slurm.runs import ON_SLURM, STEPS, TRAINING, assert_as_in, submitted
+from tests.slurm.test_preemption import requeued
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])

@@ -8,13 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from tests.cli.conftest import Command, succeeds
 from tests.cli.test_train import rows
 from tests.slurm.lab import GRACE_S, Lab
-from tests.slurm.runs import ON_SLURM, PATIENCE_S, STEPS, TRAINING, Submitted, give_way, submitted
+from tests.slurm.runs import ON_SLURM, PATIENCE_S, STEPS, TRAINING, Submitted, assert_as_in, give_way, submitted
 
 CHECK_S = 30  # how often SLURM looks at time limits
 
@@ -32,16 +30,6 @@ def run(slurm: Lab, environment: dict[str, str], tmp_path: Path, peace: Path) ->
     """The same on SLURM, just submitted."""
     with submitted(slurm, environment, tmp_path, *TRAINING, *ON_SLURM) as run:
         yield run
-
-
-def assert_as_in(peace: Path, mended: Path) -> None:
-    expected, found = (load_file(folder / "model/model.safetensors") for folder in (peace, mended))
-    assert expected.keys() == found.keys()
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
-    answers = [(folder / "predictions/after.jsonl").read_text() for folder in (peace, mended)]
-    assert answers[0] == answers[1]
-    # one that is killed takes the steps since its last checkpoint once more
-    assert {row["step"] for row in rows(mended / "history.jsonl")} == set(range(STEPS))
 
 
 def requeued(said: str) -> int:
