@@ -9,11 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from spacer.checks import NEED_NO_MODEL
 from spacer.config import forgiving, load_settings
 from spacer.errors import UserError
+from spacer.rules import alone_in_sweep
 from spacer.settings import Settings
 from spacer.weights import check_model
 
@@ -30,6 +33,8 @@ def main(cfg: DictConfig) -> float | None:
     """Runs the stage; under a sweep, returns the figure to maximise."""
     try:
         settings = load_settings(cfg)
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            alone_in_sweep(settings, os.environ)
         if settings.stage.name not in NEED_NO_MODEL and not settings.model.fresh:
             settings = replace(settings, model=replace(settings.model, name_or_path=str(check_model(settings.model))))
         folder = Path(settings.output_dir)

@@ -19,7 +19,7 @@ from spacer.modeling import Packing, Vision, count_passes, encode_vision, row_lo
 from spacer.selfcheck import FirstBatchCheck
 from spacer.settings import OptimizerSettings, Schedule
 from spacer.sharding import as_forward, gathered, is_sharded
-from spacer.strategies import shard_for
+from spacer.strategies import check_written_by, shard_for
 from spacer.tree import Completion, Forest, PackedRow, Segment, pack
 
 
@@ -89,6 +89,14 @@ class TreeModule(pl.LightningModule):
         """Spreads the models over the processes, where the strategy does."""
         shard_for(self.trainer, self.policy)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Says whether the models are sharded, see `check_written_by`."""
+        checkpoint["sharded"] = is_sharded(self.policy)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """UserError for a checkpoint of another strategy."""
+        check_written_by(checkpoint, is_sharded(self.policy))
+
     def see(self, batch: PromptBatch) -> Vision:
         """The policy's vision features of the batch."""
         passes = self._at_most(count_passes(batch.pictures))
@@ -110,10 +118,11 @@ class TreeModule(pl.LightningModule):
         sharded = is_sharded(self.policy)
         # FSDP averages over the processes
         scale = (ranks.world() if sharded else 1) / self.training_plan.accumulate
+        idle = self._at_most(len(rows)) - len(rows)
         for row in rows:
             logp_N = self._logps(row, shared, temperature)
             self.manual_backward(loss_of(row, logp_N) * scale)
-        for _ in range(self._at_most(len(rows)) - len(rows)):
+        for _ in range(idle):
             self.manual_backward(self._logps(_FILLER, Vision(), temperature).sum() * 0)
         through = [
             (x * (torch.zeros_like(x) if g.grad is None else g.grad)).sum()
@@ -173,8 +182,8 @@ class SftModule(TreeModule):
 
             vision = self.see(batch)
             if self.check.due:
-                with gathered(self.policy):
-                    self.check(self.policy, batch, vision, completions, self.packing)
+                with gathered(self.policy) as policy:
+                    self.check(policy, batch, vision, completions, self.packing)
             self.backward_rows(vision, pack(batch.forest, completions, self.packing.row_tokens), loss_of)
             if self.steps_now(batch_idx):
                 self.log_step()
@@ -185,8 +194,14 @@ class SftModule(TreeModule):
 
 def clip_gradients(parameters: Sequence[torch.nn.Parameter], most: float | None) -> Tensor:
     """Scales the gradients down to a norm of `most` where theirs is larger; returns theirs, of the whole tensors."""
-    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if not gradients:
+        return torch.zeros(())
+    parts = [g.to_local() if isinstance(g, DTensor) else g for g in gradients]
+    # on a CPU, a float32 sum of so many squares is off in its fifth digit, and each way of sharding by another amount
+    wide = torch.float64 if parts[0].device.type == "cpu" else torch.float32
+    squares = torch.stack([torch.linalg.vector_norm(part, dtype=wide) for part in parts]).square().sum()
+    norm = (ranks.add(squares) if isinstance(gradients[0], DTensor) else squares).sqrt().to(gradients[0].dtype)
     if most is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, most, norm)
     return norm
