@@ -171,14 +171,14 @@ class GrpoModule(TreeModule):
         """`before` prompts of this step are other processes', and come before the batch's."""
         group = self._objective.group_size
         shuffled_texts: list[tuple[str, ...] | None] = [None] * len(batch.samples)
-        with gathered(self.policy):
-            rollout = self._sample(batch, vision, group, batch_idx, before, use=0)
+        with gathered(self.policy) as policy:
+            rollout = self._sample(policy, batch, vision, group, batch_idx, before, use=0)
             completions = rollout.completions(group)
-            self.check(self.policy, batch, vision, completions, self.packing)
+            self.check(policy, batch, vision, completions, self.packing)
             if self._reward.temporal is not None and batch.shuffled_video_pixels is not None:
                 with torch.no_grad():
-                    mixed = encode_vision(self.policy, batch.shuffled())
-                shuffled = self._sample(batch, mixed, group // 2, batch_idx, before, use=1)
+                    mixed = encode_vision(policy, batch.shuffled())
+                shuffled = self._sample(policy, batch, mixed, group // 2, batch_idx, before, use=1)
                 for n, item in enumerate(batch.samples):
                     if item.data_type == "video":
                         shuffled_texts[n] = shuffled.texts[n * (group // 2) : (n + 1) * (group // 2)]
@@ -207,11 +207,13 @@ class GrpoModule(TreeModule):
             ref_logp_BC=self._reference_logps(batch, vision, rollout, rows) if self._objective.beta else None,
         )
 
-    def _sample(self, batch: PromptBatch, vision: Vision, group: int, batch_idx: int, before: int, use: int) -> Rollout:
+    def _sample(
+        self, policy: Any, batch: PromptBatch, vision: Vision, group: int, batch_idx: int, before: int, use: int
+    ) -> Rollout:
         # the 0 names the stream, and no process: a completion is the same whichever of them writes it
         words = [self._seed, 0, self.current_epoch, batch_idx, use]
         return sample(
-            self.policy,
+            policy,
             self._processor,
             batch.forest,
             vision,
@@ -235,11 +237,11 @@ class GrpoModule(TreeModule):
     @contextlib.contextmanager
     def _as_reference(self) -> Iterator[Any]:
         if self.reference is not None:
-            with gathered(self.reference):
-                yield self.reference
+            with gathered(self.reference) as model:
+                yield model
         else:
-            with gathered(self.policy), self.policy.disable_adapter():
-                yield self.policy
+            with gathered(self.policy) as model, model.disable_adapter():
+                yield model
 
     def _log_rollout(self, table: Tensor, prompts: int) -> None:
         metrics = rollout_metrics(table, self._objective.group_size)

@@ -19,7 +19,7 @@ from spacer.optimizer import check_trained, configure_adamw, without_frozen
 from spacer.selfcheck import FirstBatchCheck
 from spacer.settings import OptimizerSettings
 from spacer.sharding import as_forward, gathered, is_sharded
-from spacer.strategies import shard_for
+from spacer.strategies import check_written_by, shard_for
 from spacer.tree import Completion, Forest, PackedRow, Segment, pack
 
 
@@ -77,9 +77,11 @@ class TreeModule(pl.LightningModule):
         """Keeps what training changes: not the reference, nor what is frozen, which are loaded from where it began."""
         checkpoint["state_dict"] = without_frozen(self, checkpoint["state_dict"])
         checkpoint["prompts_seen"] = self.prompts_seen
+        checkpoint["sharded"] = is_sharded(self.policy)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Goes on counting; UserError where the checkpoint lacks what is trained."""
+        """Goes on counting; UserError for a checkpoint of another strategy, or that lacks what is trained."""
+        check_written_by(checkpoint, is_sharded(self.policy))
         check_trained(self, checkpoint["state_dict"])
         self.prompts_seen = checkpoint["prompts_seen"]
 
@@ -104,10 +106,11 @@ class TreeModule(pl.LightningModule):
         sharded = is_sharded(self.policy)
         # FSDP averages over the processes
         scale = (ranks.world() if sharded else 1) / self.training_plan.accumulate
+        idle = self._at_most(len(rows)) - len(rows)
         for row in rows:
             logp_N = self._logps(row, shared, temperature)
             self.manual_backward(loss_of(row, logp_N) * scale)
-        for _ in range(self._at_most(len(rows)) - len(rows)):
+        for _ in range(idle):
             self.manual_backward(self._logps(_FILLER, Vision(), temperature).sum() * 0)
         through = [
             (x * (torch.zeros_like(x) if g.grad is None else g.grad)).sum()
@@ -170,8 +173,8 @@ class SftModule(TreeModule):
 
             vision = self.see(batch)
             if self.check.due:
-                with gathered(self.policy):
-                    self.check(self.policy, batch, vision, completions, self.packing)
+                with gathered(self.policy) as policy:
+                    self.check(policy, batch, vision, completions, self.packing)
             self.backward_rows(vision, pack(batch.forest, completions, self.packing.row_tokens), loss_of)
             if self.steps_now(batch_idx):
                 self.log_step()
@@ -182,8 +185,14 @@ class SftModule(TreeModule):
 
 def clip_gradients(parameters: Sequence[torch.nn.Parameter], most: float | None) -> Tensor:
     """Scales the gradients down to a norm of `most` where theirs is larger; returns theirs, of the whole tensors."""
-    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if not gradients:
+        return torch.zeros(())
+    parts = [g.to_local() if isinstance(g, DTensor) else g for g in gradients]
+    # on a CPU, a float32 sum of so many squares is off in its fifth digit, and each way of sharding by another amount
+    wide = torch.float64 if parts[0].device.type == "cpu" else torch.float32
+    squares = torch.stack([torch.linalg.vector_norm(part, dtype=wide) for part in parts]).square().sum()
+    norm = (ranks.add(squares) if isinstance(gradients[0], DTensor) else squares).sqrt().to(gradients[0].dtype)
     if most is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, most, norm)
     return norm

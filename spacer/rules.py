@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from glob import glob
 from importlib.util import find_spec
 from math import inf
@@ -13,6 +13,7 @@ from typing import Any
 
 from spacer.benchmarks import names
 from spacer.checks import NEED_NO_DATA, NEED_NO_MODEL
+from spacer.errors import UserError
 from spacer.settings import (
     ArchivedSettings,
     BenchmarkSettings,
@@ -145,6 +146,19 @@ def run_faults(s: Settings) -> list[str]:
 def _no_checkpoint(path: str) -> bool:
     # a folder that holds meta.pt is a checkpoint that Lightning wrote in shards
     return path != "last" and not isfile(path) and not isfile(join(path, "meta.pt"))
+
+
+def alone_in_sweep(s: Settings, environment: Mapping[str, str]) -> None:
+    """UserError where a job of a sweep would start its other processes itself: Lightning does, by the sweep's own line.
+
+    Under SLURM or torchrun they are started for it.
+    """
+    if (s.cluster.devices, s.cluster.num_nodes) != (1, 1) and not {"SLURM_NTASKS", "LOCAL_RANK"} & environment.keys():
+        raise UserError(
+            f"cluster.devices={s.cluster.devices!r} in a sweep: each job would start its other processes with the "
+            "command line of the whole sweep. Choose cluster=slurm, where SLURM starts them, or cluster.devices=1 "
+            "for each job, or run the jobs one by one without -m"
+        )
 
 
 # As RULES, of each data set `d` of a run, at the path `at`

@@ -9,7 +9,10 @@ model in every process instead, which then compute each at its own pace.
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
 from types import MethodType
 from typing import Any, TypeVar
 
@@ -23,19 +26,29 @@ from spacer.modeling import plain
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class _Twin:
+    """The model as it was before it was sharded, without parameters; held so that torch does not take it for a part."""
+
+    model: Any
+
+
 def shard(model: Any, mesh: DeviceMesh, computes_in: torch.dtype | None = None) -> None:
     """Spreads a model's parameters over `mesh`: each decoder layer, each vision block and the rest as a group.
 
     Where `computes_in` is given, gathered copies are of that type, and gradients are added up in float32. A model that
     is spread already is left as it is.
     """
-    base = plain(model)
-    if isinstance(base, FSDPModule):
+    if is_sharded(model):
         return
+    base = plain(model)
+    empty = {id(p): torch.nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in model.parameters()}
+    twin = _Twin(copy.deepcopy(model, empty))
     policy = MixedPrecisionPolicy(computes_in, computes_in and torch.float32, cast_forward_inputs=False)
     for part in (*base.model.visual.blocks, base.model.visual, *base.model.language_model.layers):
         fully_shard(part, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
     fully_shard(base, mesh=mesh, mp_policy=policy, reshard_after_forward=False)  # embeddings are at both of its ends
+    base.twin = twin
     base.compute = MethodType(_compute, base)
     register_fsdp_forward_method(base, "compute")
 
@@ -44,31 +57,38 @@ def _compute(self: Any, function: Callable[[], T]) -> T:
     return function()
 
 
+def is_sharded(model: Any) -> bool:
+    """Whether forward passes of the model are collectives."""
+    return isinstance(plain(model), FSDPModule)
+
+
 def as_forward(model: Any, function: Callable[[], T]) -> T:
     """Calls a function of the model's parts: in a forward pass of the model, where it takes one to have parameters."""
     result: T = plain(model).compute(function) if is_sharded(model) else function()
     return result
 
 
-def is_sharded(model: Any) -> bool:
-    """Whether forward passes of the model are collectives."""
-    return isinstance(plain(model), FSDPModule)
-
-
 @contextlib.contextmanager
-def gathered(model: Any) -> Iterator[None]:
-    """Every process has all parameters for as long as it lasts: forward passes without gradients, however many."""
+def gathered(model: Any) -> Iterator[Any]:
+    """A model with all its parameters in every process, for as long as it lasts, to be computed with but not trained.
+
+    That is the model itself where it is whole. Of one that is sharded it is a twin without FSDP's hooks, which would
+    cost time in each layer of each token that is sampled; parameters are gathered once and let go at the end.
+    """
+    if not is_sharded(model):
+        yield model
+        return
+    twin = plain(model).twin.model
     parts = [part for part in model.modules() if isinstance(part, FSDPModule)]
-    inner = parts[1:]  # the first is the whole model, which keeps what is in no other part until a backward pass
     try:
-        as_forward(model, lambda: None)  # gathers that; and once, before any part of it, the whole must be passed
-        for part in inner:
+        as_forward(model, lambda: None)  # has what is in no smaller part; and the whole must be passed before any part
+        for part in parts[1:]:
             part.unshard()
-            part.set_reshard_after_forward(False, recurse=False)
-        yield
+        for mine, bare in zip(model.modules(), twin.modules(), strict=True):
+            for name, tensor in chain(mine.named_parameters(recurse=False), mine.named_buffers(recurse=False)):
+                setattr(bare, name, tensor)
+        yield twin
     finally:
-        for part in inner:
-            part.set_reshard_after_forward(True, recurse=False)
         for part in parts:
             part.reshard()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 
+from spacer.errors import UserError
 from spacer.settings import ClusterSettings
 from spacer.sharding import shard
 
@@ -33,6 +35,35 @@ class Replicas(DDPStrategy):
         """Leaves the module unwrapped."""
 
 
+class Sharded(ModelParallelStrategy):
+    """Models spread over the processes, by FSDP2; checkpoints are one file of whole tensors, as of a process alone.
+
+    Such a file is read as data, and on any number of processes; a checkpoint in parts is a folder with a pickle.
+    """
+
+    def __init__(self, world: int) -> None:
+        super().__init__(data_parallel_size=world, tensor_parallel_size=1, save_distributed_checkpoint=False)
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        """As Lightning does; UserError where it was written by another strategy, see `check_written_by`."""
+        # mapped: of the tensors nothing is read
+        check_written_by(torch.load(checkpoint_path, map_location="cpu", weights_only=True, mmap=True), sharded=True)
+        return super().load_checkpoint(checkpoint_path, weights_only)
+
+
+def check_written_by(checkpoint: Mapping[str, Any], sharded: bool) -> None:
+    """UserError for a checkpoint of models that were sharded where they are not, or the reverse.
+
+    Lightning numbers the states of the optimiser otherwise where parameters are frozen, and would mix them up.
+    """
+    if checkpoint.get("sharded", False) != sharded:
+        was, now = ("ddp or auto", "fsdp") if sharded else ("fsdp", "ddp or auto")
+        raise UserError(
+            f"the checkpoint was written under cluster.strategy={was}, and this run is under {now}: go on under the "
+            "same, on any number of devices; or take the weights alone, with stage=export and model.name_or_path"
+        )
+
+
 def place_of(cluster: ClusterSettings) -> Place:
     """Where this process stands, or will once Lightning has started the others."""
     trainer = pl.Trainer(
@@ -51,15 +82,14 @@ def place_of(cluster: ClusterSettings) -> Place:
 def make_strategy(cluster: ClusterSettings) -> Strategy | str:
     """A new strategy, as each `pl.Trainer` takes its own."""
     if cluster.strategy == "fsdp":
-        # one file that holds whole tensors, whatever the number of processes: read as data, and on any other number
-        return ModelParallelStrategy(place_of(cluster).world, 1, save_distributed_checkpoint=False)
+        return Sharded(place_of(cluster).world)
     return "auto" if cluster.strategy == "auto" and _is_alone(cluster) else Replicas()
 
 
 def shard_for(trainer: pl.Trainer, *models: Any) -> None:
     """Spreads the models over the trainer's processes where its strategy is to; in a module's `configure_model`."""
     strategy = trainer.strategy
-    if isinstance(strategy, ModelParallelStrategy):
+    if isinstance(strategy, Sharded):
         computes_in = torch.bfloat16 if trainer.precision == "bf16-mixed" else None
         for model in models:
             shard(model, strategy.device_mesh["data_parallel"], computes_in)

@@ -73,6 +73,7 @@ class PredictModule(pl.LightningModule):
         self._check = FirstBatchCheck(asking.self_check)
         self._bar: tqdm[Any] | None = None
         self._held = ExitStack()
+        self._whole: Any = None
 
     def configure_model(self) -> None:
         """Spreads the model over the processes, where the strategy does."""
@@ -80,7 +81,7 @@ class PredictModule(pl.LightningModule):
 
     def on_predict_start(self) -> None:
         """Has all parameters in every process until the last question: each asks others, at its own pace."""
-        self._held.enter_context(gathered(self.policy))
+        self._whole = self._held.enter_context(gathered(self.policy))
 
     def predict_dataloader(self) -> QuestionLoader:
         """This process's share of the questions: neighbours, so that those about one video stay together."""
@@ -101,7 +102,7 @@ class PredictModule(pl.LightningModule):
         by_id = {item.id: item for item in asking.dataset.samples} if batch.faults else {}
         rows = [asking.row_of_fault(by_id[fault.where], fault) for fault in batch.faults]
         if batch.samples:
-            vision = encode_vision(self.policy, batch.pictures)
+            vision = encode_vision(self._whole, batch.pictures)
             answers = self._answers(batch, batch.forest, vision, range(len(batch.samples)))
             for item, answer in zip(batch.samples, answers, strict=True):
                 if answer is None:
@@ -134,7 +135,7 @@ class PredictModule(pl.LightningModule):
     def _ask(self, batch: PromptBatch, forest: Forest, vision: Vision, numbers: Sequence[int]) -> list[Answer]:
         asking, count = self._asking, self._asking.benchmark.samples
         rollout = sample(
-            self.policy,
+            self._whole,
             asking.processor,
             forest,
             vision,
@@ -148,7 +149,7 @@ class PredictModule(pl.LightningModule):
             ],
         )
         if len(numbers) == len(batch.samples):
-            self._check(self.policy, batch, vision, rollout.completions(count), asking.packing)
+            self._check(self._whole, batch, vision, rollout.completions(count), asking.packing)
         texts, lengths = rollout.texts, rollout.lengths
         return [Answer(tuple(texts[i : i + count]), tuple(lengths[i : i + count])) for i in range(0, len(texts), count)]
 

@@ -35,14 +35,18 @@ def prompts_of(dataset: PromptDataset, *indices: int) -> list[Prompt]:
     return prompts
 
 
-@pytest.fixture(scope="session")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """The main job on a handful of rooms."""
-    root = tmp_path_factory.mktemp("rooms")
+def small(root: Path | str) -> Settings:
+    """The main job on a handful of rooms, which are kept in `root`."""
     return composed(
         f"dataset.root={root}",
         *("dataset.train_scenes=4", "dataset.heldout_scenes=2", "dataset.questions_per_scene=4", "dataset.workers=1"),
     )
+
+
+@pytest.fixture(scope="session")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """The main job on a handful of rooms."""
+    return small(tmp_path_factory.mktemp("rooms"))
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,12 @@
-"""One process of several that train together on what a test hands out: `python -m tests.parity.spread FOLDER`.
+"""One of the processes that train together, or one alone: `python -m tests.parity.spread FOLDER ROOMS STRATEGY…`.
 
-Lightning's variables (`LOCAL_RANK`, `WORLD_SIZE`, …) say which process it is. Writes what was logged at each step, the
-rollouts, and the weights at the end, of every case and strategy.
+Lightning's variables (`LOCAL_RANK`, `WORLD_SIZE`, …) say which it is. Writes what was logged at each step, the rollouts
+and the weights at the end, of every case and strategy.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,13 +15,16 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
 
+from spacer.callbacks import FaultRecorder
+from spacer.data.loading import PromptDataset
 from spacer.data.processing import Prompt, PromptBatch, collate
 from spacer.data.samples import Fault
+from spacer.data.sources import load_train
 from spacer.grpo import GrpoModule
 from spacer.modeling import Packing, load_policy, load_processor, load_reference
 from spacer.module import SftModule, Training, TreeModule
+from spacer.positions import PositionRule
 from spacer.settings import (
     ClusterSettings,
     LoraSettings,
@@ -32,6 +36,7 @@ from spacer.settings import (
 )
 from spacer.sharding import whole_state
 from spacer.strategies import Place, make_strategy, place_of
+from tests.parity.conftest import prompts_of, small
 
 Item = Prompt | Fault
 
@@ -50,22 +55,22 @@ class Case:
     precision: str = "32-true"
 
 
-BAD = 6  # the place of an item at fault
+BAD, WORSE = 6, 7  # the places of items at fault
 # prompts of unequal lengths, some about one video; the first half of a batch is the first process's
 STEPS = ((0, 1, 2, 3), (4, 3, 0, 1), (5, 2, 1, 4))
 CASES = {
     "grpo": Case(STEPS),
-    "faults": Case(((0, BAD, 2, 3), (BAD, BAD, 5, 1), (BAD, BAD, BAD, BAD), (1, 4, BAD, 2))),
+    "faults": Case(((0, BAD, 2, 3), (BAD, WORSE, 5, 1), (BAD, BAD, BAD, BAD), (1, 4, WORSE, 2))),
     "accumulated": Case((*STEPS, (2, 4, BAD, BAD)), training={"accumulate": 2, "clip": 0.05}),
     "updates": Case(
         STEPS[:2],
         objective={"updates_per_rollout": 2, "clip_low": 0.2, "clip_high": 0.2, "loss_mean": LossMean.token},
     ),
     "lora": Case(STEPS[:2], model={"lora": LoraSettings(rank=4), "gradient_checkpointing": "all"}),
-    "frozen": Case(STEPS[:2], model={"freeze_vision": True}, objective={"beta": 0.0}),
+    "frozen": Case(STEPS[:2], model={"freeze_vision": True}, objective={"group_size": 3}),
     "sft": Case((*STEPS, (BAD, BAD, 0, 2)), sft=True, training={"clip": 0.5}),
     "recomputed": Case(STEPS, sft=True, model={"gradient_checkpointing": "all"}, vision_again=True),
-    "double": Case(STEPS, model={"dtype": "float64"}),
+    "double": Case(STEPS[:2], model={"dtype": "float64"}),
     "narrow": Case(STEPS[:2], sft=True, precision="bf16-mixed"),
 }
 
@@ -99,6 +104,22 @@ class Notes(pl.Callback):
         self.steps.append({name: float(value) for name, value in trainer.callback_metrics.items()})
         if isinstance(pl_module, GrpoModule) and pl_module.last_rollout is not None:
             self.texts.append(pl_module.last_rollout[1].rollout.texts)
+            pl_module.last_rollout = None
+
+
+def items_of(settings: Settings) -> list[Item]:
+    """Questions about rooms with completions to imitate, all of unequal lengths, and two that are at fault."""
+    data = PromptDataset(
+        load_train(settings.dataset).samples,
+        load_processor(settings.model),
+        settings.dataset,
+        rule=PositionRule(2, 2.0, split_frames=False),
+    )
+    prompts = prompts_of(data, 0, 1, 4, 8, 9, 12)
+    assert len({len(prompt.ids_L) for prompt in prompts}) > 2
+    ids = torch.arange(10, 40)
+    imitated = [replace(prompt, target_ids=ids[: 5 + 3 * n]) for n, prompt in enumerate(prompts)]
+    return [*imitated, *(Fault(name, "unreadable media", f"{name} is gone") for name in ("bad", "worse"))]
 
 
 def build(case: Case, settings: Settings) -> TreeModule:
@@ -113,12 +134,12 @@ def build(case: Case, settings: Settings) -> TreeModule:
         return SftModule(policy, packing, plan)
     changes = {"group_size": 4, "max_completion_length": 40, **case.objective}
     objective = replace(settings.objective, **changes)
-    reference = load_reference(model) if model.lora is None and objective.beta else None
+    reference = load_reference(model) if model.lora is None else None
     return GrpoModule(policy, reference, load_processor(model), objective, settings.reward, packing, plan, seed=5)
 
 
-def run(case: Case, settings: Settings, items: Sequence[Item], strategy: str, devices: int) -> dict[str, Any]:
-    """Trains, and returns what it came to."""
+def run(case: Case, settings: Settings, strategy: str, devices: int, faults: Path) -> dict[str, Any]:
+    """Trains, and returns what it came to; faults are recorded in a file."""
     pl.seed_everything(3, verbose=False)  # adapters begin at random
     cluster = ClusterSettings("cpu", devices, 1, strategy)
     module, notes = build(case, settings), Notes()
@@ -129,27 +150,26 @@ def run(case: Case, settings: Settings, items: Sequence[Item], strategy: str, de
         precision=case.precision,
         max_epochs=1,
         logger=False,
-        callbacks=[notes],
+        callbacks=[notes, FaultRecorder(faults)],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    trainer.fit(module, Handed(items, case.batches, place_of(cluster)))
-    weights: dict[str, Tensor] = whole_state(module.policy)
+    trainer.fit(module, Handed(items_of(settings), case.batches, place_of(cluster)))
+    weights = whole_state(module.policy)
     return {"steps": notes.steps, "texts": notes.texts, "weights": weights, "took": trainer.global_step}
 
 
 def main() -> None:
     """Runs every case with every strategy, and writes FOLDER/STRATEGY.RANK.pt of each."""
-    folder = Path(sys.argv[1])
+    folder, settings = Path(sys.argv[1]), small(sys.argv[2])
+    world, rank = int(os.environ["WORLD_SIZE"]), os.environ["LOCAL_RANK"]
     torch.set_num_threads(1)
-    told = torch.load(folder / "told.pt", weights_only=False)  # written by the test itself
-    for strategy in told["strategies"]:
-        found = {
-            name: run(CASES[name], told["settings"], told["items"], strategy, told["devices"]) for name in told["cases"]
-        }
-        torch.save(found, folder / f"{strategy}.{torch.distributed.get_rank()}.pt")
+    for strategy in sys.argv[3:]:
+        faults = {name: folder / f"{strategy}.{name}.jsonl" for name in CASES}
+        found = {name: run(case, settings, strategy, world, faults[name]) for name, case in CASES.items()}
+        torch.save(found, folder / f"{strategy}.{rank}.pt")
 
 
 if __name__ == "__main__":

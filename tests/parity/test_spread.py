@@ -1,0 +1,110 @@
+"""Two processes, replicated or sharded, train as one process does on their batches side by side."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from spacer.data.sources import Split
+from spacer.files import read_rows
+from spacer.settings import Settings
+from tests.parity.conftest import ROOT
+from tests.parity.spread import CASES
+
+STRATEGIES = ("ddp", "fsdp")
+LIMIT = 900  # seconds, far beyond what they take: a process that waits for another in vain does so for ever
+
+
+def started(folder: Path, settings: Settings, *strategies: str, world: int) -> list[subprocess.Popen[bytes]]:
+    """So many processes, of which Lightning is told that they belong together."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+    shared = {"NODE_RANK": "0", "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    words = [sys.executable, "-m", "tests.parity.spread", str(folder), settings.dataset.root, *strategies]
+    found = []
+    for rank in range(world):
+        with open(folder / f"said.{rank}.{world}", "wb") as said:
+            environment = os.environ | shared | {"LOCAL_RANK": str(rank)}
+            found.append(subprocess.Popen(words, env=environment, cwd=ROOT, stdout=said, stderr=said))
+    return found
+
+
+@pytest.fixture(scope="module")
+def found(settings: Settings, split: Split, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A folder, with what was recorded of faults; by case what one process came to; by strategy and rank what two did.
+
+    The split is there so that its rooms are, before several processes look for them.
+    """
+    folder = tmp_path_factory.mktemp("spread")
+    processes = [*started(folder, settings, "auto", world=1), *started(folder, settings, *STRATEGIES, world=2)]
+    try:
+        for process in processes:
+            process.wait(LIMIT)
+        said = "".join(path.read_text()[-4000:] for path in folder.glob("said.*"))
+        assert [process.returncode for process in processes] == [0, 0, 0], said
+    finally:
+        for process in processes:
+            process.kill()
+
+    def left(strategy: str, rank: int) -> Any:
+        return torch.load(folder / f"{strategy}.{rank}.pt", weights_only=True)
+
+    return folder, left("auto", 0), {strategy: [left(strategy, rank) for rank in range(2)] for strategy in STRATEGIES}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("name", [name for name in CASES if name != "narrow"])
+def test_two_processes_train_as_one(name: str, strategy: str, found: Any) -> None:
+    _, alone, two = found
+    one, ranks = alone[name], [rank[name] for rank in two[strategy]]
+    assert len(one["steps"]) == len(CASES[name].batches) and one["took"] == ranks[0]["took"] == ranks[1]["took"]
+    written = sorted(text for texts in one["texts"] for text in texts)
+    assert written == sorted(text for rank in ranks for texts in rank["texts"] for text in texts)
+    for step, expected in enumerate(one["steps"]):
+        wanted = {key: value for key, value in expected.items() if key != "objective/sampling_drift"}
+        for logged in (rank["steps"][step] for rank in ranks):
+            assert logged.keys() == expected.keys()
+            assert logged.get("objective/sampling_drift", 0) < 2e-5  # rounding and nothing else
+            assert {key: logged[key] for key in wanted} == pytest.approx(wanted, rel=1e-5, abs=1e-7, nan_ok=True), step
+    weights = ranks[0]["weights"]
+    assert weights.keys() == one["weights"].keys()
+    for key, value in one["weights"].items():
+        # Adam scales up the rounding of gradients that are next to nothing: its step is 3e-4
+        torch.testing.assert_close(weights[key], value, rtol=0, atol=1e-9 if name == "double" else 5e-6, msg=key)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_bfloat16_autocast_stays_near(strategy: str, found: Any) -> None:
+    _, alone, two = found
+    for expected, logged in zip(alone["narrow"]["steps"], two[strategy][0]["narrow"]["steps"], strict=True):
+        assert logged["loss"] == pytest.approx(expected["loss"], rel=0.01)
+        assert logged["gradient_norm"] == pytest.approx(expected["gradient_norm"], rel=0.1)
+
+
+def test_the_cases_are_what_they_are_for(found: Any) -> None:
+    """One process has nothing to write where the other has; gradients are clipped; something is learnt."""
+    _, alone, two = found
+    for strategy in STRATEGIES:
+        first, second = (rank["faults"]["texts"] for rank in two[strategy])
+        assert len(first) < len(second)
+    for name, case in CASES.items():
+        norms = [step["gradient_norm"] for step in alone[name]["steps"] if "gradient_norm" in step]
+        assert max(norms) > 1e-3, name
+        if "clip" in case.training:
+            assert max(norms) > case.training["clip"]
+        if not case.sft:
+            assert alone[name]["steps"][-1]["kl"] > 0
+
+
+@pytest.mark.parametrize("strategy", ["auto", *STRATEGIES])
+def test_faults_of_all_processes_are_recorded_once(strategy: str, found: Any) -> None:
+    folder, _, _ = found
+    assert [row["where"] for row in read_rows(folder / f"{strategy}.faults.jsonl")] == ["bad", "worse"]
