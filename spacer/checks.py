@@ -7,9 +7,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-STAGES = ("train", "sft", "evaluate", "score", "compare", "export", "prepare", "curate")  # valid values of stage.name
-NEED_NO_MODEL = ("score", "compare", "prepare", "curate")  # of those
-NEED_NO_DATA = ("compare", "export")
+STAGES = (
+    "train",
+    "sft",
+    "evaluate",
+    "score",
+    "compare",
+    "export",
+    "prepare",
+    "curate",
+    "plan",
+)  # valid values of stage.name
+NEED_NO_MODEL = ("score", "compare", "prepare", "curate", "plan")  # of those
+NEED_NO_DATA = ("compare", "export", "plan")
 
 
 @dataclass(frozen=True)
@@ -37,14 +47,15 @@ _CHECKED: tuple[tuple[Check, str], ...] = (
         "objective.updates_per_rollout benchmark.limit benchmark.max_new_tokens benchmark.batch_size "
         "benchmark.batch_tokens benchmark.samples benchmark.max_prompt_length "
         "benchmark.resamples trainer.accumulate_grad_batches trainer.log_every_n_steps "
-        "trainer.checkpoint_every_n_steps stage.batch_size",
+        "trainer.checkpoint_every_n_steps stage.batch_size stage.plan.prompt_tokens stage.plan.text_tokens "
+        "stage.plan.completion_tokens stage.plan.questions",
     ),
     (
         Check(lambda x: x >= 0, "0 or more"),
         "model.completion.bonus_min dataset.seed reward.length.bonus reward.length.min_tokens "
         "reward.temporal.bonus reward.temporal.margin objective.beta objective.advantage_eps objective.clip_high "
         "benchmark.temperature trainer.gradient_clip_val logger.rollouts_every_n_steps stage.optimizer.weight_decay "
-        "stage.optimizer.warmup_steps stage.guess_after",
+        "stage.optimizer.warmup_steps stage.guess_after stage.plan.reserve_gib",
     ),
     (
         Check(lambda x: 0 <= x < 1, "at least 0 and less than 1"),
@@ -57,11 +68,12 @@ _CHECKED: tuple[tuple[Check, str], ...] = (
     ),
     (
         Check(lambda x: 0 < x <= 1, "greater than 0 and at most 1"),
-        "objective.top_p benchmark.top_p dataset.max_answer_share",
+        "objective.top_p benchmark.top_p dataset.max_answer_share stage.plan.utilisation",
     ),
     (
         Check(lambda x: x > 0, "greater than 0"),
-        "dataset.video.fps benchmark.video.fps dataset.seconds objective.kl_clamp",
+        "dataset.video.fps benchmark.video.fps dataset.seconds objective.kl_clamp stage.plan.gpu_memory_gib "
+        "stage.plan.flops_per_s stage.plan.bytes_per_s",
     ),
     (Check(lambda x: x > 0, "greater than 0: greedy completions would all be equal"), "objective.temperature"),
     (Check(lambda n: n >= 2, "at least 2, to compare a group's completions, such as 8"), "objective.group_size"),
