@@ -33,8 +33,8 @@ def text_layer(text: TextSizes, setup: Setup) -> int:
 
 
 def norm_alone(width: int, setup: Setup) -> int:
-    """Bytes a token of the norm that the language model ends with."""
-    return _norm(width, setup.weight_bytes, setup, setup.rank is None, readers=1)
+    """Bytes a token of the norm that the language model ends with, of whose output a few tokens' is kept."""
+    return _norm(width, setup.weight_bytes, setup, setup.rank is None, readers=0)
 
 
 def vision_block(vision: VisionSizes, setup: Setup) -> int:

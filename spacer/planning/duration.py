@@ -21,15 +21,18 @@ def seconds_of_step(
     where that takes longer than the operations, it is what counts.
     """
     text, steps = sizes.text, work.length - 1
-    weights = (text.matrices + text.vocabulary * text.width) * setup.product_bytes
+    each = setup.product_bytes
+    if setup.mixed:  # read as they are, written in 16 bits, read again
+        each = setup.weight_bytes + 2 * setup.product_bytes
+    weights = (text.matrices + text.vocabulary * text.width) * each
     keys = 2 * text.layers * text.keys * setup.product_bytes
     read = steps * weights + keys * (steps * work.prompt_tokens + work.completions * steps * (steps + 1) // 2)
     if setup.shuffled:
         read += steps * (weights + keys * work.prompt_tokens) + keys * work.completions // 2 * steps * (steps + 1) // 2
     reading = read * setup.accumulate / setup.updates / (speeds.bytes_per_s * speeds.utilisation)
     speed = speeds.flops_per_s * speeds.utilisation
-    rest = sum(flops.values()) - flops["rollout decode"]
-    return {"decode": max(flops["rollout decode"] / speed, reading), "all else": rest / speed}
+    rest = sum(flops.values()) - flops["rollout_decode"]
+    return {"decode": max(flops["rollout_decode"] / speed, reading), "all_else": rest / speed}
 
 
 def days_of(questions: int, seconds: float, work: Work, setup: Setup) -> float:

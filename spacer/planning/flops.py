@@ -36,14 +36,14 @@ def tree_flops(sizes: Sizes, work: Work, setup: Setup) -> dict[str, int]:
     seen_again, seen_back = _vision_backward(sizes, work.pictures, setup)
     batch = {
         "vision": seen * encodings,
-        "rollout prefill": prefill,
-        "rollout decode": decode,
+        "rollout_prefill": prefill,
+        "rollout_decode": decode,
         "reference": _rows(sizes, work.rows) if setup.reference else 0,
-        "policy forward": forward * setup.updates,
-        "policy again": again * setup.updates,
-        "policy backward": back * setup.updates,
-        "vision again": seen_again * setup.updates,
-        "vision backward": seen_back * setup.updates,
+        "policy_forward": forward * setup.updates,
+        "policy_again": again * setup.updates,
+        "policy_backward": back * setup.updates,
+        "vision_again": seen_again * setup.updates,
+        "vision_backward": seen_back * setup.updates,
     }
     # a batch makes several steps, or several batches one
     return {part: round(value * setup.accumulate / setup.updates) for part, value in batch.items()}
@@ -66,8 +66,8 @@ def plain_flops(sizes: Sizes, work: Work, setup: Setup) -> dict[str, int]:
         answers = work.prompts * (work.group // 2) * batches
         prefill, decode = _rollout(sizes, alone, 1, setup.adapters(sizes))
         found["vision"] += round(_vision(sizes, alone.pictures) * answers)
-        found["rollout prefill"] += round(prefill * answers)
-        found["rollout decode"] += round(decode * answers)
+        found["rollout_prefill"] += round(prefill * answers)
+        found["rollout_decode"] += round(decode * answers)
     return found
 
 

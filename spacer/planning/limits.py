@@ -13,8 +13,8 @@ from spacer.settings import Checkpointing
 
 GIB = 2**30
 # the numbers up to which is looked
-_MOST_TOKENS = 131_072  # of a prompt: the models were trained on no more
-_MOST = 256  # completions a question, questions a video
+MOST_TOKENS = 131_072  # of a prompt: the models were trained on no more
+MOST = 256  # completions a question, questions a video
 _RANK = 64  # of the adapters that are proposed
 
 
@@ -41,7 +41,10 @@ class Case:
 @dataclass(frozen=True)
 class Limits:
     """The largest prompt (in tokens, and in pairs of frames), group and number of questions a video that fit, each with
-    the others as they are; 0 where not even the smallest does. A number that all fit up to is where the search ends."""
+    the others as they are; 0 where not even the smallest does, `MOST` or `MOST_TOKENS` where more may fit.
+
+    Questions of a video that stand together take as many prompts a rollout.
+    """
 
     prompt_tokens: int
     frame_pairs: int
@@ -74,13 +77,13 @@ def limits_of(case: Case) -> Limits:
         return replace(case, work=replace(work, pictures=pictures, questions=questions))
 
     each = picture.height * picture.width
-    frames = _largest(1, max(1, (_MOST_TOKENS - work.text) // each), lambda n: framed(n).fits)
+    frames = _largest(1, max(1, (MOST_TOKENS - work.text) // each), lambda n: framed(n).fits)
     tokens = frames * each + work.text if frames else 0
     return Limits(
         tokens,
         frames,
-        _largest(2, _MOST, lambda n: grouped(n).fits),
-        _largest(1, _MOST, lambda n: asked(n).fits),
+        _largest(2, MOST, lambda n: grouped(n).fits),
+        _largest(1, MOST, lambda n: asked(n).fits),
     )
 
 

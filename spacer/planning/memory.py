@@ -61,8 +61,8 @@ def memory_of(sizes: Sizes, work: Work, setup: Setup) -> Memory:
     row_after_row = gathered_before or len(work.rows) > 1
     parts = {
         "weights": dict.fromkeys(PHASES, (base + setup.adapters(sizes) * setup.adapter_bytes) // cut),
-        "weights in 16 bits": dict.fromkeys(PHASES, _casts(sizes, setup)),
-        "weights gathered": _gathered(sizes, setup),
+        "weights_in_16_bits": _casts(sizes, setup),
+        "weights_gathered": _gathered(sizes, setup),
         "gradients": {
             "rollout": gradients if gathered_before else 0,
             "reference": gradients if gathered_before else 0,
@@ -73,12 +73,9 @@ def memory_of(sizes: Sizes, work: Work, setup: Setup) -> Memory:
         "optimizer": dict.fromkeys(PHASES, _states(sizes, setup) // cut),
         "reference": dict.fromkeys(PHASES, base // cut if setup.reference and setup.rank is None else 0),
         "vision": _vision(sizes, work, setup),
-        "kv cache": {"rollout": kv_cache(sizes, work, setup)},
+        "kv_cache": {"rollout": kv_cache(sizes, work, setup)},
         "activations": {"policy": activations_of_row(sizes, work, setup)},
-        "logits": {
-            "rollout": _drawn(sizes, work, setup),
-            **dict.fromkeys(("reference", "policy"), logits(sizes, work, setup)),
-        },
+        "logits": _logits(sizes, work, setup),
         "working": _working(sizes, work, setup),
     }
     return Memory(parts)
@@ -89,11 +86,16 @@ def kv_cache(sizes: Sizes, work: Work, setup: Setup) -> int:
 
     A completion's store doubles as it grows, and its last token has no keys.
     """
-    text, room = sizes.text, GROWTH
+    room = GROWTH
     while room < work.length - 1:
         room *= 2
     tokens = 2 * work.prompt_tokens + work.completions * (room if work.length > 1 else 0)
-    return tokens * 2 * text.layers * text.keys * setup.product_bytes
+    return tokens * _keys(sizes, setup)
+
+
+def _keys(sizes: Sizes, setup: Setup) -> int:
+    """Keys and values of a token."""
+    return 2 * sizes.text.layers * sizes.text.keys * setup.product_bytes
 
 
 def activations_of_row(sizes: Sizes, work: Work, setup: Setup) -> int:
@@ -106,36 +108,59 @@ def activations_of_row(sizes: Sizes, work: Work, setup: Setup) -> int:
     else:
         kept = text.layers * layer
     predicted = max(row.predicted for row in work.rows)
-    mask = 0
-    if setup.attention == "masked":  # as booleans, and as numbers in each layer that is kept
-        mask = tokens**2 * (1 + setup.product_bytes * (1 if setup.checkpointing == Checkpointing.all else text.layers))
+    mask = _mask(tokens, setup, layers=1 if setup.checkpointing == Checkpointing.all else text.layers)
     last = activations.norm_alone(text.width, setup) * tokens + predicted * text.width * setup.product_bytes
     rotation = 2 * text.channels * setup.weight_bytes * tokens
     return kept * tokens + last + rotation + mask
 
 
-def logits(sizes: Sizes, work: Work, setup: Setup) -> int:
-    """Logits of the largest row, their gradient, and a few tokens' probabilities in float32."""
+def _mask(tokens: int, setup: Setup, layers: int) -> int:
+    """The dense mask of a row, where there is one: as booleans, and as numbers in each layer that is kept."""
+    return tokens**2 * (1 + layers * setup.product_bytes) if setup.attention == "masked" else 0
+
+
+def kept_logits(sizes: Sizes, work: Work, setup: Setup) -> int:
+    """Logits of the largest row, or of as many tokens as are met at once."""
     vocabulary = sizes.text.vocabulary
     held = min(max(row.predicted for row in work.rows), max(1, LOGITS // vocabulary))
-    chunk = min(held, CHUNK) * (1 if setup.product_bytes >= _FLOAT else 2)
-    return vocabulary * (2 * held * setup.product_bytes + chunk * max(_FLOAT, setup.product_bytes))
+    return vocabulary * held * setup.product_bytes
 
 
-def _drawn(sizes: Sizes, work: Work, setup: Setup) -> int:
-    """A token's logits of each completion: as made, over the temperature, as log-probabilities, and sorted."""
-    return work.completions * sizes.text.vocabulary * (setup.product_bytes + 4 * _FLOAT)
+def _logits(sizes: Sizes, work: Work, setup: Setup) -> dict[str, int]:
+    """Logits and what is made of them: to draw a token of each completion, as made, over the temperature, as
+    log-probabilities, and sorted; to train, their gradient, and a few tokens' probabilities in float32."""
+    vocabulary, product = sizes.text.vocabulary, setup.product_bytes
+    kept = kept_logits(sizes, work, setup)
+    few = min(kept // product, CHUNK * vocabulary)
+    probabilities = few * (max(_FLOAT, product) if product >= _FLOAT else 2 * _FLOAT)  # a copy as well, of narrow ones
+    drawn = work.completions * vocabulary * (product + 4 * _FLOAT)
+    return {"rollout": drawn, "reference": kept + probabilities, "policy": 2 * kept + probabilities}
 
 
-def _casts(sizes: Sizes, setup: Setup) -> int:
-    """Trained matrices in 16 bits, which autocast keeps for as long as a step lasts, whole on each GPU."""
-    if not setup.mixed and setup.adapter_bytes == setup.product_bytes:
-        return 0
-    if setup.rank is not None:
-        return setup.adapters(sizes) * setup.product_bytes
-    head = sizes.text.vocabulary * sizes.text.width
-    vision = sizes.parameters["vision"] if setup.vision_trained else 0
-    return (sizes.text.matrices + head + vision) * setup.product_bytes if setup.mixed else 0
+def _casts(sizes: Sizes, setup: Setup) -> dict[str, int]:
+    """Matrices in 16 bits that autocast has made for the backward pass, whole on each GPU.
+
+    Lightning lets autocast keep no copies, so that each product makes its own; it lasts where a gradient needs it.
+    Layers that are computed again need one layer's at a time.
+    """
+    text, vision = sizes.text, sizes.vision
+    narrow = setup.product_bytes
+    needed = text.matrices if setup.mixed else 0
+    if setup.adapter_bytes != narrow:
+        needed += setup.adapters(sizes)
+    head = text.vocabulary * text.width if setup.mixed else 0
+    of_text = head + (needed // text.layers if setup.checkpointing == Checkpointing.all else needed)
+    kept = again = 0
+    if setup.mixed and setup.vision_trained:
+        ends = vision.merging + vision.deeper_merging
+        if setup.checkpointing == Checkpointing.none:
+            kept = vision.matrices + ends
+        elif setup.checkpointing == Checkpointing.vision:
+            again = vision.matrices + ends
+        else:
+            kept, again = ends, vision.matrices // vision.blocks
+    held = kept * narrow
+    return {"rollout": held, "reference": held, "policy": held + of_text * narrow, "backward": held + again * narrow}
 
 
 def _gathered(sizes: Sizes, setup: Setup) -> dict[str, int]:
@@ -187,22 +212,29 @@ def _vision(sizes: Sizes, work: Work, setup: Setup) -> dict[str, int]:
 
 
 def _working(sizes: Sizes, work: Work, setup: Setup) -> dict[str, int]:
-    """What a layer makes and lets go of, where a phase has most of it."""
+    """What layers make and let go of, where that is more than what is held before or after them."""
     text, product = sizes.text, setup.product_bytes
     stream = setup.weight_bytes
     # of a token: stream and norm; gate, up and their product, or queries, keys, values and what attention makes of them
     passing = 3 * text.width * stream + product * max(3 * text.mlp, 8 * text.queries)
-    turned = 2 * sizes.largest if setup.mixed else 0  # a matrix that autocast keeps no copy of
-    largest = max(row.tokens for row in work.rows)
+    turned = product * sizes.largest if setup.mixed else 0  # a matrix that autocast keeps no copy of
+    first, largest = (max(row.tokens for row in rows) for rows in (work.prefill, work.rows))
+    prefill = first * passing + _mask(first, setup, layers=1)
+    forward = largest * passing + _mask(largest, setup, layers=1)
     back = largest * (2 * text.width * stream + product * 2 * text.mlp)
     if setup.checkpointing == Checkpointing.all:
         back += largest * activations.text_layer(text, setup)
     matrix = sizes.largest * setup.weight_bytes if setup.rank is None else 0  # a gradient that is about to be added
     trainable = setup.trainable(sizes) // (setup.ranks if setup.sharded else 1)
+    # prompts pass before their keys are stacked and completions have any; logits are made after layers, and gone before
+    # the backward pass of layers
+    logits = _logits(sizes, work, setup)
+    later = kv_cache(sizes, work, setup) - work.prompt_tokens * _keys(sizes, setup) + logits["rollout"]
     return {
-        "rollout": max(row.tokens for row in work.prefill) * passing,
-        "reference": largest * passing + turned,
-        "policy": max(back, matrix),
+        "rollout": max(0, prefill - later) + turned,
+        "reference": max(0, forward - logits["reference"]) + turned,
+        "policy": max(matrix, back - logits["policy"]),
         "backward": matrix,
-        "optimizer": trainable * _FLOAT if setup.on_gpu and not setup.eight_bit else 0,
+        # AdamW's denominators: of all weights at once on a GPU, else of one matrix after the other
+        "optimizer": trainable * _FLOAT if setup.on_gpu and not setup.eight_bit else 2 * matrix,
     }

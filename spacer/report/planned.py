@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from spacer.planning.limits import GIB, Case, Limits
+from spacer.planning.limits import GIB, MOST, MOST_TOKENS, Case, Limits
 from spacer.planning.memory import PHASES, Memory
 
 _TERA = 1e12
@@ -22,7 +22,7 @@ def memory_table(memory: Memory, room: int) -> Table:
         table.add_column(phase.capitalize(), justify="right", no_wrap=True)
     for part, held in memory.parts.items():
         if any(held.values()):
-            table.add_row(part.capitalize(), *(_gib(held.get(phase, 0)) for phase in PHASES))
+            table.add_row(_name(part), *(_gib(held.get(phase, 0)) for phase in PHASES))
     table.add_section()
     sums, peak = memory.by_phase, memory.peak
     style = "green" if peak <= room else "red"
@@ -41,7 +41,7 @@ def flops_table(flops: Mapping[str, int], plain: Mapping[str, int]) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for part, value in flops.items():
         if value or plain[part]:
-            table.add_row(part.capitalize(), *_compared(value, plain[part]))
+            table.add_row(_name(part), *_compared(value, plain[part]))
     table.add_section()
     table.add_row("All", *_compared(sum(flops.values()), sum(plain.values())), style="bold")
     table.caption = "One by one: each completion with its whole prompt and its pixels."
@@ -59,10 +59,15 @@ def limits_table(
     table.add_column("Now", justify="right", no_wrap=True)
     table.add_column("Largest", justify="right", no_wrap=True)
     prompt = picture.tokens + work.text
-    table.add_row("Tokens of a prompt", f"{prompt:,}", f"{limits.prompt_tokens:,}")
-    table.add_row("Frames of a video", str(2 * picture.frames), str(2 * limits.frame_pairs))
-    table.add_row("Completions a question (G)", str(work.group), str(limits.group))
-    table.add_row("Questions a video together (K)", str(work.questions), str(limits.questions))
+    # a pair of frames more would go past where the search ends
+    more = "+" if limits.prompt_tokens + picture.height * picture.width > MOST_TOKENS else ""
+    table.add_row("Tokens of a prompt", f"{prompt:,}", f"{limits.prompt_tokens:,}{more}")
+    table.add_row("Frames of a video", f"{2 * picture.frames:,}", f"{2 * limits.frame_pairs:,}{more}")
+    for name, now, most in (
+        ("Completions a question (G)", work.group, limits.group),
+        ("Questions a video together (K)", work.questions, limits.questions),
+    ):
+        table.add_row(name, str(now), f"{most}{'+' if most == MOST else ''}")
     told = "unknown: set stage.plan.questions" if days is None else f"{days:.1f} for {questions:,} questions"
     table.caption = (
         f"About {total:.1f} s a step, {seconds['decode']:.1f} s of it writing completions. Days: {told}, "
@@ -73,6 +78,15 @@ def limits_table(
 
 def _table(title: str) -> Table:
     return Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), caption_justify="left")
+
+
+def _name(part: str) -> str:
+    """
+    >>> _name("kv_cache"), _name("policy_forward")
+    ('KV cache', 'Policy forward')
+    """
+    words = part.replace("_", " ")
+    return words.replace("kv", "KV") if words.startswith("kv") else words.capitalize()
 
 
 def _gib(count: int) -> str:

@@ -35,6 +35,7 @@ COMPANIONS = {
     "benchmark/prompts=thinking": ("benchmark=sti_bench",),
     "benchmark/prompts=direct": ("benchmark=vsi_bench",),
     "stage=compare": ("runs=[a,b]",),
+    **{f"model/architecture={path.stem}": ("model=qwen7b",) for path in CONF.glob("model/architecture/*.yaml")},
     "stage=export": (f"ckpt_path={Path(__file__)}",),  # any file
 }
 
