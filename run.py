@@ -79,6 +79,10 @@ def stage_of(name: str) -> Callable[[Settings, Path], float]:
         from spacer.export import export
 
         return export
+    if name == "plan":
+        from spacer.plan import plan
+
+        return plan
     from spacer import stages
 
     return stages.run

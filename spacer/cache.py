@@ -14,7 +14,7 @@ from torch import Tensor
 
 from spacer.attention import runs
 
-_GROWTH = 128  # tokens by which the rows' own store grows, and then by as many as it holds
+GROWTH = 128  # tokens by which the rows' own store grows, and then by as many as it holds
 _ALIKE = 1.5  # segments up to so much longer than the shortest are stacked, padded to one length
 
 Layer = int
@@ -88,7 +88,7 @@ class LeafCache:
         room = k.new_empty(k.shape[0], k.shape[1], 0, k.shape[3])
         keys, values = self._own.get(layer, (room, room))
         if keys.shape[2] < self._written:
-            room = k.new_empty(*k.shape[:2], max(_GROWTH, keys.shape[2]), k.shape[3])
+            room = k.new_empty(*k.shape[:2], max(GROWTH, keys.shape[2]), k.shape[3])
             keys, values = torch.cat([keys, room], 2), torch.cat([values, room], 2)
             self._own[layer] = keys, values
         keys[:, :, self._written - 1], values[:, :, self._written - 1] = k[:, :, 0], v[:, :, 0]

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 # valid values of stage.name
-STAGES = ("train", "sft", "evaluate", "score", "compare", "report", "dashboard", "export", "prepare", "curate")
-NEED_NO_MODEL = ("score", "compare", "report", "dashboard", "prepare", "curate")  # of those
-NEED_NO_DATA = ("compare", "report", "dashboard", "export")
+STAGES = ("train", "sft", "evaluate", "score", "compare", "report", "dashboard", "export", "prepare", "curate", "plan")
+NEED_NO_MODEL = ("score", "compare", "report", "dashboard", "prepare", "curate", "plan")  # of those
+NEED_NO_DATA = ("compare", "report", "dashboard", "export", "plan")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ _CHECKED: tuple[tuple[Check, str], ...] = (
         "benchmark.batch_tokens benchmark.samples benchmark.max_prompt_length "
         "benchmark.resamples trainer.accumulate_grad_batches trainer.log_every_n_steps "
         "trainer.checkpoint_every_n_steps stage.batch_size cluster.cpus_per_task cluster.mem_gb cluster.timeout_min "
-        "cluster.array_parallelism cluster.num_nodes report.max_megabytes",
+        "cluster.array_parallelism cluster.num_nodes report.max_megabytes stage.plan.prompt_tokens "
+        "stage.plan.text_tokens stage.plan.completion_tokens stage.plan.questions",
     ),
     (
         Check(lambda x: x >= 0, "0 or more"),
@@ -47,7 +48,8 @@ _CHECKED: tuple[tuple[Check, str], ...] = (
         "reward.temporal.bonus reward.temporal.margin objective.beta objective.advantage_eps objective.clip_high "
         "benchmark.temperature trainer.gradient_clip_val logger.rollouts_every_n_steps logger.rollout_prompts "
         "logger.heldout_prompts logger.upload_mb stage.optimizer.weight_decay stage.optimizer.warmup_steps "
-        "stage.guess_after cluster.gpus_per_node cluster.max_timeouts report.strips report.video_megabytes",
+        "stage.guess_after cluster.gpus_per_node cluster.max_timeouts report.strips report.video_megabytes "
+        "stage.plan.reserve_gib",
     ),
     (
         Check(lambda x: 0 <= x < 1, "at least 0 and less than 1"),
@@ -60,11 +62,12 @@ _CHECKED: tuple[tuple[Check, str], ...] = (
     ),
     (
         Check(lambda x: 0 < x <= 1, "greater than 0 and at most 1"),
-        "objective.top_p benchmark.top_p dataset.max_answer_share",
+        "objective.top_p benchmark.top_p dataset.max_answer_share stage.plan.utilisation",
     ),
     (
         Check(lambda x: x > 0, "greater than 0"),
-        "dataset.video.fps benchmark.video.fps dataset.seconds objective.kl_clamp",
+        "dataset.video.fps benchmark.video.fps dataset.seconds objective.kl_clamp stage.plan.gpu_memory_gib "
+        "stage.plan.flops_per_s stage.plan.bytes_per_s",
     ),
     (Check(lambda x: x > 0, "greater than 0: greedy completions would all be equal"), "objective.temperature"),
     (Check(lambda n: n >= 2, "at least 2, to compare a group's completions, such as 8"), "objective.group_size"),

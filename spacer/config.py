@@ -7,6 +7,7 @@ heavy is imported, so that a mistake shows within a second. `spacer.weights` che
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 import math
@@ -24,7 +25,7 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from spacer.checks import CHECKS
+from spacer.checks import CHECKS, NEED_NO_DATA
 from spacer.errors import UserError
 from spacer.rules import (
     DATASET_RULES,
@@ -101,7 +102,7 @@ def check_extras(words: list[str]) -> None:
 def load_settings(cfg: DictConfig) -> Settings:
     """Resolves and checks a composed config. Raises ConfigError that lists all mistakes."""
     reader = _Reader()
-    values = reader.resolve(cfg, "")
+    values = reader.resolve(_without_data(cfg), "")
     reader.read_prompts(values.get("dataset"), "dataset")
     settings = reader.section(values, (Settings,), "")
     problems = reader.problems
@@ -127,6 +128,19 @@ def load_settings(cfg: DictConfig) -> Settings:
         raise ConfigError(problems)
     assert isinstance(settings, Settings)
     return settings
+
+
+def _without_data(cfg: DictConfig) -> DictConfig:
+    """The config with `dataset.root` empty where it must be set but the stage needs no data."""
+    if OmegaConf.select(cfg, "stage.name") not in NEED_NO_DATA:
+        return cfg
+    cfg = copy.deepcopy(cfg)
+    dataset = cfg.get("dataset")
+    parts = dataset.get("parts") if isinstance(dataset, DictConfig) else None
+    for part in (dataset, *(parts.values() if isinstance(parts, DictConfig) else ())):
+        if isinstance(part, DictConfig) and OmegaConf.is_missing(part, "root"):
+            part.root = ""
+    return cfg
 
 
 class _Unreadable(AttributeError):  # so that hasattr and inspect get along with what raises it

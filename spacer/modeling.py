@@ -28,8 +28,8 @@ from spacer.tree import PackedRow
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLProcessor
 
-_PATCHES = 4096  # that go through the vision tower at once, unless one picture has more
-_LOGITS = 2**24  # logits held at once; where there are more, they are made again in the backward pass, chunk by chunk
+PATCHES = 4096  # that go through the vision tower at once, unless one picture has more
+LOGITS = 2**24  # logits held at once; where there are more, they are made again in the backward pass, chunk by chunk
 
 register()
 
@@ -212,13 +212,13 @@ def _blank(base: Any) -> tuple[Tensor, Tensor]:
 
 
 def _portions(pixels: Tensor | None, grids: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
-    """Whole pictures, as many as `_PATCHES` allow."""
+    """Whole pictures, as many as `PATCHES` allow."""
     if pixels is None or grids is None:
         return
     patches = grids.prod(1).tolist()
     first = start = stop = 0
     for place, count in enumerate(patches):
-        if place > first and stop + count - start > _PATCHES:
+        if place > first and stop + count - start > PATCHES:
             yield pixels[start:stop], grids[first:place]
             first, start = place, stop
         stop += count
@@ -259,7 +259,7 @@ def row_logps(model: Any, row: PackedRow, vision: Vision, packing: Packing, temp
     states_LH = row_states(model, row, vision, row_attention(row, packing.attention, device))
     states_NH = states_LH[row.predictors_N.to(device)]
     targets_N = row.targets_N.to(device)
-    size = max(1, _LOGITS // head.weight.shape[0])
+    size = max(1, LOGITS // head.weight.shape[0])
     again = len(targets_N) > size and torch.is_grad_enabled()
 
     def logps(states: Tensor, targets: Tensor) -> Tensor:

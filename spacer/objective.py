@@ -23,6 +23,8 @@ from torch.autograd.function import once_differentiable
 
 from spacer.settings import Advantage, LossMean, ObjectiveSettings, Ratio
 
+CHUNK = 256  # tokens whose probabilities over the vocabulary are held at once in float32
+
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyBatch:
@@ -102,7 +104,7 @@ def truncated(ids_BC: Tensor, eos_token_ids: Sequence[int]) -> Tensor:
     return ~_is_eos(ids_BC, eos_token_ids).any(1)
 
 
-def token_logps(logits_BCV: Tensor, ids_BC: Tensor, chunk: int = 256) -> Tensor:
+def token_logps(logits_BCV: Tensor, ids_BC: Tensor, chunk: int = CHUNK) -> Tensor:
     """Log-probability (B, C), in float32 at least, of each id under the logits at its own position.
 
     Done `chunk` tokens at a time, forward and backward, so that neither holds a float32 copy of bfloat16 logits: beyond

@@ -36,6 +36,7 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")  # owner/name
 
 
 _NARROW = ("bf16-true", "16-true")
+PLANNED = ("auto", "ddp", "fsdp", "deepspeed_zero3")  # strategies whose memory stage=plan works out
 
 
 def computes_in_16_bits(s: Settings) -> bool:
@@ -411,6 +412,27 @@ RULES: tuple[tuple[Callable[[Settings], bool], str], ...] = (
         "model.dtype={s.model.dtype} trainer.precision={s.trainer.precision} would keep the trained weights in "
         "16 bits, where steps of a usual learning rate are rounded away: set model.dtype=float32 "
         "trainer.precision=bf16-mixed, or train adapters (model.lora)",
+    ),
+    (
+        lambda s: s.stage.name == "plan" and (s.stage.plan is None or s.stage.optimizer is None),
+        "stage.name=plan needs the sections stage.plan and stage.optimizer: choose stage=plan, which has both",
+    ),
+    (
+        lambda s: s.stage.name == "plan" and (not isinstance(s.cluster.devices, int) or s.cluster.devices < 1),
+        "cluster.devices={s.cluster.devices} names no number of GPUs to plan for: set cluster.devices=8",
+    ),
+    (
+        lambda s: s.stage.name == "plan" and s.cluster.strategy not in PLANNED,
+        "cluster.strategy={s.cluster.strategy} is none that stage=plan knows: choose one of " + ", ".join(PLANNED),
+    ),
+    (
+        lambda s: (
+            s.stage.name == "plan"
+            and s.stage.plan is not None
+            and s.stage.plan.reserve_gib >= s.stage.plan.gpu_memory_gib
+        ),
+        "stage.plan.reserve_gib={s.stage.plan.reserve_gib} leaves nothing of "
+        "stage.plan.gpu_memory_gib={s.stage.plan.gpu_memory_gib}: lower it",
     ),
     (
         lambda s: s.stage.name == "export" and (s.ckpt_path in (None, "last") or isdir(expanduser(s.ckpt_path))),

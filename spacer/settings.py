@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from spacer.architecture import Architecture
+
 
 class Advantage(StrEnum):
     """How a group's rewards become advantages."""
@@ -119,6 +121,7 @@ class ModelSettings:
     row_tokens: int = 16_384  # of a packed row, which fits a device at once
     lora: LoraSettings | None = None
     completion: CompletionSettings = field(default_factory=CompletionSettings)
+    architecture: Architecture | None = None  # read by stage=plan alone, where the model's folder is not there
 
 
 @dataclass(frozen=True)
@@ -306,6 +309,21 @@ class BenchmarkSettings:
 
 
 @dataclass(frozen=True)
+class PlanSettings:
+    """What stage=plan assumes of the GPUs and of the data, where null means: as the other settings have it."""
+
+    gpu_memory_gib: float = 80.0
+    flops_per_s: float = 989e12  # of one GPU, at its peak
+    bytes_per_s: float = 3.35e12  # read from its memory, at its peak
+    utilisation: float = 0.4  # share of both peaks that is reached
+    reserve_gib: float = 4.0  # of a GPU's memory, which no tensor gets
+    prompt_tokens: int | None = None
+    text_tokens: int = 256  # of these, what is no video
+    completion_tokens: int | None = None
+    questions: int | None = None
+
+
+@dataclass(frozen=True)
 class StageSettings:
     """What a run does. `optimizer` is null where nothing is trained."""
 
@@ -317,6 +335,7 @@ class StageSettings:
     guess_share: float = 0.0  # sft: share of samples that show a bare guess in place of the worked completion …
     guess_after: int = 0  # … once so many samples have been shown
     save_dtype: str | None = None  # of the exported weights; null keeps the model's
+    plan: PlanSettings | None = None  # of stage=plan
 
 
 @dataclass(frozen=True)

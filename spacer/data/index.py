@@ -144,6 +144,18 @@ def is_fresh(settings: JsonlSettings) -> bool:
     return bool(json.loads(metadata.get(b"made_from", b"{}")) == fingerprint(settings))
 
 
+def count_questions(settings: JsonlSettings) -> int | None:
+    """How many questions the index holds to train on; None where there is none of the files as they are now."""
+    if not all(path.is_file() for path in sources_of(settings).values()) or not is_fresh(settings):
+        return None
+    path = Path(settings.root).expanduser() / NAME
+    table = pq.read_table(path, columns=["data_source", "excluded"], filters=[("split", "=", "train")])
+    sound = table.filter(pc.is_null(table["excluded"]))["data_source"]
+    if settings.data_sources is None:
+        return len(sound)
+    return int(pc.sum(pc.is_in(sound, value_set=pa.array(settings.data_sources, pa.string()))).as_py() or 0)
+
+
 def read_index(
     settings: JsonlSettings, split: str, maps: Mapping[str, CognitiveMap], wanted: Sequence[str] | None = None
 ) -> Indexed:

@@ -37,6 +37,7 @@ COMPANIONS = {
     "benchmark/prompts=direct": ("benchmark=vsi_bench",),
     "stage=compare": ("runs=[a,b]",),
     "stage=report": ("runs=[a]",),
+    **{f"model/architecture={path.stem}": ("model=qwen7b",) for path in CONF.glob("model/architecture/*.yaml")},
     "stage=export": (f"ckpt_path={Path(__file__)}",),  # any file
 }
 

@@ -28,7 +28,7 @@ def prompts(dataset: PromptDataset) -> list[Prompt]:
 def test_vision_features_are_those_of_transformers_however_they_are_portioned(
     settings: Settings, prompts: list[Prompt], patches: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(modeling, "_PATCHES", patches)
+    monkeypatch.setattr(modeling, "PATCHES", patches)
     policy = load_policy(replace(settings.model, dtype="float64"))
     original = AutoModelForImageTextToText.from_pretrained(settings.model.name_or_path, dtype=torch.float64)
     assert policy.state_dict().keys() == original.state_dict().keys()
@@ -50,7 +50,7 @@ def test_the_vocabulary_is_met_in_chunks_of_equal_result(
     vision = encode_vision(policy, batch.pictures).detach()
     found = []
     for logits in (2**24, 1024 * 7):
-        monkeypatch.setattr(modeling, "_LOGITS", logits)
+        monkeypatch.setattr(modeling, "LOGITS", logits)
         widest = 0
 
         def note(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:

@@ -1,0 +1,1 @@
+"""What a GRPO run needs, worked out without weights: memory, FLOPs, what fits, days."""

@@ -1,0 +1,41 @@
+"""How long a step and a data set take at the speeds that `stage.plan` assumes, what GPUs send each other left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from spacer.planning.setup import Setup
+from spacer.planning.sizes import Sizes
+from spacer.planning.work import Work
+from spacer.settings import PlanSettings
+
+_DAY = 86_400
+
+
+def seconds_of_step(
+    flops: Mapping[str, int], sizes: Sizes, work: Work, setup: Setup, speeds: PlanSettings
+) -> dict[str, float]:
+    """Seconds of an optimiser step: of writing completions token by token, and of all else.
+
+    Each token that is written reads the weights and the keys of its row's path once, whatever number of rows there are;
+    where that takes longer than the operations, it is what counts.
+    """
+    text, steps = sizes.text, work.length - 1
+    each = setup.product_bytes
+    if setup.mixed:  # read as they are, written in 16 bits, read again
+        each = setup.weight_bytes + 2 * setup.product_bytes
+    weights = (text.matrices + text.vocabulary * text.width) * each
+    keys = 2 * text.layers * text.keys * setup.product_bytes
+    read = steps * weights + keys * (steps * work.prompt_tokens + work.completions * steps * (steps + 1) // 2)
+    if setup.shuffled:
+        read += steps * (weights + keys * work.prompt_tokens) + keys * work.completions // 2 * steps * (steps + 1) // 2
+    reading = read * setup.accumulate / setup.updates / (speeds.bytes_per_s * speeds.utilisation)
+    speed = speeds.flops_per_s * speeds.utilisation
+    rest = sum(flops.values()) - flops["rollout_decode"]
+    return {"decode": max(flops["rollout_decode"] / speed, reading), "all_else": rest / speed}
+
+
+def days_of(questions: int, seconds: float, work: Work, setup: Setup) -> float:
+    """Days that all questions take once, on all GPUs."""
+    batches = questions / (work.prompts * setup.ranks)
+    return batches * setup.updates / setup.accumulate * seconds / _DAY

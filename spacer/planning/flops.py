@@ -1,0 +1,169 @@
+"""Floating-point operations of a step on one rank, by part: of the trees, and of a trainer without them.
+
+A product with n weights takes 2 n operations a token forward and twice that backward: for the gradient of its input and
+for that of its weights. Attention takes 4 D operations a head and pair of tokens forward, and 10 D backward, where the
+scores are computed again (FlashAttention, arXiv 2205.14135); only pairs that the mask lets see each other count. All
+else is left out, as torch's flop counter does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from spacer.modeling import LOGITS
+from spacer.planning.setup import Setup
+from spacer.planning.sizes import Sizes, VisionSizes
+from spacer.planning.work import Picture, Row, Work
+from spacer.settings import Checkpointing
+
+_BACK = 2.5  # backward over forward, of attention
+
+
+def tree_flops(sizes: Sizes, work: Work, setup: Setup) -> dict[str, int]:
+    """Operations of an optimiser step of ours: part → number."""
+    adapters = setup.adapters(sizes)
+    prefill, decode = _rollout(sizes, work, work.group, adapters)
+    encodings = setup.updates
+    if setup.shuffled:
+        encodings += 1
+        more = _rollout(sizes, work, work.group // 2, adapters)
+        prefill, decode = prefill + more[0], decode + more[1]
+    if _reference_sees(setup):
+        encodings += 1
+    forward, again, back = _trained(sizes, work, setup)
+    seen = _vision(sizes, work.pictures)
+    seen_again, seen_back = _vision_backward(sizes, work.pictures, setup)
+    batch = {
+        "vision": seen * encodings,
+        "rollout_prefill": prefill,
+        "rollout_decode": decode,
+        "reference": _rows(sizes, work.rows) if setup.reference else 0,
+        "policy_forward": forward * setup.updates,
+        "policy_again": again * setup.updates,
+        "policy_backward": back * setup.updates,
+        "vision_again": seen_again * setup.updates,
+        "vision_backward": seen_back * setup.updates,
+    }
+    # a batch makes several steps, or several batches one
+    return {part: round(value * setup.accumulate / setup.updates) for part, value in batch.items()}
+
+
+def plain_flops(sizes: Sizes, work: Work, setup: Setup) -> dict[str, int]:
+    """The same step where each completion has a row of its own, with the whole prompt and its pixels.
+
+    So are sampling, policy and reference computed by the released trainer of SpaceR, and by TRL.
+    """
+    alone = replace(work, pictures=work.pictures[:1], questions=1, group=1)
+    found = tree_flops(sizes, alone, replace(setup, shuffled=False))
+    batches = setup.accumulate / setup.updates
+    seen = _vision(sizes, alone.pictures) * batches
+    found["vision"] += round(seen)  # once to sample, once more to train
+    if setup.reference and not _reference_sees(setup):
+        found["vision"] += round(seen)
+    found = {part: value * work.completions for part, value in found.items()}
+    if setup.shuffled:
+        answers = work.prompts * (work.group // 2) * batches
+        prefill, decode = _rollout(sizes, alone, 1, setup.adapters(sizes))
+        found["vision"] += round(_vision(sizes, alone.pictures) * answers)
+        found["rollout_prefill"] += round(prefill * answers)
+        found["rollout_decode"] += round(decode * answers)
+    return found
+
+
+def _reference_sees(setup: Setup) -> bool:
+    """Whether the reference has a vision tower that differs from the policy's, and encodes by itself."""
+    return setup.reference and setup.vision_trained
+
+
+def _attention(channels: int, layers: int, pairs: int) -> int:
+    return 4 * channels * layers * pairs
+
+
+def _layers(sizes: Sizes, rows: Iterable[Row], adapters: int = 0) -> int:
+    text = sizes.text
+    weights = 2 * (text.matrices + adapters)
+    return sum(weights * row.tokens + _attention(text.queries, text.layers, row.pairs) for row in rows)
+
+
+def _head(sizes: Sizes, tokens: int) -> int:
+    return 2 * sizes.text.vocabulary * sizes.text.width * tokens
+
+
+def _rows(sizes: Sizes, rows: Sequence[Row], adapters: int = 0) -> int:
+    return _layers(sizes, rows, adapters) + _head(sizes, sum(row.predicted for row in rows))
+
+
+def _rollout(sizes: Sizes, work: Work, group: int, adapters: int) -> tuple[int, int]:
+    """Prompts at once, then token by token, each of which sees its prompt and what has been written."""
+    text, steps = sizes.text, work.length - 1
+    pairs = steps * (work.pictures[0].tokens + work.text) + steps * (steps + 1) // 2
+    token = 2 * (text.matrices + adapters) + _head(sizes, 1)
+    decode = work.prompts * group * (steps * token + _attention(text.queries, text.layers, pairs))
+    return _layers(sizes, work.prefill, adapters) + _head(sizes, work.prompts), decode
+
+
+def _trained(sizes: Sizes, work: Work, setup: Setup) -> tuple[float, float, float]:
+    """Forward, computed again, backward."""
+    text, adapters = sizes.text, setup.adapters(sizes)
+    tokens = sum(row.tokens for row in work.rows)
+    forward = _rows(sizes, work.rows, adapters)
+    again = 0
+    if setup.checkpointing == Checkpointing.all:  # but for each layer's last product, which nothing is computed from
+        again += _layers(sizes, work.rows, adapters) - 2 * text.last_matrices * tokens
+    at_once = LOGITS // text.vocabulary
+    again += sum(_head(sizes, row.predicted) for row in work.rows if row.predicted > at_once)
+    attention = sum(_attention(text.queries, text.layers, row.pairs) for row in work.rows)
+    own = 2 * adapters * tokens
+    products = forward - attention - own
+    # frozen weights need no gradient, only that of their input
+    back = products * (2 if setup.rank is None else 1) + 2 * own + _BACK * attention
+    return forward, again, back
+
+
+def _vision(sizes: Sizes, pictures: Iterable[Picture]) -> int:
+    vision = sizes.vision
+    total = 0
+    for picture in pictures:
+        patches = picture.tokens * vision.patches_a_token
+        total += 2 * patches * (vision.matrices + vision.patch_values * vision.width)
+        total += 2 * picture.tokens * (vision.merging + vision.deeper_merging) + _vision_attention(vision, picture)
+    return total
+
+
+def _vision_attention(vision: VisionSizes, picture: Picture) -> int:
+    """Each patch with those of its frame, or of its window."""
+    whole = picture.height * picture.width
+    unit = vision.patches_a_token**2
+    found = _attention(vision.width, vision.full_blocks, picture.frames * whole**2 * unit)
+    if vision.window is not None:
+        pairs = _squares(picture.height, vision.window) * _squares(picture.width, vision.window)
+        found += _attention(vision.width, vision.blocks - vision.full_blocks, picture.frames * pairs * unit)
+    return found
+
+
+def _squares(length: int, window: int) -> int:
+    """Σ of the squares of the pieces that windows cut a length into.
+
+    >>> _squares(10, 4)
+    36
+    """
+    return length // window * window**2 + (length % window) ** 2
+
+
+def _vision_backward(sizes: Sizes, pictures: Iterable[Picture], setup: Setup) -> tuple[float, float]:
+    """Computed again, backward. The first layer needs no gradient of its input, which are pixels."""
+    if not setup.vision_trained:
+        return 0, 0
+    vision, pictures = sizes.vision, tuple(pictures)
+    forward = _vision(sizes, pictures)
+    attention = sum(_vision_attention(vision, picture) for picture in pictures)
+    patches = sum(picture.tokens for picture in pictures) * vision.patches_a_token
+    first = 2 * patches * vision.patch_values * vision.width
+    back = 2 * (forward - attention) - first + _BACK * attention
+    if setup.checkpointing == Checkpointing.none:
+        return 0, back
+    if setup.checkpointing == Checkpointing.vision:
+        return forward, back
+    ends = first + 2 * patches // vision.patches_a_token * (vision.merging + vision.deeper_merging)
+    return forward - ends - 2 * patches * vision.last_matrices, back

@@ -1,0 +1,172 @@
+"""What fits a GPU: the largest prompt, G and K, and what to change where nothing does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from spacer.planning.memory import memory_of
+from spacer.planning.setup import Setup
+from spacer.planning.sizes import Sizes
+from spacer.planning.work import Work
+from spacer.settings import Checkpointing
+
+GIB = 2**30
+# the numbers up to which is looked
+MOST_TOKENS = 131_072  # of a prompt: the models were trained on no more
+MOST = 256  # completions a question, questions a video
+_RANK = 64  # of the adapters that are proposed
+
+
+@dataclass(frozen=True)
+class Case:
+    """A run: a model, a batch and how it trains, on GPUs with `room` bytes for tensors."""
+
+    sizes: Sizes
+    work: Work
+    setup: Setup
+    room: int
+
+    @property
+    def peak(self) -> int:
+        """Bytes that a GPU must hold."""
+        return memory_of(self.sizes, self.work, self.setup).peak
+
+    @property
+    def fits(self) -> bool:
+        """Whether a GPU holds them."""
+        return self.peak <= self.room
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest prompt (in tokens, and in pairs of frames), group and number of questions a video that fit, each with
+    the others as they are; 0 where not even the smallest does, `MOST` or `MOST_TOKENS` where more may fit.
+
+    Questions of a video that stand together take as many prompts a rollout.
+    """
+
+    prompt_tokens: int
+    frame_pairs: int
+    group: int
+    questions: int
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """A change of settings, and the bytes of each GPU that it leaves."""
+
+    change: str
+    peak: int
+
+
+def limits_of(case: Case) -> Limits:
+    """How far each of the three can go."""
+    work = case.work
+    picture = work.pictures[0]
+
+    def framed(frames: int) -> Case:
+        return replace(case, work=replace(work, pictures=(replace(picture, frames=frames),) * len(work.pictures)))
+
+    def grouped(group: int) -> Case:
+        return replace(case, work=replace(work, group=group))
+
+    def asked(questions: int) -> Case:
+        # sampled together: as many prompts a rollout as there are now, or all questions of one video
+        pictures = work.pictures[: max(1, work.prompts // questions)]
+        return replace(case, work=replace(work, pictures=pictures, questions=questions))
+
+    each = picture.height * picture.width
+    frames = _largest(1, max(1, (MOST_TOKENS - work.text) // each), lambda n: framed(n).fits)
+    tokens = frames * each + work.text if frames else 0
+    return Limits(
+        tokens,
+        frames,
+        _largest(2, MOST, lambda n: grouped(n).fits),
+        _largest(1, MOST, lambda n: asked(n).fits),
+    )
+
+
+def _largest(low: int, high: int, fits: Callable[[int], bool]) -> int:
+    """The largest number that fits, if all below it do; 0 where `low` does not."""
+    if not fits(low):
+        return 0
+    step = low
+    while step < high and fits(min(2 * step, high)):
+        step = min(2 * step, high)
+    good, bad = step, min(2 * step, high + 1)
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        good, bad = (middle, bad) if fits(middle) else (good, middle)
+    return good
+
+
+def remedies_of(case: Case) -> tuple[Remedy, ...]:
+    """Changes that save memory, the most effective first; where none is enough by itself, last of all, all together."""
+    found: list[Remedy] = []
+    everything, words, peak = case, list[str](), case.peak
+    for change, changed in _changes(case):
+        saved = changed(case).peak
+        if saved < 0.99 * peak:
+            found.append(Remedy(change, saved))
+    found.sort(key=lambda remedy: remedy.peak)
+    if found and found[0].peak > case.room:
+        by_name = dict(_changes(case))
+        for remedy in found:
+            tried = by_name[remedy.change](everything)
+            if tried.peak < 0.99 * everything.peak:
+                everything, words = tried, [*words, remedy.change]
+            if everything.fits:
+                break
+        if len(words) > 1:
+            found.append(Remedy(" ".join(words), everything.peak))
+    return tuple(found)
+
+
+def _changes(case: Case) -> Iterator[tuple[str, Callable[[Case], Case]]]:
+    """Settings that take less memory than those of the case, and what they make of a case."""
+    setup, work = case.setup, case.work
+    if not setup.sharded and setup.ranks > 1:
+        yield "cluster.strategy=fsdp", lambda c: _with(c, sharded=True)
+    if setup.sharded or setup.ranks == 1:
+        more = max(8, 2 * setup.ranks)
+        yield f"cluster.strategy=fsdp on {more} GPUs", lambda c: _with(c, sharded=True, ranks=more)
+    if setup.rank is None:
+        adapters = f"'model.lora={{rank: {_RANK}, alpha: {2 * _RANK}, dropout: 0.0}}'"
+        narrow = dict(rank=_RANK, vision_trained=False, adapter_bytes=4, weight_bytes=2, product_bytes=2)
+        yield f"{adapters} model.dtype=bfloat16 trainer.precision=bf16-mixed", lambda c: _with(c, **narrow)
+    if not setup.eight_bit and setup.rank is None:
+        yield "stage.optimizer.kind=adamw_8bit", lambda c: _with(c, eight_bit=True)
+    if setup.product_bytes > 2:
+        yield "trainer.precision=bf16-mixed", lambda c: _with(c, product_bytes=2)
+    if setup.checkpointing != Checkpointing.all:
+        yield "model.gradient_checkpointing=all", lambda c: _with(c, checkpointing=Checkpointing.all)
+    if setup.attention == "masked":
+        yield "model.attn_implementation=auto", lambda c: _with(c, attention="flex" if setup.on_gpu else "blocks")
+    if setup.reference and setup.rank is None:
+        yield "objective.beta=0", lambda c: _with(c, reference=False)
+    if setup.vision_trained:
+        yield "model.freeze_vision=true", lambda c: _with(c, vision_trained=False)
+    if len(work.pictures) > 1 or work.questions > 1:
+        first = work.pictures[:1]
+        yield "objective.prompts_per_rollout=1", lambda c: _working(c, pictures=first, questions=1)
+    if work.group > 2:
+        yield f"objective.group_size={work.group // 2}", lambda c: _working(c, group=work.group // 2)
+    longest = max(row.tokens for row in work.rows)
+    alone = work.pictures[0].tokens + work.text + work.length
+    if longest > alone:
+        yield f"objective.row_tokens={alone}", lambda c: _working(c, budget=alone)
+    if (frames := work.pictures[0].frames) > 1:
+        fewer = tuple(replace(picture, frames=frames // 2) for picture in work.pictures)
+        yield (
+            f"dataset.video.max_frames={frames // 2 * 2}",
+            lambda c: _working(c, pictures=fewer[: len(c.work.pictures)]),
+        )
+
+
+def _with(case: Case, **changes: object) -> Case:
+    return replace(case, setup=replace(case.setup, **changes))  # type: ignore[arg-type]
+
+
+def _working(case: Case, **changes: object) -> Case:
+    return replace(case, work=replace(case.work, **changes))  # type: ignore[arg-type]

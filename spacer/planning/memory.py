@@ -1,0 +1,240 @@
+"""Bytes that a rank's GPU holds, by part and by phase of a step.
+
+A step has five phases: the rollout; the reference's log-probabilities; the policy's, up to where the backward pass of
+the largest row begins; the rest of the backward pass, which ends with the vision tower's; and the optimiser's step.
+What a phase holds is in GPU memory at one time, so that the largest of the five sums is what must fit.
+
+Assumed of strategies: under ddp everything is on each GPU. Under fsdp and deepspeed_zero3 weights, gradients, optimiser
+and reference are cut over all ranks; the policy's weights are whole on each GPU for a rollout; after it, those of two
+layers, embedding and head at a time, with gradients that have not been cut yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from spacer.cache import GROWTH
+from spacer.modeling import LOGITS, PATCHES
+from spacer.objective import CHUNK
+from spacer.planning import activations
+from spacer.planning.setup import Setup
+from spacer.planning.sizes import Sizes
+from spacer.planning.work import Work
+from spacer.settings import Checkpointing
+
+_FLOAT = 4
+_SCALES = 4 / 256  # bytes of an 8-bit optimiser's scales, for each number (arXiv 2110.02861: blocks of 256 to 2,048)
+PHASES = ("rollout", "reference", "policy", "backward", "optimizer")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of each part in each phase: part → phase → bytes, where there are any."""
+
+    parts: Mapping[str, Mapping[str, int]]
+
+    @property
+    def by_part(self) -> dict[str, int]:
+        """Each part where it is largest."""
+        return {part: max(held.values(), default=0) for part, held in self.parts.items()}
+
+    @property
+    def by_phase(self) -> dict[str, int]:
+        """All parts of each phase."""
+        return {phase: sum(held.get(phase, 0) for held in self.parts.values()) for phase in PHASES}
+
+    @property
+    def peak(self) -> int:
+        """The largest phase."""
+        return max(self.by_phase.values())
+
+
+def memory_of(sizes: Sizes, work: Work, setup: Setup) -> Memory:
+    """What a rank holds in a step that is not its first, when the optimiser has its state."""
+    cut = setup.ranks if setup.sharded else 1
+    base = sizes.total * setup.weight_bytes
+    trainable = setup.trainable(sizes) * (setup.weight_bytes if setup.rank is None else setup.adapter_bytes)
+    gradients = trainable // cut
+    # gradients are let go of after each step; where one row makes a step, they grow as its activations are let go of
+    gathered_before = setup.accumulate > 1
+    row_after_row = gathered_before or len(work.rows) > 1
+    parts = {
+        "weights": dict.fromkeys(PHASES, (base + setup.adapters(sizes) * setup.adapter_bytes) // cut),
+        "weights_in_16_bits": _casts(sizes, setup),
+        "weights_gathered": _gathered(sizes, setup),
+        "gradients": {
+            "rollout": gradients if gathered_before else 0,
+            "reference": gradients if gathered_before else 0,
+            "policy": gradients if row_after_row else 0,
+            "backward": gradients,
+            "optimizer": gradients,
+        },
+        "optimizer": dict.fromkeys(PHASES, _states(sizes, setup) // cut),
+        "reference": dict.fromkeys(PHASES, base // cut if setup.reference and setup.rank is None else 0),
+        "vision": _vision(sizes, work, setup),
+        "kv_cache": {"rollout": kv_cache(sizes, work, setup)},
+        "activations": {"policy": activations_of_row(sizes, work, setup)},
+        "logits": _logits(sizes, work, setup),
+        "working": _working(sizes, work, setup),
+    }
+    return Memory(parts)
+
+
+def kv_cache(sizes: Sizes, work: Work, setup: Setup) -> int:
+    """Keys and values of a rollout: those of prompts as they were made and stacked, those of completions with room.
+
+    A completion's store doubles as it grows, and its last token has no keys.
+    """
+    room = GROWTH
+    while room < work.length - 1:
+        room *= 2
+    tokens = 2 * work.prompt_tokens + work.completions * (room if work.length > 1 else 0)
+    return tokens * _keys(sizes, setup)
+
+
+def _keys(sizes: Sizes, setup: Setup) -> int:
+    """Keys and values of a token."""
+    return 2 * sizes.text.layers * sizes.text.keys * setup.product_bytes
+
+
+def activations_of_row(sizes: Sizes, work: Work, setup: Setup) -> int:
+    """What the forward pass of the largest packed row leaves for the backward pass, logits apart."""
+    text = sizes.text
+    tokens = max(row.tokens for row in work.rows)
+    layer = activations.text_layer(text, setup)
+    if setup.checkpointing == Checkpointing.all:
+        kept = text.layers * text.width * setup.weight_bytes
+    else:
+        kept = text.layers * layer
+    predicted = max(row.predicted for row in work.rows)
+    mask = _mask(tokens, setup, layers=1 if setup.checkpointing == Checkpointing.all else text.layers)
+    last = activations.norm_alone(text.width, setup) * tokens + predicted * text.width * setup.product_bytes
+    rotation = 2 * text.channels * setup.weight_bytes * tokens
+    return kept * tokens + last + rotation + mask
+
+
+def _mask(tokens: int, setup: Setup, layers: int) -> int:
+    """The dense mask of a row, where there is one: as booleans, and as numbers in each layer that is kept."""
+    return tokens**2 * (1 + layers * setup.product_bytes) if setup.attention == "masked" else 0
+
+
+def kept_logits(sizes: Sizes, work: Work, setup: Setup) -> int:
+    """Logits of the largest row, or of as many tokens as are met at once."""
+    vocabulary = sizes.text.vocabulary
+    held = min(max(row.predicted for row in work.rows), max(1, LOGITS // vocabulary))
+    return vocabulary * held * setup.product_bytes
+
+
+def _logits(sizes: Sizes, work: Work, setup: Setup) -> dict[str, int]:
+    """Logits and what is made of them: to draw a token of each completion, as made, over the temperature, as
+    log-probabilities, and sorted; to train, their gradient, and a few tokens' probabilities in float32."""
+    vocabulary, product = sizes.text.vocabulary, setup.product_bytes
+    kept = kept_logits(sizes, work, setup)
+    few = min(kept // product, CHUNK * vocabulary)
+    probabilities = few * (max(_FLOAT, product) if product >= _FLOAT else 2 * _FLOAT)  # a copy as well, of narrow ones
+    drawn = work.completions * vocabulary * (product + 4 * _FLOAT)
+    return {"rollout": drawn, "reference": kept + probabilities, "policy": 2 * kept + probabilities}
+
+
+def _casts(sizes: Sizes, setup: Setup) -> dict[str, int]:
+    """Matrices in 16 bits that autocast has made for the backward pass, whole on each GPU.
+
+    Lightning lets autocast keep no copies, so that each product makes its own; it lasts where a gradient needs it.
+    Layers that are computed again need one layer's at a time.
+    """
+    text, vision = sizes.text, sizes.vision
+    narrow = setup.product_bytes
+    needed = text.matrices if setup.mixed else 0
+    if setup.adapter_bytes != narrow:
+        needed += setup.adapters(sizes)
+    head = text.vocabulary * text.width if setup.mixed else 0
+    of_text = head + (needed // text.layers if setup.checkpointing == Checkpointing.all else needed)
+    kept = again = 0
+    if setup.mixed and setup.vision_trained:
+        ends = vision.merging + vision.deeper_merging
+        if setup.checkpointing == Checkpointing.none:
+            kept = vision.matrices + ends
+        elif setup.checkpointing == Checkpointing.vision:
+            again = vision.matrices + ends
+        else:
+            kept, again = ends, vision.matrices // vision.blocks
+    held = kept * narrow
+    return {"rollout": held, "reference": held, "policy": held + of_text * narrow, "backward": held + again * narrow}
+
+
+def _gathered(sizes: Sizes, setup: Setup) -> dict[str, int]:
+    if not setup.sharded:
+        return {}
+    text, parameters = sizes.text, sizes.parameters
+    outside = parameters["embedding"] + parameters["head"]
+    layers = 2 * parameters["language"] // text.layers
+    uncut = outside + layers // 2 if setup.rank is None else 0
+    return {
+        "rollout": sizes.total * setup.weight_bytes,
+        "reference": (outside + layers) * setup.weight_bytes,
+        "policy": (outside + layers + uncut) * setup.weight_bytes,
+        "backward": (outside + layers + uncut) * setup.weight_bytes,
+    }
+
+
+def _states(sizes: Sizes, setup: Setup) -> int:
+    """AdamW's two moments."""
+    own = setup.weight_bytes if setup.rank is None else setup.adapter_bytes
+    return int(setup.trainable(sizes) * 2 * (1 + _SCALES if setup.eight_bit else own))
+
+
+def _vision(sizes: Sizes, work: Work, setup: Setup) -> dict[str, int]:
+    """Pixels, features, and what the tower's backward pass, which is a step's last, needs of its forward pass."""
+    vision, tokens = sizes.vision, work.vision_tokens
+    patches = tokens * vision.patches_a_token
+    pixels = patches * vision.patch_values * _FLOAT * (2 if setup.shuffled else 1)
+    features = tokens * (1 + vision.deeper) * sizes.text.width * setup.product_bytes
+    if not setup.vision_trained:
+        return dict.fromkeys(PHASES, pixels + features)
+    block = activations.vision_block(vision, setup)
+    ends = activations.vision_ends(vision, setup)
+    again = 0
+    # a picture is never cut, and several go through the tower together up to PATCHES
+    largest = max(picture.tokens for picture in work.pictures) * vision.patches_a_token
+    at_once = min(patches, max(largest, PATCHES))
+    if setup.checkpointing == Checkpointing.none:
+        kept = patches * (vision.blocks * block + ends)
+    elif setup.checkpointing == Checkpointing.vision:
+        kept, again = 0, at_once * (vision.blocks * block + ends)
+    else:
+        kept = patches * (vision.blocks * vision.width * activations.vision_stream(vision, setup) + ends)
+        again = at_once * block
+    if setup.checkpointing != Checkpointing.none:
+        again += at_once * 2 * vision.mlp * setup.product_bytes
+    held = pixels + features + kept
+    return {**dict.fromkeys(PHASES, held), "backward": held + features + again, "optimizer": pixels}
+
+
+def _working(sizes: Sizes, work: Work, setup: Setup) -> dict[str, int]:
+    """What layers make and let go of, where that is more than what is held before or after them."""
+    text, product = sizes.text, setup.product_bytes
+    stream = setup.weight_bytes
+    # of a token: stream and norm; gate, up and their product, or queries, keys, values and what attention makes of them
+    passing = 3 * text.width * stream + product * max(3 * text.mlp, 8 * text.queries)
+    turned = product * sizes.largest if setup.mixed else 0  # a matrix that autocast keeps no copy of
+    first, largest = (max(row.tokens for row in rows) for rows in (work.prefill, work.rows))
+    prefill = first * passing + _mask(first, setup, layers=1)
+    forward = largest * passing + _mask(largest, setup, layers=1)
+    back = largest * (2 * text.width * stream + product * 2 * text.mlp)
+    if setup.checkpointing == Checkpointing.all:
+        back += largest * activations.text_layer(text, setup)
+    matrix = sizes.largest * setup.weight_bytes if setup.rank is None else 0  # a gradient that is about to be added
+    trainable = setup.trainable(sizes) // (setup.ranks if setup.sharded else 1)
+    # prompts pass before their keys are stacked and completions have any; logits are made after layers, and gone before
+    # the backward pass of layers
+    logits = _logits(sizes, work, setup)
+    later = kv_cache(sizes, work, setup) - work.prompt_tokens * _keys(sizes, setup) + logits["rollout"]
+    return {
+        "rollout": max(0, prefill - later) + turned,
+        "reference": max(0, forward - logits["reference"]) + turned,
+        "policy": max(matrix, back - logits["policy"]),
+        "backward": matrix,
+        # AdamW's denominators: of all weights at once on a GPU, else of one matrix after the other
+        "optimizer": trainable * _FLOAT if setup.on_gpu and not setup.eight_bit else 2 * matrix,
+    }

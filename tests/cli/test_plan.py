@@ -1,0 +1,50 @@
+"""stage=plan as a user calls it: no weights, no data, no network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.cli.conftest import Command, fails, succeeds
+
+
+def read(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "plan.json").read_text())
+    return found
+
+
+def test_the_published_run_on_eight_gpus(command: Command, tmp_path: Path) -> None:
+    words = ("stage=plan", "experiments=spacer_7b", "cluster.devices=8", "cluster.strategy=fsdp")
+    said = succeeds(command(*words, "stage.plan.questions=151310", f"hydra.run.dir={tmp_path}"))
+    plan = read(tmp_path)
+    assert plan["fits"] is True and plan["advice"] == [] and plan["parameters"] == 8_292_166_656
+    assert {"weights", "gradients", "optimizer", "reference", "kv_cache", "activations", "logits"} <= set(
+        plan["bytes_per_gpu"]
+    )
+    assert max(plan["bytes_per_gpu_by_phase"].values()) == plan["peak_bytes_per_gpu"] < plan["room_bytes_per_gpu"]
+    assert sum(plan["plain_flops_per_step"].values()) > 1.5 * sum(plan["flops_per_step"].values())
+    assert plan["limits"]["group"] > 8 and plan["days"] > 0
+    for words_said in ("KV cache", "Tokens of a prompt", "151,310 questions", "fits"):
+        assert words_said in said
+    assert all(len(line) <= 80 for line in said.splitlines() if "plan.json" not in line)
+
+
+def test_what_does_not_fit_is_refused_with_advice_after_it_is_told(command: Command, tmp_path: Path) -> None:
+    done = command("stage=plan", "model=qwen7b", "cluster.devices=8", f"hydra.run.dir={tmp_path}")
+    said = fails(done, "needs", "GiB of each GPU", "cluster.strategy=fsdp", "objective.beta=0")
+    plan = read(tmp_path)
+    assert plan["fits"] is False and plan["limits"]["group"] == 0
+    assert len(plan["advice"]) > 3 and plan["advice"][0].split(":")[0] in said
+    assert "Memory of each GPU" in done.stdout and "does NOT fit" in done.stdout
+
+
+def test_the_embedded_model(command: Command, tmp_path: Path) -> None:
+    succeeds(command("stage=plan", "cluster.accelerator=cpu", f"hydra.run.dir={tmp_path}"))
+    plan = read(tmp_path)
+    assert plan["parameters"] == 3_248_064 and plan["questions"] == 480
+    assert plan["bytes_per_gpu"]["weights"] == 4 * 3_248_064
+
+
+def test_a_number_of_gpus_must_be_named(command: Command) -> None:
+    fails(command("stage=plan", "model=qwen7b", "cluster.devices=auto"), "set cluster.devices=8")
