@@ -117,7 +117,11 @@ def _sittings(folder: Path, recorded: Mapping[str, Any], notes: list[str]) -> It
     for name in [*(name for name in _PHASES if name in whole), *sorted(whole.keys() - {*_PHASES})]:
         if name in _PHASES:
             yield heldout_sitting(whole[name], heldout, name, notes)
-        elif name not in taken:
+        elif name in taken:
+            continue
+        elif (folder / _NAME / f"{name}.conditions.json").exists():  # answers to a benchmark
+            notes.append(f"{_NAME}/{name}.jsonl: these answers are not scored yet, or others were since: not shown")
+        else:
             yield heldout_sitting(whole[name], name, "", notes)
 
 

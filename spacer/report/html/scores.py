@@ -69,13 +69,19 @@ class _Told:
 
 
 _Metrics = Callable[[Sequence[Asked]], Sequence[Metric]]
-_Tell = Callable[[_Metrics, str | None], Mapping[str, _Told]]
+_Tell = Callable[..., Mapping[str, _Told]]
 
 
 def _told(
-    sittings: Sequence[Sitting], metrics: _Metrics, value: str | None, *, resamples: int, seed: int
+    sittings: Sequence[Sitting],
+    metrics: _Metrics,
+    value: str | None = None,
+    *,
+    task: str | None = None,
+    resamples: int,
+    seed: int,
 ) -> dict[str, _Told]:
-    """Figures of a value of the answers, of their score where it is None, that `metrics` gives for some questions."""
+    """Figures that `metrics` gives for questions, all or those of a task, of a value of the answers, or their score."""
 
     def values(sitting: Sitting, asked: Iterable[Asked]) -> list[float]:
         answers = [sitting.answers[one.key] for one in asked]
@@ -85,11 +91,11 @@ def _told(
     against: list[Mapping[str, Paired]] = []
     first = sittings[0]
     for sitting in sittings:
-        asked = list(sitting.questions.values())
+        asked = [one for one in sitting.questions.values() if task in (None, one.task)]
         clusters = [one.cluster for one in asked]
         how = {"resamples": resamples, "seed": seed}
         alone.append(intervals(metrics(asked), values(sitting, asked), clusters, **how) if asked else {})
-        both = [one for key, one in first.questions.items() if key in sitting.questions and sitting is not first]
+        both = [one for one in asked if one.key in first.questions and sitting is not first]
         clusters = [one.cluster for one in both]
         a, b = values(first, both), values(sitting, both)
         against.append(paired(metrics(both), a, b, clusters, **how) if both else {})
@@ -118,8 +124,8 @@ def _over_all(name: str, asked: Sequence[Asked]) -> list[Metric]:
     return [mean(name, range(len(asked)))]
 
 
-def _by_task(before: str, asked: Sequence[Asked]) -> list[Metric]:
-    return [mean(f"{before}{task}", of) for task, of in grouped([one.task for one in asked]).items()]
+def _by_task(asked: Sequence[Asked]) -> list[Metric]:
+    return [mean(f"task/{task}", of) for task, of in grouped([one.task for one in asked]).items()]
 
 
 def _heldout_rows(sittings: Sequence[Sitting], tell: _Tell) -> list[Row]:
@@ -132,10 +138,13 @@ def _heldout_rows(sittings: Sequence[Sitting], tell: _Tell) -> list[Row]:
         told = tell(partial(_over_all, name), name)[name]
         share = name not in ("reward/total", "completion/tokens")
         found.append(Row(name, label_of(name), SECTIONS[section_of(name)], share, told.cells, told.changes))
-    by_task = tell(partial(_by_task, "answer/"), "reward/answer")
-    known = [f"answer/{task}" for task in QUESTION_TYPES]
-    for name in sorted(by_task, key=lambda name: (known.index(name) if name in known else len(known), name)):
-        found.append(Row(name, label_of(name), SECTIONS["answer"], True, by_task[name].cells, by_task[name].changes))
+    tasks = {asked.task for sitting in sittings for asked in sitting.questions.values()}
+    known = [task for task in QUESTION_TYPES if task in tasks]
+    for task in known + sorted(tasks.difference(known)):
+        # each by itself, as in the table that the run ended with
+        name = f"answer/{task}"
+        told = tell(partial(_over_all, name), "reward/answer", task=task)[name]
+        found.append(Row(name, label_of(name), SECTIONS["answer"], True, told.cells, told.changes))
     return found
 
 
@@ -150,13 +159,13 @@ def _benchmark_rows(sittings: Sequence[Sitting], tell: _Tell) -> list[Row]:
     told: dict[str, _Told] = {}
     if official:
         rules = benchmark(sittings[0].subject)
-        told |= tell(lambda asked: rules.official([graded[one.key] for one in asked]), None)
+        told |= tell(lambda asked: rules.official([graded[one.key] for one in asked]))
     else:
-        computed = tell(partial(_by_task, "task/"), None)
+        computed = tell(_by_task)
         written = dict.fromkeys(name for sitting in sittings for name in sitting.figures)
         told |= {name: _as_written(name, sittings, computed.get(name)) for name in written}
         told |= {name: found for name, found in computed.items() if name not in told}
-    told |= tell(partial(_over_all, QUESTIONS), None)
+    told |= tell(partial(_over_all, QUESTIONS))
     sections = {OVERALL: "Overall", QUESTIONS: "Overall"}
     labels = {OVERALL: "overall", QUESTIONS: "mean over questions"}
     found = []

@@ -57,12 +57,11 @@ def _heldout_answer(line: Line, asked: Asked) -> Answered:
     parts, completion = line.numbers("reward"), line.text("completion")
     if "answer" not in parts:
         raise UserError(f"{line.where}: 'reward' lacks 'answer': redo the run, or mend the line")
-    failed = "error" in line.row
     values = {f"reward/{name}": float(value) for name, value in parts.items() if name != "map_quality"}
     values |= {
         "map/quality": float(parts.get("map_quality", 0.0)),
-        "map/drawn": 0.0 if failed else float(bool(line.row.get("drawn"))),
-        "completion/tokens": 0.0 if failed else line.number("completion_tokens") or 0.0,
+        "map/drawn": float(bool(line.row.get("drawn"))),
+        "completion/tokens": line.number("completion_tokens") or 0.0,
     }
     return Answered(
         score=min(max(float(parts["answer"]), 0.0), 1.0),
