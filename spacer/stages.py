@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
@@ -59,7 +59,7 @@ from spacer.score import choose_questions
 from spacer.settings import Checkpointing, RoomsSettings, Settings, SlurmSettings
 from spacer.sharding import is_sharded, whole_state
 from spacer.strategies import make_strategy, place_of
-from spacer.tracking import make_loggers, mark_preempting
+from spacer.tracking import close_until_resumed, make_loggers
 from spacer.watching import RolloutTable, Watched, spread_batches
 
 log = logging.getLogger(__name__)
@@ -239,25 +239,30 @@ class Run:
             log.info("there is no checkpoint to go on from yet")
             start = None
         with self.phase("train"):
-            # our own checkpoints hold counters beside tensors; they are read as data, never unpickled
-            trainer.fit(module, train_dataloaders=loader, ckpt_path=start, weights_only=True)
+            try:
+                # our own checkpoints hold counters beside tensors; they are read as data, never unpickled
+                trainer.fit(module, train_dataloaders=loader, ckpt_path=start, weights_only=True)
+                if saving.stopped or self.watch.told is not None:
+                    self._stop(trainer.global_step, go_on, loggers)
+            except Exception:
+                # SLURM may tell all processes of a job, and W&B's ends at once: then the job is as one that was killed
+                if self.watch.told is None or not self.watch.requeues:
+                    raise
+                log.exception("failed after it was told to end; it goes on from its last checkpoint")
         if saving.stopped or self.watch.told is not None:
-            self._leave(trainer.global_step, go_on, loggers)
+            self.watch.leave()
         self.wait_share = loader.waited / loader.lasted if loader.lasted else None
         with self.phase("save model"):
             self._save()
         return loggers
 
-    def _leave(self, step: int, go_on: str, loggers: list[Logger]) -> NoReturn:
-        """Ends a run that was told to end in training."""
-        again = self.watch.requeues
-        if self.reports:
-            log.warning(
-                "stopped after step %d; %s", step, "the job is queued again" if again else f"go on with {go_on}"
-            )
-        if again:
-            mark_preempting(loggers)
-        self.watch.leave()
+    def _stop(self, step: int, go_on: str, loggers: list[Logger]) -> None:
+        """Says that training was told to end, and how to go on where nobody does that."""
+        if self.watch.requeues:
+            log.info("stopped after step %d", step)
+            close_until_resumed(loggers)
+        elif self.reports:
+            log.warning("stopped after step %d; go on with %s", step, go_on)
 
     def _save(self) -> None:
         """Writes the trained model to `model/`; adapters are merged into it, and into the policy where it is whole."""

@@ -92,11 +92,12 @@ def _run_id(folder: Path) -> str:
     return file.read_text(encoding="utf-8").strip()
 
 
-def mark_preempting(loggers: list[Logger]) -> None:
-    """Has W&B show the run as one that will go on, once it has ended."""
+def close_until_resumed(loggers: list[Logger]) -> None:
+    """Sends what W&B has not got yet, and has it show the run as one that will go on."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             logger.experiment.mark_preempting()
+            logger.experiment.finish(exit_code=1)  # 0 would say that it is done
 
 
 def finish(

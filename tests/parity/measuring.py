@@ -19,7 +19,8 @@ from torch.utils.flop_counter import flop_registry, register_flop_formula
 from spacer import module as module_file
 from spacer import rollout as rollout_file
 from spacer.cache import LeafCache
-from spacer.module import GrpoModule, TreeModule
+from spacer.grpo import GrpoModule
+from spacer.module import TreeModule
 
 ATEN = torch.ops.aten
 

@@ -21,8 +21,9 @@ from spacer.attention import TREE, WINDOWS
 from spacer.data.loading import PromptDataset
 from spacer.data.processing import Prompt, PromptBatch, collate
 from spacer.data.samples import Sample
+from spacer.grpo import GrpoModule
 from spacer.modeling import Packing, PatchProjection, load_policy, load_processor, load_reference, position_rule
-from spacer.module import GrpoModule, Training
+from spacer.module import Training
 from spacer.planning.flops import tree_flops
 from spacer.planning.memory import Memory, kept_logits, memory_of
 from spacer.planning.setup import setup_of

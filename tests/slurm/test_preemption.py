@@ -82,6 +82,17 @@ def test_one_that_is_killed_and_then_called_again(
     assert_as_in(peace, run.folder)
 
 
+def test_one_whose_wandb_ends_at_the_signal(
+    slurm: Lab, environment: dict[str, str], tmp_path: Path, peace: Path
+) -> None:
+    with submitted(slurm, environment, tmp_path, *TRAINING, *ON_SLURM, "logger=wandb") as run:
+        run.reaches(2)
+        slurm.call("scancel", "--signal=TERM", run.job)
+        said = run.succeeds()
+    assert slurm.restarts(run.job) == requeued(said) == 1
+    assert_as_in(peace, run.folder)
+
+
 def test_one_that_is_told_to_end_while_it_is_asked(run: Submitted, peace: Path) -> None:
     answers = run.folder / "predictions"
     run.slurm.wait("the first answer", lambda: any(answers.glob("after.*")), PATIENCE_S)
