@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from spacer.checks import NEED_NO_MODEL
-from spacer.config import check_extras, forgiving, load_settings
+from spacer.config import forgiving, load_settings
 from spacer.errors import UserError
 from spacer.rules import alone_in_sweep
 from spacer.settings import Settings
@@ -89,10 +89,6 @@ def stage_of(name: str) -> Callable[[Settings, Path], float]:
 
 
 if __name__ == "__main__":
-    try:
-        check_extras(sys.argv[1:])
-    except UserError as error:
-        sys.exit(str(error))
     groups = {folder.name for folder in (ROOT / "conf").iterdir() if folder.is_dir()} | {"experiments", "sweeps"}
     if missing := missing_plugin(sys.argv[1:], (ROOT, ROOT / "conf")):
         sys.exit(missing)

@@ -17,7 +17,6 @@ import types
 import typing
 from collections.abc import Callable, Iterable
 from enum import Enum
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -39,8 +38,6 @@ from spacer.rules import (
 from spacer.settings import Settings
 
 T = TypeVar("T")
-# option → the package that it takes, and the extra of pyproject.toml that installs it
-_EXTRAS = {"cluster=slurm": ("hydra-submitit-launcher", "slurm")}
 
 
 class ConfigError(UserError):
@@ -82,21 +79,6 @@ def forgiving(words: list[str], groups: set[str]) -> list[str]:
         return bool(equals) and key[:1] not in "+~-" and "/" not in key and key not in groups and key[:6] != "hydra."
 
     return [f"++{word}" if is_value(word) else word for word in words]
-
-
-def check_extras(words: list[str]) -> None:
-    """Raises UserError where an option on the command line takes a package that is not installed.
-
-    Hydra would say only that it finds no launcher of that name.
-    """
-    for option, (package, extra) in _EXTRAS.items():
-        if option in words:
-            try:
-                distribution(package)
-            except PackageNotFoundError:
-                raise UserError(
-                    f"{option} needs the package {package}, which is not installed: pip install -e '.[{extra}]'"
-                ) from None
 
 
 def load_settings(cfg: DictConfig) -> Settings:

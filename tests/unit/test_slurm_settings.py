@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,6 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from spacer import config
-from spacer.errors import UserError
 from spacer.settings import SlurmSettings
 from tests.unit.configs import load, only_problem
 
@@ -84,16 +81,3 @@ def test_it_reads_what_is_sound() -> None:
     found = load(cluster=SLURM | more).cluster
     assert isinstance(found, SlurmSettings)
     assert found.setup == ("module load cuda",) and found.additional_parameters == {"exclusive": True, "nice": 5}
-
-
-def test_without_its_package_it_is_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent(name: str) -> None:
-        raise importlib.metadata.PackageNotFoundError(name)
-
-    config.check_extras(["cluster=slurm"])  # it is installed here
-    monkeypatch.setattr(config, "distribution", absent)
-    config.check_extras(["cluster=local", "cluster.partition=slurm"])
-    with pytest.raises(
-        UserError, match=r"hydra-submitit-launcher, which is not installed: pip install -e '\.\[slurm]'"
-    ):
-        config.check_extras(["seed=1", "cluster=slurm"])
