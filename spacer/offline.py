@@ -51,7 +51,7 @@ def offline_runs(folder: Path, run_id: str) -> list[Path]:
 
 
 def mend(folder: Path, run_id: str) -> int:
-    """Makes the offline parts of a run whole again; returns the first step that none of them holds.
+    """Makes the offline parts of a run, which has ended, whole again; returns the first step that none of them holds.
 
     What stands behind the last whole record is cut off, and a part without a run is removed. Parts of before that are
     whole, or were synced, are left as they are.

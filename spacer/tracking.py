@@ -55,7 +55,7 @@ def _wandb_run(settings: Settings, folder: Path, index: Index | None) -> tuple[A
 
     questions = None if index is None else index()
     mode = wandb_mode()
-    held = mend(folder, _run_id(folder)) if mode == "offline" else 0
+    held = mend(folder, _run_id(folder)) if mode in ("offline", "dryrun") else 0
     run = wandb.init(
         project=settings.logger.project,
         entity=settings.logger.entity,
