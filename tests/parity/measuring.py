@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode  # how torch document
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
+from spacer import grpo as grpo_file
 from spacer import module as module_file
 from spacer import rollout as rollout_file
 from spacer.cache import LeafCache
@@ -129,7 +130,7 @@ def measuring(module: GrpoModule, monkeypatch: pytest.MonkeyPatch) -> Iterator[M
     def own() -> int:
         return live.bytes - live.casts
 
-    see, roll, refer, back = TreeModule.see, module_file.sample, GrpoModule._reference_logps, GrpoModule._backward
+    see, roll, refer, back = TreeModule.see, grpo_file.sample, GrpoModule._reference_logps, GrpoModule._backward
     row_logps, manual, step = module_file.row_logps, TreeModule.manual_backward, TreeModule.step
     rows_left = [0]
 
@@ -198,10 +199,11 @@ def measuring(module: GrpoModule, monkeypatch: pytest.MonkeyPatch) -> Iterator[M
 
     with monkeypatch.context() as patch:
         patch.setattr(TreeModule, "see", seen)
-        patch.setattr(module_file, "sample", rolled)
+        patch.setattr(grpo_file, "sample", rolled)
         patch.setattr(GrpoModule, "_reference_logps", referred)
         patch.setattr(GrpoModule, "_backward", backed)
-        patch.setattr(module_file, "row_logps", logps_of_row)
+        patch.setattr(module_file, "row_logps", logps_of_row)  # of the policy
+        patch.setattr(grpo_file, "row_logps", logps_of_row)  # of the reference
         patch.setattr(TreeModule, "manual_backward", backward)
         patch.setattr(TreeModule, "step", stepped)
         patch.setattr(rollout_file, "LeafCache", Cache)

@@ -167,7 +167,7 @@ def invented(config: Any, grid: tuple[int, int, int], text: int, videos: int, qu
             positions = rule.positions(types, [], [grid], [1.0])
             frame = np.zeros((1, 1, 3), np.uint8)
             prompts.append(
-                Prompt(sample, torch.tensor(ids), types, positions, pixels, torch.tensor([grid]), None, frame)
+                Prompt(sample, "video", torch.tensor(ids), types, positions, pixels, torch.tensor([grid]), None, frame)
             )
     return collate(prompts)
 
