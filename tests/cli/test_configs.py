@@ -206,7 +206,7 @@ def test_all_mistakes_are_listed_before_torch_is_imported(run):
         "objective.advantage=stdd",
         "+model.learning_rat=0.1",
         "trainer.max_epochs=null",
-        "cluster.devices=8",
+        "cluster.strategy=zero",
         "logger.kind=wandbb",
     )
     assert done.returncode == 1
@@ -218,10 +218,10 @@ def test_all_mistakes_are_listed_before_torch_is_imported(run):
         "model.learning_rat: unknown key (did you mean learning_rate?)",
         "dataset.workers: is 0, must be at least 1",
         "objective.advantage: is 'stdd' (did you mean std?)",
+        "cluster.strategy: is 'zero', must be one of auto, ddp, fsdp",
         "logger.kind: is 'wandbb' (did you mean wandb?)",
         "reward.temporal answers half as many shuffled videos as objective.group_size=7",
         "nothing ends this run: set trainer.max_epochs=1",
-        "cluster.devices=8 cluster.num_nodes=1",
     ]
     assert len(lines) == len(wanted)
     for number, (line, beginning) in enumerate(zip(lines, wanted, strict=True), 1):
