@@ -77,8 +77,8 @@ def test_two_processes_train_as_one(name: str, strategy: str, found: Any) -> Non
     weights = ranks[0]["weights"]
     assert weights.keys() == one["weights"].keys()
     for key, value in one["weights"].items():
-        # Adam scales up the rounding of gradients that are next to nothing: its step is 3e-4
-        torch.testing.assert_close(weights[key], value, rtol=0, atol=1e-9 if name == "double" else 5e-6, msg=key)
+        # as a whole: Adam scales up the rounding of single gradients that are next to nothing
+        assert float((weights[key] - value).norm() / value.norm()) < (1e-12 if name == "double" else 1e-5), key
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

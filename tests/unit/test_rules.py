@@ -103,10 +103,12 @@ def test_every_check_is_of_a_setting_that_exists_and_no_setting_has_two() -> Non
         ({"trainer__max_epochs": -1}, "nothing ends this run", "trainer.max_epochs=1"),
         ({"objective__max_completion_length": 0, "reward__length": None}, "objective.max_completion_length: is 0", ""),
         ({"cluster__strategy": "zero"}, "cluster.strategy: is 'zero'", "must be one of auto, ddp, fsdp"),
+        ({"cluster__devices": 0}, "cluster.devices: is 0", "how many, auto for all"),
+        ({"cluster__num_nodes": 0}, "cluster.num_nodes: is 0", "at least 1"),
         (
             {"cluster__strategy": "fsdp", "trainer__precision": "64-true"},
             "cluster.strategy=fsdp does not compute in trainer.precision=64-true",
-            "choose 32-true or bf16-mixed",
+            "cluster=ddp",
         ),
         ({"ckpt_path": "/nowhere/last.ckpt"}, "ckpt_path=/nowhere/last.ckpt is neither", "ckpt_path=last"),
     ],
