@@ -53,7 +53,13 @@ def steps(count: int, start: int = 0, **more: float) -> list[Row]:
     """Lines of `history.jsonl`."""
     rng = np.random.default_rng(start)
     return [
-        {"step": step, "reward/total": float(rng.random()), "reward/answer": float(rng.random()), "kl": 0.01, **more}
+        {
+            "step": step,
+            "reward/total": float(rng.random()),
+            "reward/answer": float(rng.random()),
+            "train/kl": 0.01,
+            **more,
+        }
         for step in range(start, start + count)
     ]
 

@@ -69,10 +69,10 @@ def test_two_processes_train_as_one(name: str, strategy: str, found: Any) -> Non
     written = sorted(text for texts in one["texts"] for text in texts)
     assert written == sorted(text for rank in ranks for texts in rank["texts"] for text in texts)
     for step, expected in enumerate(one["steps"]):
-        wanted = {key: value for key, value in expected.items() if key != "objective/sampling_drift"}
+        wanted = {key: value for key, value in expected.items() if key != "train/sampling_drift"}
         for logged in (rank["steps"][step] for rank in ranks):
             assert logged.keys() == expected.keys()
-            assert logged.get("objective/sampling_drift", 0) < 2e-5  # rounding and nothing else
+            assert logged.get("train/sampling_drift", 0) < 2e-5  # rounding and nothing else
             assert {key: logged[key] for key in wanted} == pytest.approx(wanted, rel=1e-5, abs=1e-7, nan_ok=True), step
     weights = ranks[0]["weights"]
     assert weights.keys() == one["weights"].keys()
@@ -85,8 +85,8 @@ def test_two_processes_train_as_one(name: str, strategy: str, found: Any) -> Non
 def test_bfloat16_autocast_stays_near(strategy: str, found: Any) -> None:
     _, alone, two = found
     for expected, logged in zip(alone["narrow"]["steps"], two[strategy][0]["narrow"]["steps"], strict=True):
-        assert logged["loss"] == pytest.approx(expected["loss"], rel=0.01)
-        assert logged["gradient_norm"] == pytest.approx(expected["gradient_norm"], rel=0.1)
+        assert logged["train/loss"] == pytest.approx(expected["train/loss"], rel=0.01)
+        assert logged["train/gradient_norm"] == pytest.approx(expected["train/gradient_norm"], rel=0.1)
 
 
 def test_the_cases_are_what_they_are_for(found: Any) -> None:
@@ -96,12 +96,12 @@ def test_the_cases_are_what_they_are_for(found: Any) -> None:
         first, second = (rank["faults"]["texts"] for rank in two[strategy])
         assert len(first) < len(second)
     for name, case in CASES.items():
-        norms = [step["gradient_norm"] for step in alone[name]["steps"] if "gradient_norm" in step]
+        norms = [step["train/gradient_norm"] for step in alone[name]["steps"] if "train/gradient_norm" in step]
         assert max(norms) > 1e-3, name
         if "clip" in case.training:
             assert max(norms) > case.training["clip"]
         if not case.sft:
-            assert alone[name]["steps"][-1]["kl"] > 0
+            assert alone[name]["steps"][-1]["train/kl"] > 0
 
 
 @pytest.mark.parametrize("strategy", ["auto", *STRATEGIES])

@@ -41,7 +41,7 @@ def test_a_resumed_run_has_one_history(trained: Path) -> None:
     lines(trained / "history.jsonl", [*steps(30), *again])
     run = read_run(trained)
     assert [row["step"] for row in run.history] == list(range(45))
-    points = next(entry["points"] for entry in curves(run.history) if entry["name"] == "kl")
+    points = next(entry["points"] for entry in curves(run.history) if entry["name"] == "train/kl")
     assert [step for step, _ in points] == list(range(45))
     assert [value for _, value in points] == [0.01] * 20 + [0.5] * 25
 
