@@ -114,6 +114,8 @@ class TreeModule(pl.LightningModule):
         if self.training_plan.clip is not None:
             self.clip_gradients(optimizer, self.training_plan.clip, "norm")
         optimizer.step()
+        # autocast keeps 16-bit copies of weights until its context ends, which is after the last of several steps
+        torch.clear_autocast_cache()
         optimizer.zero_grad()
         scheduler: Any = self.lr_schedulers()
         scheduler.step()
