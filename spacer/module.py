@@ -23,7 +23,7 @@ from spacer.objective import (
     policy_loss,
     zero_variance,
 )
-from spacer.optimizer import check_trained, configure_adamw, without_frozen
+from spacer.optimizer import allow_states, check_trained, configure_adamw, without_frozen
 from spacer.rewards import RewardParts, score_group
 from spacer.rollout import Decoding, Rollout, sample
 from spacer.selfcheck import FirstBatchCheck
@@ -63,6 +63,7 @@ class TreeModule(pl.LightningModule):
         self.packing = packing
         self.training_plan = training
         self.check = FirstBatchCheck(training.self_check)
+        allow_states(training.optimizer.kind)  # Lightning reads a checkpoint before it asks for the optimiser
 
     def configure_optimizers(self) -> Any:
         """AdamW as `stage.optimizer` says."""

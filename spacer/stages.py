@@ -35,7 +35,6 @@ from spacer.evaluation.scoring import official_intervals, score_predictions, wri
 from spacer.files import read_rows
 from spacer.modeling import Packing, load_policy, load_processor, load_reference, position_rule, save_pretrained
 from spacer.module import GrpoModule, SftModule, Training
-from spacer.optimizer import allow_states
 from spacer.report.summary import Fed, report_all, report_benchmark, report_evaluation, report_training
 from spacer.rules import asks_files
 from spacer.scenes import rooms
@@ -209,8 +208,6 @@ class Run:
         )
         self.policy.train()  # from_pretrained gives it in eval mode, where nothing is checkpointed or dropped out
         log.info("run folder %s; if interrupted, go on with ckpt_path=last hydra.run.dir=%s", self.folder, self.folder)
-        assert settings.stage.optimizer is not None  # a rule of the configuration
-        allow_states(settings.stage.optimizer.kind)
         with self.phase("train"):
             # our own checkpoints hold counters beside tensors; they are read as data, never unpickled
             trainer.fit(module, train_dataloaders=loader, ckpt_path=settings.ckpt_path, weights_only=True)

@@ -106,9 +106,7 @@ def report_evaluation(
         "seed": settings.seed,
     }
     write_summary(folder / "summary.json", {}, seconds, extra)
-    errors = {str(row["id"]): str(row["error"]).partition(": ") for row in rows if "error" in row}
-    failed = [Fault(name, kind, detail) for name, (kind, _, detail) in errors.items()]
-    _print_faults(console, [*faults, *failed])
+    _print_faults(console, [*faults, *_not_asked(rows)])
     figures = {f"{settings.benchmark.name}/{name}": found["mean"] for name, found in scores.items()}
     _print_places(console, folder, seconds, finish(make_loggers(settings, folder), {}, figures))
     return float(scores["reward/total"]["mean"])
@@ -128,7 +126,7 @@ def report_benchmark(
     console = Console()
     show(console, scored, spread, folder)
     console.print(f"  asked: {_conditions(how)}", markup=False, highlight=False, soft_wrap=True)
-    failed = [Fault(str(row["id"]), *str(row["error"]).split(": ", 1)) for row in rows if "error" in row]
+    failed = _not_asked(rows)
     if failed:
         console.print(f"[bold]{len(failed)} questions could not be asked and count as wrong:[/bold]")
         console.print(describe(failed), markup=False, highlight=False, soft_wrap=True)
@@ -147,6 +145,11 @@ def report_benchmark(
     write_summary(folder / "summary.json", {}, seconds, extra)
     sync = finish(make_loggers(settings, folder), {}, _tracked(scored, spread))
     _print_places(console, folder, seconds, sync)
+
+
+def _not_asked(rows: Rows) -> list[Fault]:
+    """Why questions could not be asked, as their lines have it: `KIND: DETAIL`."""
+    return [Fault(str(row["id"]), *str(row["error"]).split(": ", 1)) for row in rows if "error" in row]
 
 
 def _tracked(scored: Scored, spread: Mapping[str, Interval]) -> dict[str, float]:
