@@ -132,14 +132,13 @@ def fill(policy: Any, weights: Weights, path: Path, model: str) -> None:
     Raises:
         UserError: they are of another architecture; some weights that tell are named.
     """
-    wanted = {name: tuple(value.shape) for name, value in without_frozen(policy, policy.state_dict()).items()}
     known = {name: tuple(value.shape) for name, value in policy.state_dict().items()}
     there = {name: tuple(value.shape) for name, value in weights.tensors.items()}
     other = [
         f"{name} {there[name]}, not {known[name]}" for name in there if known.get(name, there[name]) != there[name]
     ]
     kinds = {
-        "missing": [name for name in wanted if name not in there],
+        "missing": [name for name in without_frozen(policy, known) if name not in there],
         "unknown to the model": [name for name in there if name not in known],
         "of another shape": other,
     }

@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor
 from spacer import ranks
 from spacer.data.processing import PromptBatch
 from spacer.modeling import Packing, Vision, count_passes, encode_vision, row_logps
-from spacer.optimizer import check_trained, configure_adamw, without_frozen
+from spacer.optimizer import allow_states, check_trained, configure_adamw, without_frozen
 from spacer.selfcheck import FirstBatchCheck
 from spacer.settings import OptimizerSettings
 from spacer.sharding import as_forward, gathered, is_sharded
@@ -58,6 +58,7 @@ class TreeModule(pl.LightningModule):
         self.packing = packing
         self.training_plan = training
         self.check = FirstBatchCheck(training.self_check)
+        allow_states(training.optimizer.kind)  # Lightning reads a checkpoint before it asks for the optimiser
         self.prompts_seen = 0  # by all processes, since training began and over restarts
         self.rollout_seconds = 0.0  # that the last step has taken to write completions and score them
 

@@ -56,7 +56,8 @@ def allow_states(kind: OptimizerKind) -> None:
 
 def without_frozen(module: nn.Module, state: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a state that training can change: frozen parameters are where they came from."""
-    return {name: value for name, value in state.items() if name not in _parameters(module, trained=False)}
+    frozen = _parameters(module, trained=False)
+    return {name: value for name, value in state.items() if name not in frozen}
 
 
 def check_trained(module: nn.Module, state: Mapping[str, Any]) -> None:

@@ -48,7 +48,6 @@ from spacer.modeling import (
     save_pretrained,
 )
 from spacer.module import SftModule, Training
-from spacer.optimizer import allow_states
 from spacer.preemption import Watch
 from spacer.provenance import index_samples
 from spacer.report.summary import Fed, mean_reward, report_all, report_benchmark, report_evaluation, report_training
@@ -230,8 +229,6 @@ class Run:
             ],
         )
         self.policy.train()  # from_pretrained gives it in eval mode, where nothing is checkpointed or dropped out
-        assert settings.stage.optimizer is not None  # a rule of the configuration
-        allow_states(settings.stage.optimizer.kind)
         go_on = f"the same settings and ckpt_path=last hydra.run.dir={self.folder}"
         log.info("run folder %s; if interrupted, go on with %s", self.folder, go_on)
         start = settings.ckpt_path

@@ -59,9 +59,12 @@ class Shown:
 
 def show_video(video: Video, processor: Qwen2_5_VLProcessor, settings: VideoSettings) -> Shown:
     """A video's sampled frames, at their own times."""
-    inputs = _process_video(processor, _chat(processor, "video", [None]), video.frames_THWC, video, settings)
+    chat = _chat(processor, "video", (None,))
+    inputs = _process_video(processor, chat, video.frames_THWC, video, settings)
     seconds = tuple(float(s) for s in inputs["second_per_grid_ts"])
-    return _ready(processor, "video", (None,), inputs, seconds, strip_of(video.frames_THWC))
+    tokens = _between(inputs, chat, processor)
+    patches, grids = inputs["pixel_values_videos"], inputs["video_grid_thw"]
+    return Shown("video", (None,), *tokens, patches, grids, seconds, strip_of(video.frames_THWC))
 
 
 def show_captioned(
@@ -78,16 +81,12 @@ def show_captioned(
     content = tuple(None if isinstance(item, int) else f"{item}\n" for item in woven)
     frames = [Image.fromarray(frame) for frame in video.frames_THWC]
     height, width = video.frames_THWC.shape[1:3]
-    most = _most_pixels(height, width, settings)
-    inputs = _process_images(processor, content, frames, most)
-    return _ready(processor, "image", content, inputs, (), strip_of(video.frames_THWC))
+    return _as_images(frames, content, processor, _most_pixels(height, width, settings), strip_of(video.frames_THWC))
 
 
 def show_images(images: Sequence[Image.Image], processor: Qwen2_5_VLProcessor, settings: DatasetSettings) -> Shown:
     """One image or several, in their order."""
-    content = (None,) * len(images)
-    inputs = _process_images(processor, content, images, settings.image_max_pixels)
-    return _ready(processor, "image", content, inputs, (), strip_of(images))
+    return _as_images(images, (None,) * len(images), processor, settings.image_max_pixels, strip_of(images))
 
 
 def shuffled_pixels(
@@ -95,7 +94,7 @@ def shuffled_pixels(
 ) -> Tensor:
     """The patches of the frames in an order that is drawn, at the times of the ordered ones (T-GRPO)."""
     order = rng.permutation(len(video.frames_THWC))
-    chat = _chat(processor, "video", [None])
+    chat = _chat(processor, "video", (None,))
     pixels: Tensor = _process_video(processor, chat, video.frames_THWC[order], video, settings)["pixel_values_videos"]
     return pixels
 
@@ -129,31 +128,14 @@ def _chat(processor: Qwen2_5_VLProcessor, kind: str, content: Sequence[str | Non
     return processor.apply_chat_template([turn])
 
 
-def _ready(
-    processor: Qwen2_5_VLProcessor,
-    kind: str,
-    content: tuple[str | None, ...],
-    inputs: Any,
-    seconds: tuple[float, ...],
-    strip_HWC: np.ndarray,
-) -> Shown:
-    """What the processor has put in the place of the media, marks included, with their patches and grids."""
+def _between(inputs: Any, chat: str, processor: Qwen2_5_VLProcessor) -> tuple[Tensor, Tensor, Tensor]:
+    """The chat's tokens from the first mark to the last; what the processor has put in their place, and its types."""
     ids_L, types_L = inputs["input_ids"][0], inputs["mm_token_type_ids"][0]
-    plain_L = torch.tensor(processor.tokenizer(_chat(processor, kind, content))["input_ids"])
+    plain_L = torch.tensor(processor.tokenizer(chat)["input_ids"])
     first, last = _marks(plain_L, processor)
     start, stop = first, len(ids_L) - (len(plain_L) - last - 1)
     assert torch.equal(ids_L[:start], plain_L[:first]) and torch.equal(ids_L[stop:], plain_L[last + 1 :])
-    return Shown(
-        kind,
-        content,
-        plain_L[first : last + 1],
-        ids_L[start:stop].clone(),
-        types_L[start:stop].clone(),
-        inputs["pixel_values" if kind == "image" else "pixel_values_videos"],
-        inputs[f"{kind}_grid_thw"],
-        seconds,
-        strip_HWC,
-    )
+    return plain_L[first : last + 1].clone(), ids_L[start:stop].clone(), types_L[start:stop].clone()
 
 
 def strip_of(frames: Sequence[np.ndarray] | Sequence[Image.Image] | np.ndarray) -> np.ndarray:
@@ -177,12 +159,19 @@ def _marks(ids_L: Tensor, processor: Qwen2_5_VLProcessor) -> tuple[int, int]:
     return int((ids_L == start).nonzero()[0, 0]), int((ids_L == end).nonzero()[-1, 0])
 
 
-def _process_images(
-    processor: Qwen2_5_VLProcessor, content: Sequence[str | None], images: Sequence[Image.Image], most: int
-) -> Any:
-    size = {"shortest_edge": _SMALLEST, "longest_edge": most}
+def _as_images(
+    images: Sequence[Image.Image],
+    content: tuple[str | None, ...],
+    processor: Qwen2_5_VLProcessor,
+    most: int,
+    frame_HWC: np.ndarray,
+) -> Shown:
+    """Images of at most so many pixels each, in their places among the content."""
     chat = _chat(processor, "image", content)
-    return processor(text=[chat], images=list(images), images_kwargs={"size": size}, return_tensors="pt")
+    size = {"shortest_edge": _SMALLEST, "longest_edge": most}
+    inputs = processor(text=[chat], images=list(images), images_kwargs={"size": size}, return_tensors="pt")
+    tokens = _between(inputs, chat, processor)
+    return Shown("image", content, *tokens, inputs["pixel_values"], inputs["image_grid_thw"], (), frame_HWC)
 
 
 def _most_pixels(height: int, width: int, settings: VideoSettings) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from spacer.benchmarks import benchmark
@@ -17,15 +18,17 @@ from spacer.rewards.maps import map_text
 from spacer.settings import BenchmarkSettings, DatasetSettings, OnBad, Subtitles, TooLong
 
 PROBLEM_TYPES = {Kind.choice: "multiple choice", Kind.number: "numerical", Kind.text: "free-form"}
+Subtitled = Callable[[Path, float], tuple[Caption, ...]]  # as `spacer.benchmarks.subtitles.subtitles`
 _SHOWN = 10  # missing files that an error lists before it only counts
 
 
 def as_samples(questions: Sequence[Question], settings: BenchmarkSettings) -> tuple[Sample, ...]:
     """Samples in the order of the questions, those with subtitles where `settings` wants them and they are there."""
+    read = cache(subtitles)  # a file serves all questions about its video
     return tuple(
         Sample(
             id=question.id,
-            problem=_said_before(question, settings) + question.text,
+            problem=_said_before(question, settings, read) + question.text,
             problem_type=PROBLEM_TYPES[question.kind],
             options=question.options,
             solution=question.truth,
@@ -37,20 +40,20 @@ def as_samples(questions: Sequence[Question], settings: BenchmarkSettings) -> tu
             reasoning=None,
             true_map=None,
             images=question.images,
-            captions=_captions(question) if settings.subtitles == Subtitles.between else (),
+            captions=_captions(question, read) if settings.subtitles == Subtitles.between else (),
         )
         for question in questions
     )
 
 
-def _said_before(question: Question, settings: BenchmarkSettings) -> str:
+def _said_before(question: Question, settings: BenchmarkSettings, read: Subtitled) -> str:
     if settings.subtitles != Subtitles.before or question.subtitles is None:
         return ""
-    return "Subtitles of the video:\n" + "\n".join(caption.text for caption in _captions(question)) + "\n\n"
+    return "Subtitles of the video:\n" + "\n".join(caption.text for caption in _captions(question, read)) + "\n\n"
 
 
-def _captions(question: Question) -> tuple[Caption, ...]:
-    return () if question.subtitles is None else subtitles(question.subtitles, question.subtitles_from)
+def _captions(question: Question, read: Subtitled) -> tuple[Caption, ...]:
+    return () if question.subtitles is None else read(question.subtitles, question.subtitles_from)
 
 
 def media_settings(settings: BenchmarkSettings) -> DatasetSettings:

@@ -124,9 +124,7 @@ def report_evaluation(
         "seed": settings.seed,
     }
     write_summary(folder / "summary.json", {}, seconds, extra)
-    errors = {str(row["id"]): str(row["error"]).partition(": ") for row in rows if "error" in row}
-    failed = [Fault(name, kind, detail) for name, (kind, _, detail) in errors.items()]
-    _print_faults(console, [*faults, *failed])
+    _print_faults(console, [*faults, *_not_asked(rows)])
     at = f"eval/{settings.benchmark.name}"
     figures = {f"{at}/{name}": found["mean"] for name, found in scores.items()}
     ends = {f"{at}/{name}/{end}": found[end] for name, found in scores.items() for end in ("low", "high")}
@@ -148,8 +146,8 @@ def report_benchmark(
     """Prints the figures of a benchmark, what could not be asked or read, and where everything lies."""
     console = Console()
     show(console, scored, spread, folder)
-    console.print(f"  asked: {_conditions(how)}", markup=False, highlight=False)
-    failed = [Fault(str(row["id"]), *str(row["error"]).split(": ", 1)) for row in rows if "error" in row]
+    console.print(f"  asked: {_conditions(how)}", markup=False, highlight=False, soft_wrap=True)
+    failed = _not_asked(rows)
     if failed:
         console.print(f"[bold]{len(failed)} questions could not be asked and count as wrong:[/bold]")
         console.print(describe(failed), markup=False, highlight=False, soft_wrap=True)
@@ -169,6 +167,11 @@ def report_benchmark(
     loggers = make_loggers(settings, folder, partial(index_questions, scored.questions))
     sync = finish(settings, folder, loggers, *_tracked(scored, spread))
     _print_places(console, folder, seconds, sync)
+
+
+def _not_asked(rows: Rows) -> list[Fault]:
+    """Why questions could not be asked, as their lines have it: `KIND: DETAIL`."""
+    return [Fault(str(row["id"]), *str(row["error"]).split(": ", 1)) for row in rows if "error" in row]
 
 
 def _tracked(
