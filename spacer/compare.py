@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from spacer.evaluation.outcomes import OVERALL, Comparison, compare_runs
 from spacer.report.comparison import comparison_summary, comparison_table, forest_plot, letter
+from spacer.report.drawing import for_screen_and_paper
 from spacer.report.table import write_json
 from spacer.report_runs import report_at_end
 from spacer.settings import Settings
@@ -31,7 +33,7 @@ def compare(settings: Settings, folder: Path) -> float:
         console.print(f"  {letter(place)}: {name}", markup=False, highlight=False, soft_wrap=True)
     data, picture = folder / "comparison.json", folder / "figures" / "comparison.png"
     write_json(data, comparison_summary(comparisons, resamples, seed))
-    forest_plot(comparisons, picture)
+    for_screen_and_paper(partial(forest_plot, comparisons), picture)
     for what, path in {"table as data": data, "figure": picture}.items():
         console.print(f"  {what}: {path}", markup=False, highlight=False, soft_wrap=True)
     if settings.logger.kind == "wandb" and (sync := _to_wandb(settings, folder, comparisons, picture)):

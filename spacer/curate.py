@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from spacer.report.contact_sheet import contact_sheet
 from spacer.report.curation import curation_table, histograms, print_places, summary_of
+from spacer.report.drawing import for_screen_and_paper
 from spacer.report.table import write_summary
 from spacer.scenes.curating import curate_scans
 from spacer.settings import ScansSettings, Settings
@@ -32,7 +34,7 @@ def curate(settings: Settings, folder: Path) -> float:
     seconds = {"curate": round(time.monotonic() - start, 2)}
     log.info("drawing the report …")
     figures = folder / "figures"
-    histograms(made, figures / "curate_histograms.png")
+    for_screen_and_paper(partial(histograms, made), figures / "curate_histograms.png")
     contact_sheet(made, root, figures / "curate_contact_sheet.png")
     seconds["report"] = round(time.monotonic() - start - seconds["curate"], 2)
     write_summary(folder / "summary.json", {}, seconds, summary_of(made) | {"seed": settings.dataset.seed})

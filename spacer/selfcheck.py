@@ -80,7 +80,7 @@ def check_tree(
             "the plainest; trainer.self_check=false goes on regardless"
         )
     log.info(
-        "self-check: log-probabilities in the tree and in plain rows differ by %.1e a token, at most %.0e allowed",
+        "self-check: log-probabilities differ by %.1e a token, %.0e allowed",
         difference,
         LIMITS[precision],
     )

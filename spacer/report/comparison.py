@@ -16,7 +16,20 @@ from rich.text import Text
 
 from spacer.evaluation.intervals import Paired
 from spacer.evaluation.outcomes import OVERALL, Comparison
-from spacer.report.drawing import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, VERMILION, new_figure, plain_axes, written
+from spacer.report.drawing import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PURPLE,
+    SCREEN,
+    VERMILION,
+    Look,
+    new_figure,
+    plain_axes,
+    written,
+)
 from spacer.report.labels import QUESTION_TYPES
 
 _COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE)
@@ -132,11 +145,13 @@ def comparison_summary(comparisons: Sequence[Comparison], resamples: int, seed: 
     }
 
 
-def forest_plot(comparisons: Sequence[Comparison], path: str | Path | None = None) -> Figure:
+def forest_plot(comparisons: Sequence[Comparison], path: str | Path | None = None, *, look: Look = SCREEN) -> Figure:
     """Differences to the first run with their intervals, a row a task and a mark a run; filled where 0 is excluded."""
     names = list(dict.fromkeys(name for entry in comparisons for name in entry.figures))
     step = 0.7 / len(comparisons)
-    figure = new_figure(9, 1.6 + len(names) * max(0.34, 0.2 * len(comparisons)))
+    wide = look.width is None
+    tall = max(0.34, 0.2 * len(comparisons)) if wide else max(0.2, 0.11 * len(comparisons))
+    figure = new_figure(look.width or 9, (1.6 if wide else 1.0) + len(names) * tall)
     axes = figure.add_subplot()
     axes.axvline(0, color=GREY, linewidth=1)
     for place, entry in enumerate(comparisons):
@@ -146,20 +161,23 @@ def forest_plot(comparisons: Sequence[Comparison], path: str | Path | None = Non
                 continue
             found, height = entry.figures[name], row + (place - (len(comparisons) - 1) / 2) * step
             if math.isfinite(found.low):
-                axes.plot([100 * found.low, 100 * found.high], [height, height], color=colour, linewidth=2)
+                axes.plot([100 * found.low, 100 * found.high], [height, height], color=colour, linewidth=look.line)
             fill = colour if found.excludes_zero else "white"
-            axes.plot(100 * found.delta, height, marker, color=colour, markerfacecolor=fill, markersize=6)
+            axes.plot(100 * found.delta, height, marker, color=colour, markerfacecolor=fill, markersize=look.mark)
         label = f"{letter(place + 1)}: {entry.b.folder.name}"
-        axes.plot([], [], marker, color=colour, linestyle="-", linewidth=2, label=label)
+        axes.plot([], [], marker, color=colour, linestyle="-", linewidth=look.line, markersize=look.mark, label=label)
     counts = {name: max(e.figures[name].questions for e in comparisons if name in e.figures) for name in names}
     axes.set_yticks(range(len(names)), [f"{name_of(name)} ({counts[name]})" for name in names])
     axes.get_yticklabels()[0].set_fontweight("bold")
     axes.axhline(0.5, color=GREY, linewidth=0.6)
     axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.set_xlabel(
-        f"difference to A: {comparisons[0].a.folder.name}, percentage points, with its 95 % interval", fontsize=9
-    )
-    axes.set_title("filled: the interval excludes 0", fontsize=9, loc="right", color=INK)
-    axes.legend(frameon=False, fontsize=9, ncols=min(3, len(comparisons)), loc="lower left", bbox_to_anchor=(0, 1))
-    plain_axes(axes, "x")
+    first = comparisons[0].a.folder.name
+    if wide:
+        axes.set_xlabel(f"difference to A: {first}, percentage points, with its 95 % interval", fontsize=look.label)
+        axes.set_title("filled: the interval excludes 0", fontsize=look.label, loc="right", color=INK)
+    else:
+        axes.set_xlabel("difference to A, points, 95 % interval", fontsize=look.label)
+    columns = min(3 if wide else 1, len(comparisons))
+    axes.legend(frameon=False, fontsize=look.label, ncols=columns, loc="lower left", bbox_to_anchor=(0, 1))
+    plain_axes(axes, "x", look)
     return written(figure, path)

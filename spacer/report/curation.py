@@ -18,7 +18,21 @@ from rich.table import Table
 
 from spacer.data.samples import describe
 from spacer.report import labels
-from spacer.report.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, new_figure, plain_axes, written
+from spacer.report.drawing import (
+    BLUE,
+    GREEN,
+    GREY,
+    LIGHT,
+    ORANGE,
+    PURPLE,
+    SCREEN,
+    SKY,
+    VERMILION,
+    Look,
+    new_figure,
+    plain_axes,
+    written,
+)
 from spacer.scenes.curating import Curated
 from spacer.scenes.lines import LETTERS
 from spacer.scenes.questions import QUESTION_TYPES
@@ -85,36 +99,47 @@ def print_places(console: Console, made: Curated, settings: ScansSettings, folde
     console.print(f"  python run.py {shlex.join(changed)}", markup=False, highlight=False, soft_wrap=True)
 
 
-def histograms(made: Curated, path: str | Path | None = None) -> Figure:
+def histograms(made: Curated, path: str | Path | None = None, *, look: Look = SCREEN) -> Figure:
     """Question types, right letters, counts, room sizes, distances and object sizes, one panel each."""
-    figure = new_figure(12, 7)
-    panels = figure.subplots(2, 3)
+    panels = _panels(look)
     types = by_type(made)
-    axes = panels[0, 0]
+    axes = panels[0]
     axes.barh([labels.QUESTION_TYPES[kind] for kind in types], list(types.values()), color=BLUE)
     axes.invert_yaxis()
-    _named(axes, "Question types", "questions", "")
+    _named(axes, "Question types", "questions", "", look)
     axes.grid(axis="y", visible=False)
-    axes.grid(axis="x", color="#E6E6E6", linewidth=0.8)
-    _letters(panels[0, 1], made)
-    _counts(panels[0, 2], _answers(made, "object_counting"))
+    axes.grid(axis="x", color=LIGHT, linewidth=0.8)
+    _letters(panels[1], made, look)
+    _counts(panels[2], _answers(made, "object_counting"), look)
     for axes, kind, title, unit, colour in (
-        (panels[1, 0], "object_abs_distance", "Absolute distance", "metres", GREEN),
-        (panels[1, 1], "object_size_estimation", "Longest side of an object", "centimetres", VERMILION),
-        (panels[1, 2], "room_size_estimation", "Room size", "square metres", PURPLE),
+        (panels[3], "object_abs_distance", "Absolute distance", "metres", GREEN),
+        (panels[4], "object_size_estimation", "Longest side of an object", "centimetres", VERMILION),
+        (panels[5], "room_size_estimation", "Room size", "square metres", PURPLE),
     ):
         values = _answers(made, kind)
         if len(values):
             axes.hist(values, bins=min(40, max(5, len(values) // 8)), color=colour)
-        _named(axes, f"{title} ({len(values)})", unit, "questions")
+        _named(axes, f"{title} ({len(values)})", unit, "questions", look)
+    figure = axes.get_figure()
+    assert isinstance(figure, Figure)
     return written(figure, path)
+
+
+def _panels(look: Look) -> list[Axes]:
+    """Six: two rows of three, or of a column the first over its whole width and the others two by two."""
+    if look.width is None:
+        return list(new_figure(12, 7).subplots(2, 3).flat)
+    figure = new_figure(look.width, 5.6)
+    grid = figure.add_gridspec(4, 2)
+    places = [grid[0, :], grid[1, 0], grid[1, 1], grid[2, 0], grid[2, 1], grid[3, :]]
+    return [figure.add_subplot(place) for place in places]
 
 
 def _answers(made: Curated, kind: str) -> np.ndarray:
     return np.array([float(item.question.answer) for item in made.posed if item.question.question_type == kind])
 
 
-def _letters(axes: Axes, made: Curated) -> None:
+def _letters(axes: Axes, made: Curated, look: Look) -> None:
     """Right letters, for each number of options side by side."""
     counts = Counter((len(item.question.options), item.question.answer) for item in made.posed)
     sizes = sorted({size for size, _ in counts if size})
@@ -123,24 +148,26 @@ def _letters(axes: Axes, made: Curated) -> None:
         heights = [counts[size, letter] for letter in LETTERS[:size]]
         axes.bar(places, heights, width=0.8 / len(sizes), color=colour, label=f"{size} options")
     axes.set_xticks(range(max(sizes, default=1)), LETTERS[: max(sizes, default=1)])
-    _named(axes, "Right letters", "", "questions")
+    _named(axes, "Right letters", "", "questions", look)
     if sizes:
         top = max(count for (size, _), count in counts.items() if size)
         axes.set_ylim(0, 1.3 * top)  # room for the legend
-        axes.legend(frameon=False, fontsize=8, loc="upper right", ncols=len(sizes))
+        axes.legend(
+            frameon=False, fontsize=look.small, loc="upper right", ncols=len(sizes) if look.width is None else 1
+        )
 
 
-def _counts(axes: Axes, values: Sequence[float] | np.ndarray) -> None:
+def _counts(axes: Axes, values: Sequence[float] | np.ndarray, look: Look) -> None:
     found = Counter(min(int(value), MANY) for value in values)
     axes.bar(list(found), list(found.values()), color=GREY)
     shown = range(1, max(found, default=1) + 1)
     axes.set_xticks(shown, [f"{MANY}+" if number == MANY else str(number) for number in shown])
-    _named(axes, f"Object count ({len(values)})", "objects of the category", "questions")
+    _named(axes, f"Object count ({len(values)})", "objects of the category", "questions", look)
 
 
-def _named(axes: Axes, title: str, x: str, y: str) -> None:
-    plain_axes(axes)
-    axes.set_title(title, fontsize=10, loc="left", fontweight="bold")
-    axes.set_xlabel(x, fontsize=9)
-    axes.set_ylabel(y, fontsize=9)
+def _named(axes: Axes, title: str, x: str, y: str, look: Look) -> None:
+    plain_axes(axes, look=look)
+    axes.set_title(title, fontsize=look.title, loc="left", fontweight="bold")
+    axes.set_xlabel(x, fontsize=look.label)
+    axes.set_ylabel(y, fontsize=look.label)
     (axes.yaxis if y else axes.xaxis).set_major_locator(MaxNLocator(5, integer=True))

@@ -1,10 +1,17 @@
-"""How figures of this project look and are written: palette, canvas, axes. Everything on Agg, nothing global."""
+"""How figures of this project look and are written: palette, sizes, canvas, axes. Everything on Agg, nothing global.
+
+A figure is drawn twice: as wide as it reads best on a screen (`SCREEN`, PNG), and for a paper (`COLUMN`), as wide as a
+column of two, in type of at least 7 points, as a vector file (PDF).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -16,6 +23,26 @@ from numpy.typing import NDArray
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 GREY, LIGHT, INK = "#8C8C8C", "#E6E6E6", "#333333"
 DPI = 150
+KINDS = (".png", ".svg", ".pdf")
+
+
+@dataclass(frozen=True)
+class Look:
+    """Sizes in a figure: points of type for titles, labels and small print, points of lines and marks.
+
+    `width` is the figure's in inches, None where its contents may have as much as they want.
+    """
+
+    title: float
+    label: float
+    small: float
+    line: float
+    mark: float
+    width: float | None = None
+
+
+SCREEN = Look(title=10, label=9, small=8, line=2.0, mark=6)
+COLUMN = Look(title=8, label=7, small=7, line=1.2, mark=3.5, width=3.3)
 
 
 def new_figure(width: float, height: float, layout: Any = "constrained") -> Figure:
@@ -25,23 +52,31 @@ def new_figure(width: float, height: float, layout: Any = "constrained") -> Figu
     return figure
 
 
-def plain_axes(axes: Axes, grid_axis: Any = "y") -> None:
+def plain_axes(axes: Axes, grid_axis: Any = "y", look: Look = SCREEN) -> None:
     """Axes without a box, with a light grid behind the data."""
     axes.grid(axis=grid_axis, color=LIGHT, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.tick_params(labelsize=9, colors=INK)
+    axes.tick_params(labelsize=look.label, colors=INK)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def written(figure: Figure, path: str | Path | None) -> Figure:
-    """The figure, after it was written to the path (`.png` or `.svg`; missing folders are made), if there is one."""
+    """The figure, after it was written to the path (`KINDS`; missing folders are made), if there is one."""
     if path is not None:
         target = Path(path)
-        if target.suffix not in (".png", ".svg"):
-            raise ValueError(f"{target}: figures are written as .png or .svg")
+        if target.suffix not in KINDS:
+            raise ValueError(f"{target}: figures are written as .png, .svg or .pdf")
         target.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(target, dpi=DPI)
+        # type as TrueType: journals refuse Type 3; and no date, so that equal figures are equal files
+        with matplotlib.rc_context({"pdf.fonttype": 42}):
+            figure.savefig(target, dpi=DPI, metadata={"CreationDate": None} if target.suffix == ".pdf" else None)
     return figure
+
+
+def for_screen_and_paper(draw: Callable[..., Figure], path: Path) -> None:
+    """Draws a figure for the screen, to the path (`.png`), and for a paper, to a `.pdf` beside it."""
+    written(draw(look=SCREEN), path)
+    written(draw(look=COLUMN), path.with_suffix(".pdf"))
 
 
 def figure_image(figure: Figure) -> NDArray[np.uint8]:

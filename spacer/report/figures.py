@@ -1,6 +1,6 @@
 """Figures of a run, drawn on Agg through matplotlib's object interface: no pyplot, no global state, no display.
 
-Each function returns its Figure and writes it where it gets a path: `.png` at 150 dots an inch, or `.svg`.
+Each function returns its Figure, in the look that it is asked for, and writes it where it gets a path.
 """
 
 from __future__ import annotations
@@ -17,7 +17,20 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from spacer.evaluation.statistics import PairedDelta
-from spacer.report.drawing import BLUE, GREEN, GREY, INK, PURPLE, SKY, VERMILION, new_figure, plain_axes, written
+from spacer.report.drawing import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    PURPLE,
+    SCREEN,
+    SKY,
+    VERMILION,
+    Look,
+    new_figure,
+    plain_axes,
+    written,
+)
 from spacer.report.labels import label_of
 from spacer.report.maps import map_overlay
 
@@ -36,7 +49,9 @@ _CURVES = {
 }
 
 
-def reward_curves(history: Sequence[Mapping[str, float]], path: str | Path | None = None) -> Figure:
+def reward_curves(
+    history: Sequence[Mapping[str, float]], path: str | Path | None = None, *, look: Look = SCREEN
+) -> Figure:
     """Rewards, KL and completion length over the training steps, one small panel each.
 
     Args:
@@ -44,23 +59,29 @@ def reward_curves(history: Sequence[Mapping[str, float]], path: str | Path | Non
             reward/format, rollout/map_drawn, rollout/length, train/loss and train/kl; a panel is left out where no row
             has its key. A step that occurs twice (a resumed run) counts with its last row.
         path: where to write, or None.
+        look: of a column, panels stand in two columns.
     """
     rows = {row["step"]: row for row in history}
     series = {key: _series(rows, key) for key in _CURVES}
     keys = [key for key, (steps, _) in series.items() if len(steps)]
-    lines = 2 if len(keys) > 1 else 1
-    columns = max(1, math.ceil(len(keys) / lines))
-    figure = new_figure(max(3.1 * columns, 5), 2.5 * lines + 0.5)
+    if look.width is None:
+        lines = 2 if len(keys) > 1 else 1
+        columns = max(1, math.ceil(len(keys) / lines))
+        figure = new_figure(max(3.1 * columns, 5), 2.5 * lines + 0.5)
+    else:
+        columns = min(2, max(1, len(keys)))
+        lines = max(1, math.ceil(len(keys) / columns))
+        figure = new_figure(look.width, 1.25 * lines + 0.1)
     grid = figure.add_gridspec(lines, columns)
     if not keys:
-        figure.text(0.5, 0.5, "no training steps recorded", ha="center", va="center", color=GREY)
+        figure.text(0.5, 0.5, "no training steps recorded", ha="center", va="center", color=GREY, fontsize=look.label)
     # The first panel, the total, takes the cell that an odd number of panels leaves over.
     spare = lines * columns - len(keys)
     for index, key in enumerate(keys):
         cell = index + spare if index else 0
         line, column = divmod(cell, columns)
         width = 1 + (spare if index == 0 else 0)
-        _curve(figure.add_subplot(grid[line, column : column + width]), *series[key], key)
+        _curve(figure.add_subplot(grid[line, column : column + width]), *series[key], key, look)
     return written(figure, path)
 
 
@@ -70,23 +91,21 @@ def _series(rows: Mapping[float, Mapping[str, float]], key: str) -> tuple[NDArra
     return np.array([step for step, _ in points]), np.array([value for _, value in points], dtype=np.float64)
 
 
-def _curve(axes: Axes, steps: NDArray[Any], values: NDArray[Any], key: str) -> None:
+def _curve(axes: Axes, steps: NDArray[Any], values: NDArray[Any], key: str, look: Look) -> None:
     title, unit, colour, share = _CURVES[key]
     window = smoothing_window(len(values))
     if window > 1:
         axes.plot(steps, values, color=colour, alpha=0.3, linewidth=0.8, label="each step")
-        axes.plot(steps, smooth(values, window), color=colour, linewidth=2, label=f"mean of {window} steps")
+        axes.plot(steps, smooth(values, window), color=colour, linewidth=look.line, label=f"mean of {window} steps")
     else:
         axes.plot(steps, values, color=colour, linewidth=1, marker=".", label="each step")
-    axes.set_title(title, fontsize=10, loc="left", fontweight="bold")
-    axes.set_xlabel("training step", fontsize=9)
-    axes.set_ylabel(unit, fontsize=9)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.set_title(title, fontsize=look.title, loc="left", fontweight="bold")
+    axes.set_xlabel("training step", fontsize=look.label)
+    axes.set_ylabel(unit, fontsize=look.label)
+    axes.xaxis.set_major_locator(MaxNLocator(6 if look.width is None else 3, integer=True))
     if share:
         axes.set_ylim(-0.03, 1.03)
-    if key == "reward":
-        axes.legend(frameon=False, fontsize=8, loc="best")
-    plain_axes(axes)
+    plain_axes(axes, look=look)
 
 
 def smoothing_window(steps: int) -> int:
@@ -107,7 +126,9 @@ def smooth(values: NDArray[Any], window: int) -> NDArray[Any]:
     )
 
 
-def before_after_bars(deltas: Mapping[str, PairedDelta], path: str | Path | None = None) -> Figure:
+def before_after_bars(
+    deltas: Mapping[str, PairedDelta], path: str | Path | None = None, *, look: Look = SCREEN
+) -> Figure:
     """Answer accuracy before and after, all questions and each question type, beside the change with its interval.
 
     Args:
@@ -120,8 +141,9 @@ def before_after_bars(deltas: Mapping[str, PairedDelta], path: str | Path | None
         f"{'all questions' if name == 'reward/answer' else label_of(name)} ({deltas[name].questions})"
         for name in metrics
     ]
-    figure = new_figure(9, 1.5 + 0.45 * max(2, len(metrics)))
-    grid = figure.add_gridspec(1, 2, width_ratios=[3, 2])
+    wide = look.width is None
+    figure = new_figure(look.width or 9, (1.5 if wide else 0.8) + (0.45 if wide else 0.27) * max(2, len(metrics)))
+    grid = figure.add_gridspec(1, 2, width_ratios=[3, 2] if wide else [1, 1])
     bars = figure.add_subplot(grid[0])
     rows = np.arange(len(metrics))
     bars.barh(rows - 0.19, [delta.before for delta in chosen], height=0.36, color=SKY, label="before")
@@ -129,19 +151,30 @@ def before_after_bars(deltas: Mapping[str, PairedDelta], path: str | Path | None
     bars.set_xlim(0, 1)
     bars.set_yticks(rows, names)
     bars.set_ylim(len(metrics) - 0.4, -0.6)
-    bars.set_xlabel("answer accuracy (numbers: mean relative accuracy)", fontsize=9)
-    bars.legend(frameon=False, fontsize=9, ncols=2, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
+    bars.set_xlabel("answer accuracy (numbers: mean relative accuracy)" if wide else "accuracy", fontsize=look.label)
+    bars.legend(
+        frameon=False,
+        fontsize=look.label,
+        ncols=2,
+        loc="lower left" if wide else "lower right",
+        bbox_to_anchor=(0 if wide else 1, 1),
+        borderaxespad=0.2,
+        columnspacing=1.0,
+        handlelength=1.0,
+    )
     changes = figure.add_subplot(grid[1], sharey=bars)
     changes.axvline(0, color=GREY, linewidth=1)
     for row, delta in zip(rows, chosen, strict=True):
         # Filled where the interval excludes 0, so that it reads without colour.
         colour = BLUE if delta.excludes_zero else GREY
         if math.isfinite(delta.delta_low):
-            changes.plot([delta.delta_low, delta.delta_high], [row, row], color=colour, linewidth=2)
-        changes.plot(delta.delta, row, "o", color=colour, markerfacecolor=colour if delta.excludes_zero else "white")
+            changes.plot([delta.delta_low, delta.delta_high], [row, row], color=colour, linewidth=look.line)
+        fill = colour if delta.excludes_zero else "white"
+        changes.plot(delta.delta, row, "o", color=colour, markerfacecolor=fill, markersize=look.mark)
     changes.tick_params(labelleft=False, left=False)
-    changes.set_xlabel("change, with its 95 % interval", fontsize=9)
-    changes.set_title("filled: the interval excludes 0", fontsize=9, loc="left", color=INK)
+    changes.set_xlabel("change, with its 95 % interval" if wide else "change, 95 % interval", fontsize=look.label)
+    if wide:
+        changes.set_title("filled: the interval excludes 0", fontsize=look.label, loc="left", color=INK)
     for axes in (bars, changes):
-        plain_axes(axes, "x")
+        plain_axes(axes, "x", look)
     return written(figure, path)

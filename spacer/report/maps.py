@@ -12,7 +12,21 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from spacer.report.drawing import BLUE, GREEN, GREY, INK, LIGHT, ORANGE, PURPLE, SKY, VERMILION, new_figure, written
+from spacer.report.drawing import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    LIGHT,
+    ORANGE,
+    PURPLE,
+    SCREEN,
+    SKY,
+    VERMILION,
+    Look,
+    new_figure,
+    written,
+)
 
 Point = tuple[float, float]  # x, y on the grid
 
@@ -24,6 +38,7 @@ def map_overlay(
     path: str | Path | None = None,
     *,
     title: str = "",
+    look: Look = SCREEN,
 ) -> Figure:
     """A video frame beside the 10x10 grid with the true centres (filled) and the predicted ones (hollow).
 
@@ -35,21 +50,25 @@ def map_overlay(
         true_map: category to its centres [x, y] on the grid, x to the right and y up.
         predicted_map: the same of a completion; what lies outside the grid is drawn at its edge.
         path: where to write, or None.
-        title: above both halves.
+        title: above both halves; a look of a column has no room for it, and puts the grid below the frame.
     """
     if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
         raise ValueError(f"frame must be (height, width, 3) uint8, not {frame.shape} {frame.dtype}")
     # Places are fixed, not laid out: many of these are drawn during training, and a solver would cost more than they.
-    figure = new_figure(10, 4.4, layout=None)
-    figure.text(0.02, 0.95, title, fontsize=10, fontweight="bold", va="center", parse_math=False)
-    picture = figure.add_axes((0.02, 0.09, 0.37, 0.8))
+    wide = look.width is None
+    figure = new_figure(10, 4.4, layout=None) if wide else new_figure(look.width or 0, 4.5, layout=None)
+    if wide:
+        figure.text(0.02, 0.95, title, fontsize=look.title, fontweight="bold", va="center", parse_math=False)
+    picture = figure.add_axes((0.02, 0.09, 0.37, 0.8) if wide else (0.06, 0.68, 0.42, 0.31))
     picture.imshow(frame)
     picture.set_axis_off()
     picture.set_anchor("W")
-    axes = figure.add_axes((0.44, 0.12, 0.335, 0.76))
+    axes = figure.add_axes((0.44, 0.12, 0.335, 0.76) if wide else (0.08, 0.07, 0.8, 0.587))
     axes.set_aspect("equal")
-    axes.set(xlim=(-0.7, 9.7), ylim=(-0.7, 9.7), xticks=range(10), yticks=range(10), xlabel="x", ylabel="y")
-    axes.tick_params(labelsize=8, length=0)
+    axes.set(xlim=(-0.7, 9.7), ylim=(-0.7, 9.7), xticks=range(10), yticks=range(10))
+    axes.set_xlabel("x", fontsize=look.title)
+    axes.set_ylabel("y", fontsize=look.title)
+    axes.tick_params(labelsize=look.small, length=0)
     axes.grid(color=LIGHT, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[:].set_color("#CCCCCC")
@@ -65,12 +84,22 @@ def map_overlay(
             axes.plot(ends[:, 0], ends[:, 1], color=colour, linewidth=1.2, zorder=2)
         # White inside hides the line's end; the true ones lie on top, so none of them is ever hidden.
         for x, y in predicted_at:
-            axes.plot(x, y, marker, color=colour, mfc="white", ms=13, mew=1.6, zorder=3, clip_on=False)
+            axes.plot(
+                x,
+                y,
+                marker,
+                color=colour,
+                mfc="white",
+                ms=13 if wide else 9,
+                mew=1.6 if wide else 1.2,
+                zorder=3,
+                clip_on=False,
+            )
         for x, y in true_at:
-            axes.plot(x, y, marker, color=colour, ms=6.5, mew=0, zorder=4, clip_on=False)
+            axes.plot(x, y, marker, color=colour, ms=6.5 if wide else 4.5, mew=0, zorder=4, clip_on=False)
     if not styles:
-        axes.text(4.5, 4.5, "no map", ha="center", va="center", color=GREY)
-    _map_legend(figure, styles)
+        axes.text(4.5, 4.5, "no map", ha="center", va="center", color=GREY, fontsize=look.title)
+    _map_legend(figure, styles, look)
     return written(figure, path)
 
 
@@ -123,7 +152,7 @@ def _category_styles(categories: Sequence[str]) -> dict[str, tuple[str, str]]:
     return {name: (colour, markers[i % 7]) for i, (name, colour) in enumerate(category_colours(categories).items())}
 
 
-def _map_legend(figure: Figure, styles: Mapping[str, tuple[str, str]]) -> None:
+def _map_legend(figure: Figure, styles: Mapping[str, tuple[str, str]], look: Look) -> None:
     def key(marker: str, colour: str, face: str, size: float = 7) -> Line2D:
         return Line2D([], [], linestyle="", marker=marker, color=colour, markerfacecolor=face, markersize=size)
 
@@ -131,12 +160,20 @@ def _map_legend(figure: Figure, styles: Mapping[str, tuple[str, str]]) -> None:
     handles += [key(marker, colour, colour) for colour, marker in styles.values()]
     # A name that starts with an underscore would be left out of a legend; a blank before it keeps it.
     names = ["true", "predicted", *(f" {name}" if name.startswith("_") else name for name in styles)]
-    shown = 16  # what the height holds
+    wide = look.width is None
+    shown = 16 if wide else 9  # what the height holds
     if len(handles) > shown:
         names[shown - 1] = f"and {len(handles) - shown + 1} more"
         handles[shown - 1] = key("", INK, INK)
+    place = (0.785, 0.9) if wide else (0.5, 1.0)
     legend = figure.legend(
-        handles[:shown], names[:shown], loc="upper left", bbox_to_anchor=(0.785, 0.9), frameon=False, fontsize=9
+        handles[:shown],
+        names[:shown],
+        loc="upper left",
+        bbox_to_anchor=place,
+        frameon=False,
+        fontsize=look.label,
+        labelspacing=0.5 if wide else 0.25,
     )
     for text in legend.get_texts():
         text.set_parse_math(False)

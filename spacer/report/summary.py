@@ -22,6 +22,7 @@ from spacer.evaluation.intervals import Interval
 from spacer.evaluation.scoring import Scored
 from spacer.evaluation.statistics import PairedDelta, compare, mean_interval
 from spacer.provenance import index_questions
+from spacer.report.drawing import for_screen_and_paper
 from spacer.report.figures import before_after_bars, map_overlay, reward_curves
 from spacer.report.history import read_history
 from spacer.report.table import before_after_table, write_json, write_summary
@@ -60,12 +61,13 @@ def report_training(
     figures = folder / "figures"
     figures.mkdir(exist_ok=True)
     pictures = {"figures/curves": figures / "reward_curves.png"}
-    reward_curves(read_history(folder / "history.jsonl"), pictures["figures/curves"])
+    history = read_history(folder / "history.jsonl")
+    for_screen_and_paper(partial(reward_curves, history), pictures["figures/curves"])
     if before and after:
         deltas = compare(before, after, resamples=settings.benchmark.resamples, seed=settings.seed)
         console.print(before_after_table(deltas))
         pictures["figures/question_types"] = figures / "question_types.png"
-        before_after_bars(deltas, pictures["figures/question_types"])
+        for_screen_and_paper(partial(before_after_bars, deltas), pictures["figures/question_types"])
     if after:
         pictures |= _draw_maps(after, figures)
         if not before:
@@ -276,7 +278,9 @@ def _draw_maps(rows: Rows, figures: Path) -> dict[str, Path]:
             continue  # an image, or a video gone since; its question is counted elsewhere
         path = figures / f"map_{len(drawn) + 1}.png"
         predicted = parse_map(row["completion"], row["true_map"])
-        map_overlay(_mosaic(frames), row["true_map"], predicted, path, title=f"{row['id']}: {row['question']}")
+        title = f"{row['id']}: {row['question']}"
+        draw = partial(map_overlay, _mosaic(frames), row["true_map"], predicted, title=title)
+        for_screen_and_paper(draw, path)
         drawn[f"figures/map_{len(drawn) + 1}"] = path
     return drawn
 

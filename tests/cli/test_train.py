@@ -54,6 +54,7 @@ def finished(command: Command, tmp_path_factory: pytest.TempPathFactory) -> tupl
     folder = tmp_path_factory.mktemp("finished")
     done = command(*SMALL, f"trainer.max_steps={STEPS}", "logger.rollouts_every_n_steps=2", f"hydra.run.dir={folder}")
     assert done.returncode == 0, done.stdout + done.stderr
+    (folder / "said.txt").write_text(done.stdout + done.stderr)
     return folder, done.stdout
 
 
@@ -75,6 +76,21 @@ def test_leaves_what_the_readme_promises(finished: tuple[Path, str]) -> None:
     assert "total" in output and "95 % interval" in output and f"{folder}/model" in output
     assert f"wandb sync {folder}/wandb" in output
     assert all(len(line) <= 80 for line in output.splitlines() if "[" not in line and str(folder) not in line)
+    assert f"report: {folder}/report.html" in output
+    report = (folder / "report.html").read_text()
+    assert (
+        "Content-Security-Policy" in report and report.count("data:video/mp4") == report.count("data:image/jpeg") == 4
+    )
+
+
+def test_a_log_file_holds_lines_and_no_control_codes(finished: tuple[Path, str]) -> None:
+    said = (finished[0] / "said.txt").read_text()
+    assert not [character for character in said if ord(character) < 32 and character != "\n"]
+    assert "\x7f" not in said and "\x9b" not in said
+    for words in ("rendering rooms: 14 of 14", f"step {STEPS}", "frames for the report: 4 of 4"):
+        assert words in said
+    ours = [line for line in said.splitlines() if line[2:3] == ":" or " of " in line]
+    assert all(len(line) <= 80 for line in ours if str(finished[0]) not in line)
 
 
 def test_wandb_offline_holds_every_metric_of_the_readme(finished: tuple[Path, str]) -> None:

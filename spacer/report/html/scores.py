@@ -91,11 +91,11 @@ def _told(
     against: list[Mapping[str, Paired]] = []
     first = sittings[0]
     for sitting in sittings:
-        asked = [one for one in sitting.questions.values() if task in (None, one.task)]
+        asked = _of(sitting, task)
         clusters = [one.cluster for one in asked]
         how = {"resamples": resamples, "seed": seed}
         alone.append(intervals(metrics(asked), values(sitting, asked), clusters, **how) if asked else {})
-        both = [one for one in asked if one.key in first.questions and sitting is not first]
+        both = [] if sitting is first else [one for one in _of(first, task) if one.key in sitting.questions]
         clusters = [one.cluster for one in both]
         a, b = values(first, both), values(sitting, both)
         against.append(paired(metrics(both), a, b, clusters, **how) if both else {})
@@ -106,6 +106,10 @@ def _told(
         )
         for name in names
     }
+
+
+def _of(sitting: Sitting, task: str | None) -> list[Asked]:
+    return [one for one in sitting.questions.values() if task in (None, one.task)]
 
 
 def _cell(found: Interval | None) -> Cell | None:

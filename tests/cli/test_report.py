@@ -1,0 +1,62 @@
+"""Reports made as a user makes them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.cli.conftest import ROOT, Command, fails, succeeds
+from tests.run_folders import scored_run, training_run
+from tests.unit.html.test_building import elements
+
+
+def test_of_several_runs_without_torch(environment: dict[str, str], tmp_path: Path) -> None:
+    stubs = tmp_path / "stubs"
+    stubs.mkdir()
+    for name in ("torch", "transformers", "pytorch_lightning", "wandb"):
+        (stubs / f"{name}.py").write_text(f"raise SystemExit('{name} was imported')")
+    training_run(tmp_path / "trained", [False] * 6, [True] * 6)
+    scored_run(tmp_path / "all/vsi_bench", 30, 0.5, 0)
+    scored_run(tmp_path / "scored", 30, 0.6, 1)
+    runs = f"runs=[{tmp_path / 'trained'},{tmp_path / 'all'},{tmp_path / 'scored'}]"
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "run.py"), "stage=report", runs, f"hydra.run.dir={tmp_path / 'out'}"],
+        env=environment | {"PYTHONPATH": f"{stubs}:{ROOT}"},
+        cwd=tmp_path,
+        text=True,
+        capture_output=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"report: {tmp_path / 'out'}/report.html" in done.stdout
+    index = elements(tmp_path / "out/report.html")["index"]
+    assert [run["name"] for run in index["runs"]] == ["trained", "all", "scored"]
+    told = {subject["name"]: [column["label"] for column in subject["columns"]] for subject in index["subjects"]}
+    assert told == {"rooms": ["A before", "A after"], "vsi_bench": ["B", "C"]}
+
+
+def test_comparing_runs_leaves_one_of_both(command: Command, tmp_path: Path) -> None:
+    folders = [scored_run(tmp_path / name, 40, 0.3 + 0.3 * seed, seed) for seed, name in enumerate("ab")]
+    runs = f"runs=[{','.join(map(str, folders))}]"
+    said = succeeds(command("stage=compare", runs, "logger=none", f"hydra.run.dir={tmp_path / 'out'}"))
+    assert f"report: {tmp_path / 'out'}/report.html" in said
+    found = elements(tmp_path / "out/report.html")["index"]["subjects"][0]["figures"]
+    overall = next(row for row in found if row["name"] == "questions")
+    made = json.loads((tmp_path / "out/comparison.json").read_text())["comparisons"][0]["figures"]["overall"]
+    assert [overall["changes"][1][name] for name in ("delta", "low", "high")] == [
+        made[name] for name in ("delta", "low", "high")
+    ]
+
+
+def test_mistakes_are_told_without_a_traceback(command: Command, tmp_path: Path) -> None:
+    out = f"hydra.run.dir={tmp_path / 'out'}"
+    fails(command("stage=report", out), "runs is empty: stage=report takes the folders of runs")
+    (tmp_path / "empty").mkdir()
+    fails(command("stage=report", f"runs=[{tmp_path / 'empty'}]", out), "lacks", "history.jsonl")
+    fails(command("stage=report", "runs=[a]", "report.frames=3", out), "report.frames: is 3, must be even")
+    run = training_run(tmp_path / "run", [True], [True])
+    (run / "history.jsonl").write_text('{"step": 0}\nnonsense\n{"step": 1}\n')
+    fails(command("stage=report", f"runs=[{run}]", out), "history.jsonl:2: is not JSON", "mend the line")
+    assert not (tmp_path / "out/report.html").exists()
