@@ -16,8 +16,8 @@ _ADAPTED = 7  # matrices of a layer that have adapters
 def text_layer(text: TextSizes, setup: Setup) -> int:
     """Bytes a token of one layer of the language model, its input among them."""
     product, trained = setup.product_bytes, setup.rank is None
-    norms = _norm(text.width, setup.weight_bytes, setup, trained, readers=3)
-    norms += _norm(text.width, setup.weight_bytes, setup, trained, readers=2)
+    norms = _norm(text.width, setup.seen_bytes, setup, trained, readers=3)
+    norms += _norm(text.width, setup.seen_bytes, setup, trained, readers=2)
     if text.normed_heads:  # what these give goes on to be rotated, which keeps nothing
         norms += _norm(text.queries + text.keys, product, setup, trained, readers=0)
     # queries, keys, values, output; but for FlexAttention, keys and values are repeated for all query heads
@@ -27,14 +27,14 @@ def text_layer(text: TextSizes, setup: Setup) -> int:
     adapters = 0
     if setup.rank is not None:
         adapters = product * _ADAPTED * setup.rank
-        if setup.adapter_bytes != product:  # their inputs are turned by themselves
+        if setup.adapters_turned:  # their inputs are turned by themselves
             adapters += product * text.queries
     return norms + attention + mlp + adapters
 
 
 def norm_alone(width: int, setup: Setup) -> int:
     """Bytes a token of the norm that the language model ends with, of whose output a few tokens' is kept."""
-    return _norm(width, setup.weight_bytes, setup, setup.rank is None, readers=0)
+    return _norm(width, setup.seen_bytes, setup, setup.rank is None, readers=0)
 
 
 def vision_block(vision: VisionSizes, setup: Setup) -> int:
@@ -53,14 +53,14 @@ def vision_block(vision: VisionSizes, setup: Setup) -> int:
 def vision_ends(vision: VisionSizes, setup: Setup) -> int:
     """Bytes a patch of what stands before and after the blocks: numbers that are turned, norms, merging."""
     product = setup.product_bytes
-    turned = product * vision.patch_values if setup.mixed else 0
+    turned = product * vision.patch_values if setup.turned else 0
     norm = (3 if vision.gated else 2) * vision.width * product
     return turned + (norm + 2 * product * vision.width) * (1 + vision.deeper)
 
 
 def vision_stream(vision: VisionSizes, setup: Setup) -> int:
     """Bytes of a number between two blocks: positions that are learned stay as wide as the weights."""
-    return setup.product_bytes if vision.gated else setup.weight_bytes
+    return setup.product_bytes if vision.gated else setup.seen_bytes
 
 
 def _norm(width: int, stream: int, setup: Setup, trained: bool, readers: int) -> int:
@@ -70,5 +70,5 @@ def _norm(width: int, stream: int, setup: Setup, trained: bool, readers: int) ->
     """
     product, wide = setup.product_bytes, max(_FLOAT, stream)
     met = stream if trained else 0
-    turned = setup.mixed or setup.adapter_bytes != product
+    turned = setup.turned or setup.adapters_turned
     return width * (wide + met + product * (readers if turned else min(1, readers)))

@@ -22,8 +22,8 @@ def seconds_of_step(
     """
     text, steps = sizes.text, work.length - 1
     each = setup.product_bytes
-    if setup.mixed:  # read as they are, written in 16 bits, read again
-        each = setup.weight_bytes + 2 * setup.product_bytes
+    if setup.turned:  # read as they are, written in 16 bits, read again
+        each = setup.seen_bytes + 2 * setup.product_bytes
     weights = (text.matrices + text.vocabulary * text.width) * each
     keys = 2 * text.layers * text.keys * setup.product_bytes
     read = steps * weights + keys * (steps * work.prompt_tokens + work.completions * steps * (steps + 1) // 2)

@@ -133,12 +133,12 @@ def _changes(case: Case) -> Iterator[tuple[str, Callable[[Case], Case]]]:
         yield f"cluster.strategy=fsdp on {more} GPUs", lambda c: _with(c, sharded=True, ranks=more)
     if setup.rank is None:
         adapters = f"'model.lora={{rank: {_RANK}, alpha: {2 * _RANK}, dropout: 0.0}}'"
-        narrow = dict(rank=_RANK, vision_trained=False, adapter_bytes=4, weight_bytes=2, product_bytes=2)
+        narrow = dict(rank=_RANK, vision_trained=False, adapter_bytes=4, weight_bytes=2, product_bytes=2, autocast=True)
         yield f"{adapters} model.dtype=bfloat16 trainer.precision=bf16-mixed", lambda c: _with(c, **narrow)
     if not setup.eight_bit and setup.rank is None:
         yield "stage.optimizer.kind=adamw_8bit", lambda c: _with(c, eight_bit=True)
     if setup.product_bytes > 2:
-        yield "trainer.precision=bf16-mixed", lambda c: _with(c, product_bytes=2)
+        yield "trainer.precision=bf16-mixed", lambda c: _with(c, product_bytes=2, autocast=True)
     if setup.checkpointing != Checkpointing.all:
         yield "model.gradient_checkpointing=all", lambda c: _with(c, checkpointing=Checkpointing.all)
     if setup.attention == "masked":

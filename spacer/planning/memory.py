@@ -5,8 +5,9 @@ the largest row begins; the rest of the backward pass, which ends with the visio
 What a phase holds is in GPU memory at one time, so that the largest of the five sums is what must fit.
 
 Assumed of strategies: under ddp everything is on each GPU. Under fsdp and deepspeed_zero3 weights, gradients, optimiser
-and reference are cut over all ranks; the policy's weights are whole on each GPU for a rollout; after it, those of two
-layers, embedding and head at a time, with gradients that have not been cut yet.
+and reference are cut over all ranks. For a rollout the policy is whole on each GPU, and for its log-probabilities the
+reference; in training, two layers, embedding and head are, with gradients that have not been cut yet. What is gathered
+comes in the type that autocast computes in.
 """
 
 from __future__ import annotations
@@ -104,13 +105,13 @@ def activations_of_row(sizes: Sizes, work: Work, setup: Setup) -> int:
     tokens = max(row.tokens for row in work.rows)
     layer = activations.text_layer(text, setup)
     if setup.checkpointing == Checkpointing.all:
-        kept = text.layers * text.width * setup.weight_bytes
+        kept = text.layers * text.width * setup.seen_bytes
     else:
         kept = text.layers * layer
     predicted = max(row.predicted for row in work.rows)
     mask = _mask(tokens, setup, layers=1 if setup.checkpointing == Checkpointing.all else text.layers)
     last = activations.norm_alone(text.width, setup) * tokens + predicted * text.width * setup.product_bytes
-    rotation = 2 * text.channels * setup.weight_bytes * tokens
+    rotation = 2 * text.channels * setup.seen_bytes * tokens
     return kept * tokens + last + rotation + mask
 
 
@@ -145,13 +146,13 @@ def _casts(sizes: Sizes, setup: Setup) -> dict[str, int]:
     """
     text, vision = sizes.text, sizes.vision
     narrow = setup.product_bytes
-    needed = text.matrices if setup.mixed else 0
-    if setup.adapter_bytes != narrow:
+    needed = text.matrices if setup.turned else 0
+    if setup.adapters_turned:
         needed += setup.adapters(sizes)
-    head = text.vocabulary * text.width if setup.mixed else 0
+    head = text.vocabulary * text.width if setup.turned else 0
     of_text = head + (needed // text.layers if setup.checkpointing == Checkpointing.all else needed)
     kept = again = 0
-    if setup.mixed and setup.vision_trained:
+    if setup.turned and setup.vision_trained:
         ends = vision.merging + vision.deeper_merging
         if setup.checkpointing == Checkpointing.none:
             kept = vision.matrices + ends
@@ -166,15 +167,17 @@ def _casts(sizes: Sizes, setup: Setup) -> dict[str, int]:
 def _gathered(sizes: Sizes, setup: Setup) -> dict[str, int]:
     if not setup.sharded:
         return {}
-    text, parameters = sizes.text, sizes.parameters
+    parameters, seen = sizes.parameters, setup.seen_bytes
     outside = parameters["embedding"] + parameters["head"]
-    layers = 2 * parameters["language"] // text.layers
-    uncut = outside + layers // 2 if setup.rank is None else 0
+    layer = parameters["language"] // sizes.text.layers
+    whole = sizes.total * seen + setup.adapters(sizes) * setup.product_bytes
+    held = (outside + 2 * layer) * seen
+    uncut = outside + layer if setup.rank is None else 0
     return {
-        "rollout": sizes.total * setup.weight_bytes,
-        "reference": (outside + layers) * setup.weight_bytes,
-        "policy": (outside + layers + uncut) * setup.weight_bytes,
-        "backward": (outside + layers + uncut) * setup.weight_bytes,
+        "rollout": whole,
+        "reference": whole if setup.reference else 0,
+        "policy": held + uncut * seen,
+        "backward": held + uncut * (seen + _FLOAT),  # and as they are sent, in float32
     }
 
 
@@ -214,17 +217,17 @@ def _vision(sizes: Sizes, work: Work, setup: Setup) -> dict[str, int]:
 def _working(sizes: Sizes, work: Work, setup: Setup) -> dict[str, int]:
     """What layers make and let go of, where that is more than what is held before or after them."""
     text, product = sizes.text, setup.product_bytes
-    stream = setup.weight_bytes
+    stream = setup.seen_bytes
     # of a token: stream and norm; gate, up and their product, or queries, keys, values and what attention makes of them
     passing = 3 * text.width * stream + product * max(3 * text.mlp, 8 * text.queries)
-    turned = product * sizes.largest if setup.mixed else 0  # a matrix that autocast keeps no copy of
+    turned = product * sizes.largest if setup.turned else 0  # a matrix that autocast keeps no copy of
     first, largest = (max(row.tokens for row in rows) for rows in (work.prefill, work.rows))
     prefill = first * passing + _mask(first, setup, layers=1)
     forward = largest * passing + _mask(largest, setup, layers=1)
     back = largest * (2 * text.width * stream + product * 2 * text.mlp)
     if setup.checkpointing == Checkpointing.all:
         back += largest * activations.text_layer(text, setup)
-    matrix = sizes.largest * setup.weight_bytes if setup.rank is None else 0  # a gradient that is about to be added
+    matrix = sizes.largest * setup.seen_bytes if setup.rank is None else 0  # a gradient that is about to be added
     trainable = setup.trainable(sizes) // (setup.ranks if setup.sharded else 1)
     # prompts pass before their keys are stacked and completions have any; logits are made after layers, and gone before
     # the backward pass of layers

@@ -19,7 +19,8 @@ SHARDED = ("fsdp", "deepspeed_zero3")
 
 @dataclass(frozen=True)
 class Setup:
-    """How a run trains. Bytes are of one number: of the weights, of adapters, and of the products of matrices.
+    """How a run trains. Bytes are of one number: of the weights, of adapters, and of the products of matrices, which
+    `autocast` may compute in fewer.
 
     `rank` is of the adapters, None where the weights themselves are trained. `reference` is whether the KL is taken,
     `shuffled` whether videos are asked once more with frames shuffled, by half as many completions. `attention` is one
@@ -29,6 +30,7 @@ class Setup:
     weight_bytes: int
     adapter_bytes: int
     product_bytes: int
+    autocast: bool
     rank: int | None
     vision_trained: bool
     checkpointing: Checkpointing
@@ -43,9 +45,21 @@ class Setup:
     on_gpu: bool
 
     @property
-    def mixed(self) -> bool:
-        """Whether autocast computes in fewer bits than the weights have."""
-        return self.product_bytes < self.weight_bytes
+    def seen_bytes(self) -> int:
+        """Bytes of a weight as layers see it: where it is gathered for autocast, it comes in the type of products."""
+        return self.product_bytes if self.sharded and self.autocast else self.weight_bytes
+
+    @property
+    def turned(self) -> bool:
+        """Whether each product makes a copy in fewer bits of the weights that it is given."""
+        return self.product_bytes < self.seen_bytes
+
+    @property
+    def adapters_turned(self) -> bool:
+        """As `turned`, of adapters."""
+        return (
+            self.rank is not None and self.product_bytes < self.adapter_bytes and not (self.sharded and self.autocast)
+        )
 
     def trainable(self, sizes: Sizes) -> int:
         """Weights that are trained."""
@@ -71,6 +85,7 @@ def setup_of(settings: Settings) -> Setup:
         weight_bytes=weight,
         adapter_bytes=adapter,
         product_bytes=2 if precision in _MIXED else weight,
+        autocast=precision in _MIXED,
         rank=None if model.lora is None else model.lora.rank,
         vision_trained=model.lora is None and not model.freeze_vision,
         checkpointing=model.gradient_checkpointing,

@@ -94,10 +94,14 @@ def test_strategies_share_what_they_say(seven: tuple[Sizes, Work, Setup]) -> Non
     whole, cut = (memory_of(sizes, work, replace(setup, sharded=sharded)) for sharded in (False, True))
     for part in ("weights", "gradients", "optimizer", "reference"):
         assert cut.by_part[part] == pytest.approx(whole.by_part[part] / 8, abs=8)
-    assert cut.parts["weights_gathered"]["rollout"] == whole.by_part["weights"]
-    assert whole.by_part["weights_gathered"] == 0
-    for part in ("kv_cache", "activations", "logits", "vision"):
+    # gathered in the type that autocast computes in, so that no product makes a copy
+    assert cut.parts["weights_gathered"]["rollout"] == whole.by_part["weights"] / 2
+    assert cut.by_part["weights_in_16_bits"] == whole.by_part["weights_gathered"] == 0
+    for part in ("kv_cache", "logits"):
         assert cut.by_part[part] == whole.by_part[part]
+    assert cut.by_part["activations"] < whole.by_part["activations"]  # the stream between layers is narrower too
+    wide = memory_of(sizes, work, replace(setup, sharded=True, product_bytes=4, autocast=False))
+    assert wide.parts["weights_gathered"]["rollout"] == whole.by_part["weights"]
 
 
 def test_what_is_not_trained_or_not_wanted_takes_no_memory(seven: tuple[Sizes, Work, Setup]) -> None:
@@ -113,7 +117,7 @@ def test_what_is_not_trained_or_not_wanted_takes_no_memory(seven: tuple[Sizes, W
     adapted = parts(rank=64, vision_trained=False, weight_bytes=2, adapter_bytes=4)
     assert adapted["reference"] == 0 and adapted["gradients"] == 4 * 64 * sizes.text.adapted
     assert parts(checkpointing=Checkpointing.none)["activations"] > 8 * whole["activations"]
-    assert parts(rank=64)["weights_in_16_bits"] > 0 and parts(product_bytes=4)["weights_in_16_bits"] == 0
+    assert parts()["weights_in_16_bits"] > 0 and parts(product_bytes=4, autocast=False)["weights_in_16_bits"] == 0
 
 
 def test_adapters_are_as_many_as_peft_makes(composed: Any) -> None:
@@ -168,7 +172,7 @@ def test_a_store_of_keys_doubles(seven: tuple[Sizes, Work, Setup]) -> None:
 
 def test_limits_are_the_last_that_fit(seven: tuple[Sizes, Work, Setup]) -> None:
     sizes, work, setup = seven
-    case = Case(sizes, work, replace(setup, sharded=True), 52 * GIB)
+    case = Case(sizes, work, replace(setup, sharded=True), 40 * GIB)
     limits = limits_of(case)
     assert case.fits and limits.group > 8 and limits.questions > 1
     assert replace(case, work=replace(work, group=limits.group)).fits

@@ -16,7 +16,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from spacer.data import index, sources
-from spacer.data.index import NAME, IndexWriter, is_fresh, read_index
+from spacer.data.index import NAME, IndexWriter, count_questions, is_fresh, read_index
 from spacer.data.samples import PROBLEM_TYPES, DataError, Fault, Sample, read_maps, read_samples
 from spacer.data.sources import load_heldout, load_train
 from spacer.preparing import prepare
@@ -211,6 +211,7 @@ def test_questions_of_the_wanted_sources_alone_are_trained_on(ready: bool, root:
     if ready:
         build_index(jsonl(root, heldout="h.jsonl"))  # of all: one index serves every choice
     assert is_fresh(wanted) == ready
+    assert count_questions(wanted) == (2 if ready else None)  # of these sources, and sound
     split = load_train(wanted)
     assert [sample.id for sample in split.samples] == ["1", "2"]
     assert not split.faults  # a fault of another source is none of this run's
