@@ -99,7 +99,7 @@ _CHECKED: tuple[tuple[Check, str], ...] = (
     (Check(re.compile(r"\d+:\d\d:\d\d:\d\d").fullmatch, "like 00:12:00:00, from days to seconds"), "trainer.max_time"),
     (
         Check(
-            lambda d: re.fullmatch(r"auto|[1-9]\d*|\d+(,\d+)*,?", str(d)),
+            lambda d: re.fullmatch(r"auto|[1-9]\d*|\d+(,\d+)+|\d+,", str(d)),
             "how many, auto for all, or the devices' numbers, such as '0,2'",
         ),
         "cluster.devices",

@@ -36,7 +36,6 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")  # owner/name
 
 
 _NARROW = ("bf16-true", "16-true")
-PLANNED = ("auto", "ddp", "fsdp", "deepspeed_zero3")  # strategies whose memory stage=plan works out
 
 
 def computes_in_16_bits(s: Settings) -> bool:
@@ -420,10 +419,6 @@ RULES: tuple[tuple[Callable[[Settings], bool], str], ...] = (
     (
         lambda s: s.stage.name == "plan" and (not isinstance(s.cluster.devices, int) or s.cluster.devices < 1),
         "cluster.devices={s.cluster.devices} names no number of GPUs to plan for: set cluster.devices=8",
-    ),
-    (
-        lambda s: s.stage.name == "plan" and s.cluster.strategy not in PLANNED,
-        "cluster.strategy={s.cluster.strategy} is none that stage=plan knows: choose one of " + ", ".join(PLANNED),
     ),
     (
         lambda s: (

@@ -176,7 +176,7 @@ def forest_plot(comparisons: Sequence[Comparison], path: str | Path | None = Non
         axes.set_xlabel(f"difference to A: {first}, percentage points, with its 95 % interval", fontsize=look.label)
         axes.set_title("filled: the interval excludes 0", fontsize=look.label, loc="right", color=INK)
     else:
-        axes.set_xlabel("difference to A, points, 95 % interval", fontsize=look.label)
+        axes.set_xlabel("difference to A, points,\nwith its 95 % interval", fontsize=look.label)
     columns = min(3 if wide else 1, len(comparisons))
     axes.legend(frameon=False, fontsize=look.label, ncols=columns, loc="lower left", bbox_to_anchor=(0, 1))
     plain_axes(axes, "x", look)

@@ -112,15 +112,15 @@ def histograms(made: Curated, path: str | Path | None = None, *, look: Look = SC
     _letters(panels[1], made, look)
     _counts(panels[2], _answers(made, "object_counting"), look)
     for axes, kind, title, unit, colour in (
-        (panels[3], "object_abs_distance", "Absolute distance", "metres", GREEN),
-        (panels[4], "object_size_estimation", "Longest side of an object", "centimetres", VERMILION),
+        (panels[3], "object_abs_distance", "Distance", "metres", GREEN),
+        (panels[4], "object_size_estimation", "Object size", "longest side, cm", VERMILION),
         (panels[5], "room_size_estimation", "Room size", "square metres", PURPLE),
     ):
         values = _answers(made, kind)
         if len(values):
             axes.hist(values, bins=min(40, max(5, len(values) // 8)), color=colour)
         _named(axes, f"{title} ({len(values)})", unit, "questions", look)
-    figure = axes.get_figure()
+    figure = axes.get_figure(root=True)
     assert isinstance(figure, Figure)
     return written(figure, path)
 
@@ -129,10 +129,10 @@ def _panels(look: Look) -> list[Axes]:
     """Six: two rows of three, or of a column the first over its whole width and the others two by two."""
     if look.width is None:
         return list(new_figure(12, 7).subplots(2, 3).flat)
-    figure = new_figure(look.width, 5.6)
-    grid = figure.add_gridspec(4, 2)
-    places = [grid[0, :], grid[1, 0], grid[1, 1], grid[2, 0], grid[2, 1], grid[3, :]]
-    return [figure.add_subplot(place) for place in places]
+    top, rest = new_figure(look.width, 6.6).subfigures(2, 1, height_ratios=[1, 2])  # whose margins differ
+    grid = rest.add_gridspec(3, 2)
+    places = [grid[0, 0], grid[0, 1], grid[1, 0], grid[1, 1], grid[2, :]]
+    return [top.subplots(), *(rest.add_subplot(place) for place in places)]
 
 
 def _answers(made: Curated, kind: str) -> np.ndarray:
@@ -151,7 +151,7 @@ def _letters(axes: Axes, made: Curated, look: Look) -> None:
     _named(axes, "Right letters", "", "questions", look)
     if sizes:
         top = max(count for (size, _), count in counts.items() if size)
-        axes.set_ylim(0, 1.3 * top)  # room for the legend
+        axes.set_ylim(0, (1.3 if look.width is None else 2.4) * top)  # room for the legend
         axes.legend(
             frameon=False, fontsize=look.small, loc="upper right", ncols=len(sizes) if look.width is None else 1
         )
@@ -162,7 +162,7 @@ def _counts(axes: Axes, values: Sequence[float] | np.ndarray, look: Look) -> Non
     axes.bar(list(found), list(found.values()), color=GREY)
     shown = range(1, max(found, default=1) + 1)
     axes.set_xticks(shown, [f"{MANY}+" if number == MANY else str(number) for number in shown])
-    _named(axes, f"Object count ({len(values)})", "objects of the category", "questions", look)
+    _named(axes, f"Counts ({len(values)})", "objects", "questions", look)
 
 
 def _named(axes: Axes, title: str, x: str, y: str, look: Look) -> None:

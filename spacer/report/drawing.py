@@ -42,7 +42,7 @@ class Look:
 
 
 SCREEN = Look(title=10, label=9, small=8, line=2.0, mark=6)
-COLUMN = Look(title=8, label=7, small=7, line=1.2, mark=3.5, width=3.3)
+COLUMN = Look(title=7, label=7, small=7, line=1.2, mark=3.5, width=3.3)
 
 
 def new_figure(width: float, height: float, layout: Any = "constrained") -> Figure:

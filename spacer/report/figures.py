@@ -42,7 +42,7 @@ _CURVES = {
     "reward/answer": ("Answer", "mean reward", GREEN, True),
     "reward/map": ("Map, where it counts", "mean reward", VERMILION, True),
     "reward/format": ("Format", "mean reward", PURPLE, True),
-    "rollout/map_drawn": ("Completions with a map", "share", VERMILION, True),
+    "rollout/map_drawn": ("Maps drawn", "share", VERMILION, True),
     "train/loss": ("Loss", "nats a token", INK, False),
     "train/kl": ("KL to the reference", "nats a token", INK, False),
     "rollout/length": ("Completion length", "tokens", INK, False),
@@ -172,7 +172,9 @@ def before_after_bars(
         fill = colour if delta.excludes_zero else "white"
         changes.plot(delta.delta, row, "o", color=colour, markerfacecolor=fill, markersize=look.mark)
     changes.tick_params(labelleft=False, left=False)
-    changes.set_xlabel("change, with its 95 % interval" if wide else "change, 95 % interval", fontsize=look.label)
+    changes.set_xlabel(
+        "change, with its 95 % interval" if wide else "change, with its\n95 % interval", fontsize=look.label
+    )
     if wide:
         changes.set_title("filled: the interval excludes 0", fontsize=look.label, loc="left", color=INK)
     for axes in (bars, changes):

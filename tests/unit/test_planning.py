@@ -221,6 +221,5 @@ def test_what_cannot_be_planned_is_refused() -> None:
     plan = {"name": "plan", "plan": {}}
     assert "stage.plan" in only_problem(stage__name="plan")
     assert "set cluster.devices=8" in only_problem(stage=plan | {"optimizer": {}}, cluster__devices="auto")
-    assert "cluster.strategy=horovod" in only_problem(stage=plan | {"optimizer": {}}, cluster__strategy="horovod")
     greedy = {"gpu_memory_gib": 4.0, "reserve_gib": 4.0}
     assert "leaves nothing" in only_problem(stage={"name": "plan", "optimizer": {}, "plan": greedy})

@@ -221,7 +221,7 @@ def test_nearest_pairs_are_one_to_one():
 def test_svg_and_unknown_suffix(tmp_path):
     reward_curves(history(3), tmp_path / "curves.svg")
     assert "<svg" in (tmp_path / "curves.svg").read_text(encoding="utf-8")
-    with pytest.raises(ValueError, match=r"\.png or \.svg"):
+    with pytest.raises(ValueError, match=r"\.png, \.svg or \.pdf"):
         reward_curves(history(3), tmp_path / "curves.gif")
 
 

@@ -37,7 +37,7 @@ def test_a_training_run(trained: Path) -> None:
 
 def test_a_resumed_run_has_one_history(trained: Path) -> None:
     """Steps that were made twice, the cut-off line of the first start still between them."""
-    again = steps(25, start=20, kl=0.5)
+    again = steps(25, start=20, **{"train/kl": 0.5})
     lines(trained / "history.jsonl", [*steps(30), *again])
     run = read_run(trained)
     assert [row["step"] for row in run.history] == list(range(45))
