@@ -9,14 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from spacer.checks import NEED_NO_MODEL
 from spacer.config import forgiving, load_settings
 from spacer.errors import UserError
-from spacer.rules import alone_in_sweep
 from spacer.settings import Settings
 from spacer.sweeping.extras import missing_plugin
 from spacer.sweeping.record import recorded
@@ -35,8 +32,6 @@ def main(cfg: DictConfig) -> float | None:
     """Runs the stage; under a sweep, returns the figure to maximise."""
     try:
         settings = load_settings(cfg)
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            alone_in_sweep(settings, os.environ)
         return recorded(settings, run_stage)
     except UserError as error:
         sys.exit(str(error))

@@ -43,7 +43,7 @@ def choose_attention(settings: Settings) -> AttentionChoice:
     )
     windows = WINDOWS if asked == "auto" and device != "cuda" else "sdpa"
     choice = AttentionChoice("flash_attention_2" if flash else windows, rows)
-    log.info("attention on %s: %s for vision, %s in packed rows", device, choice.vision, choice.rows)
+    log.info("attention on %s: %s (vision), %s (packed rows)", device, choice.vision, choice.rows)
     return choice
 
 

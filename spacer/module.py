@@ -83,7 +83,8 @@ class TreeModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Goes on counting; UserError for a checkpoint of another strategy, or that lacks what is trained."""
         check_written_by(checkpoint, is_sharded(self.policy))
-        check_trained(self, checkpoint["state_dict"])
+        if not is_sharded(self.policy):  # else `spacer.strategies.Sharded` has
+            check_trained(self, checkpoint["state_dict"])
         self.prompts_seen = checkpoint["prompts_seen"]
 
     def see(self, batch: PromptBatch) -> Vision:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from glob import glob
+from collections.abc import Callable
+from glob import escape, glob
 from importlib.util import find_spec
 from math import inf
-from os.path import exists, expanduser, isdir, isfile, join  # unlike Path, never raise: what is unreadable is not there
+from os.path import expanduser, isdir, isfile, join  # unlike Path, never raise: what is unreadable is not there
 from string import Template
 from typing import Any
 
 from spacer.benchmarks import names
 from spacer.checks import NEED_NO_DATA, NEED_NO_MODEL
-from spacer.errors import UserError
 from spacer.settings import (
     ArchivedSettings,
     BenchmarkSettings,
@@ -113,7 +112,7 @@ def _lacks_annotations(d: DatasetSettings, s: Settings) -> bool:
 # stage → the files, of which a run's folder must hold one
 RUNS_WANTED = {
     "compare": ("per_question.jsonl",),
-    "report": ("summary.json", "scores.json", "per_question.jsonl", "comparison.json", "history.jsonl", "predictions"),
+    "report": ("summary.json", "scores.json", "*/scores.json", "comparison.json", "history.jsonl", "predictions"),
     "dashboard": ("scores.json", "summary.json"),
     "export": ("scores.json", "summary.json"),
 }
@@ -134,10 +133,8 @@ def run_faults(s: Settings) -> list[str]:
         folder = expanduser(name)
         if not isdir(folder):
             faults.append(f"runs[{place}]: {name} is not an existing folder: name the folder of a run")
-        elif not any(exists(join(folder, file)) for file in files):
-            faults.append(
-                f"runs[{place}]: {name} lacks {' and '.join(files)}: evaluate that run, or correct the folder"
-            )
+        elif not any(glob(join(escape(folder), file)) for file in files):
+            faults.append(f"runs[{place}]: {name} lacks {', '.join(files)}: evaluate that run, or correct the folder")
     if twice := sorted({name for name in s.runs if s.runs.count(name) > 1}):
         faults.append(f"runs names {', '.join(twice)} more than once: name each run once")
     return faults
@@ -146,19 +143,6 @@ def run_faults(s: Settings) -> list[str]:
 def _no_checkpoint(path: str) -> bool:
     # a folder that holds meta.pt is a checkpoint that Lightning wrote in shards
     return path != "last" and not isfile(path) and not isfile(join(path, "meta.pt"))
-
-
-def alone_in_sweep(s: Settings, environment: Mapping[str, str]) -> None:
-    """UserError where a job of a sweep would start its other processes itself: Lightning does, by the sweep's own line.
-
-    Under SLURM or torchrun they are started for it.
-    """
-    if (s.cluster.devices, s.cluster.num_nodes) != (1, 1) and not {"SLURM_NTASKS", "LOCAL_RANK"} & environment.keys():
-        raise UserError(
-            f"cluster.devices={s.cluster.devices!r} in a sweep: each job would start its other processes with the "
-            "command line of the whole sweep. Choose cluster=slurm, where SLURM starts them, or cluster.devices=1 "
-            "for each job, or run the jobs one by one without -m"
-        )
 
 
 # As RULES, of each data set `d` of a run, at the path `at`

@@ -11,6 +11,7 @@ import torch
 from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 
 from spacer.errors import UserError
+from spacer.optimizer import check_trained
 from spacer.settings import ClusterSettings
 from spacer.sharding import shard
 
@@ -45,9 +46,12 @@ class Sharded(ModelParallelStrategy):
         super().__init__(data_parallel_size=world, tensor_parallel_size=1, save_distributed_checkpoint=False)
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        """As Lightning does; UserError where it was written by another strategy, see `check_written_by`."""
+        """As Lightning does; UserError as of `check_written_by` and `check_trained`."""
         # mapped: of the tensors nothing is read
-        check_written_by(torch.load(checkpoint_path, map_location="cpu", weights_only=True, mmap=True), sharded=True)
+        held = torch.load(checkpoint_path, map_location="cpu", weights_only=True, mmap=True)
+        check_written_by(held, sharded=True)
+        assert self.lightning_module is not None
+        check_trained(self.lightning_module, held["state_dict"])  # which the module's own hook is not given
         return super().load_checkpoint(checkpoint_path, weights_only)
 
 

@@ -129,7 +129,8 @@ def _panels(look: Look) -> list[Axes]:
     """Six: two rows of three, or of a column the first over its whole width and the others two by two."""
     if look.width is None:
         return list(new_figure(12, 7).subplots(2, 3).flat)
-    top, rest = new_figure(look.width, 6.6).subfigures(2, 1, height_ratios=[1, 2])  # whose margins differ
+    halves: Any = new_figure(look.width, 6.6).subfigures(2, 1, height_ratios=[1, 2])  # whose margins differ
+    top, rest = halves
     grid = rest.add_gridspec(3, 2)
     places = [grid[0, 0], grid[0, 1], grid[1, 0], grid[1, 1], grid[2, :]]
     return [top.subplots(), *(rest.add_subplot(place) for place in places)]

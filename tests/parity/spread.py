@@ -122,11 +122,11 @@ def items_of(settings: Settings) -> list[Item]:
     return [*imitated, *(Fault(name, "unreadable media", f"{name} is gone") for name in ("bad", "worse"))]
 
 
-def build(case: Case, settings: Settings) -> TreeModule:
-    """The module of a case; completions are short, so that few end at the same time."""
+def build(case: Case, settings: Settings, devices: int) -> TreeModule:
+    """The module of a case, for one of so many processes; completions are short, so that few end at the same time."""
     model: ModelSettings = replace(settings.model, **case.model)
     optimizer = OptimizerSettings(learning_rate=3e-4, schedule=Schedule.constant)
-    plan = Training(optimizer, **{"clip": 5.0, **case.training})
+    plan = Training(optimizer, batch_size=len(case.batches[0]) // devices, **{"clip": 5.0, **case.training})
     packing = Packing("blocks", case.row_tokens, case.vision_again)
     policy = load_policy(model)
     policy.train()
@@ -142,7 +142,7 @@ def run(case: Case, settings: Settings, strategy: str, devices: int, faults: Pat
     """Trains, and returns what it came to; faults are recorded in a file."""
     pl.seed_everything(3, verbose=False)  # adapters begin at random
     cluster = ClusterSettings("cpu", devices, 1, strategy)
-    module, notes = build(case, settings), Notes()
+    module, notes = build(case, settings, devices), Notes()
     trainer = pl.Trainer(
         accelerator="cpu",
         devices=devices,

@@ -98,7 +98,7 @@ def test_the_choice_is_said_in_the_log(monkeypatch: pytest.MonkeyPatch, caplog: 
     offer(monkeypatch, "cuda")
     with caplog.at_level(logging.INFO, logger="spacer.backends"):
         choose_attention(settings("auto"))
-    assert caplog.messages == ["attention on cuda: sdpa for vision, flex in packed rows"]
+    assert caplog.messages == ["attention on cuda: sdpa (vision), flex (packed rows)"]
 
 
 @pytest.mark.parametrize(
