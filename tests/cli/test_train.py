@@ -78,9 +78,9 @@ def test_leaves_what_the_readme_promises(finished: tuple[Path, str]) -> None:
     assert all(len(line) <= 80 for line in output.splitlines() if "[" not in line and str(folder) not in line)
     assert f"report: {folder}/report.html" in output
     report = (folder / "report.html").read_text()
-    assert (
-        "Content-Security-Policy" in report and report.count("data:video/mp4") == report.count("data:image/jpeg") == 4
-    )
+    rollouts = {row["frames"] for row in rows(folder / "rollouts.jsonl")}
+    assert "Content-Security-Policy" in report and report.count("data:video/mp4") == 4
+    assert report.count("data:image/jpeg") == 4 + len(rollouts)
 
 
 def test_a_log_file_holds_lines_and_no_control_codes(finished: tuple[Path, str]) -> None:
