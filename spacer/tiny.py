@@ -19,6 +19,8 @@ from transformers import (
 )
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
+from spacer.files import whole_folder
+
 SPECIAL = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -131,5 +133,6 @@ def build(folder: Path, corpus: Iterable[str], seed: int) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = make_model(processor)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    with whole_folder(folder) as work:
+        model.save_pretrained(work)
+        processor.save_pretrained(work)

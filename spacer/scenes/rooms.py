@@ -18,14 +18,13 @@ import json
 import math
 import multiprocessing
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from spacer.data.samples import Sample, to_sample
+from spacer.files import whole_folder
 from spacer.progress import progress_bar
 from spacer.scenes.lines import Question, data_line
 from spacer.scenes.questions import pose
@@ -66,25 +65,11 @@ def digest(settings: RoomsSettings) -> str:
 
 def build(settings: RoomsSettings) -> Path:
     """Makes the data set unless it lies there whole, and returns its folder."""
-    root = Path(settings.root).expanduser()
-    folder = root / digest(settings)
-    if folder.is_dir():
-        return folder
-    root.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=root, prefix=f".{folder.name}-"))
-    try:
-        (work / "stills" if settings.stills else work / "videos").mkdir()
-        _write(settings, work)
-        mask = os.umask(0)
-        os.umask(mask)
-        work.chmod(0o777 & ~mask)  # mkdtemp makes it for this user alone; a cache may be shared
-        try:
-            work.rename(folder)
-        except OSError:
-            if not folder.is_dir():
-                raise  # not merely another process that was quicker
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    folder = Path(settings.root).expanduser() / digest(settings)
+    if not folder.is_dir():
+        with whole_folder(folder) as work:
+            (work / "stills" if settings.stills else work / "videos").mkdir()
+            _write(settings, work)
     return folder
 
 
