@@ -14,7 +14,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.plugins.environments import SLURMEnvironment
+from pytorch_lightning.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from spacer import tiny
@@ -43,7 +43,7 @@ from spacer.modeling import (
     save_pretrained,
 )
 from spacer.module import Training
-from spacer.preemption import Watch
+from spacer.preemption import Watch, has_begun_before
 from spacer.provenance import index_samples
 from spacer.report.summary import Fed
 from spacer.rules import asks_files
@@ -216,10 +216,12 @@ class Run:
         self.policy.train()  # from_pretrained gives it in eval mode, where nothing is checkpointed or dropped out
         go_on = f"the same settings and ckpt_path=last hydra.run.dir={self.folder}"
         log.info("run folder %s; if interrupted, go on with %s", self.folder, go_on)
-        start = settings.ckpt_path
-        if start == "last" and not (self.folder / "checkpoints" / LAST).exists():
+        start, held = settings.ckpt_path, (self.folder / "checkpoints" / LAST).exists()
+        if start == "last" and not held:
             log.info("there is no checkpoint to go on from yet")
             start = None
+        elif held and has_begun_before():
+            start = "last"  # wherever it began at first
         with self.phase("train"):
             try:
                 # our own checkpoints hold counters beside tensors; they are read as data, never unpickled
@@ -232,6 +234,8 @@ class Run:
                     raise
                 log.exception("failed after it was told to end; it goes on from its last checkpoint")
         if saving.stopped or self.watch.told is not None:
+            if not self.reports and not self.watch.requeues:
+                sys.exit(0)  # else Lightning, which started it, takes the first process down too
             self.watch.leave()
         self.wait_share = loader.waited / loader.lasted if loader.lasted else None
         with self.phase("save model"):
@@ -325,7 +329,7 @@ def _trainer_options(settings: Settings) -> dict[str, Any]:
         "num_nodes": cluster.num_nodes,
         "strategy": make_strategy(cluster),
         # it is spacer.preemption that has a job queued again
-        "plugins": [WholeFiles(), *([SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else [])],
+        "plugins": [WholeFiles(), *_environment()],
         "precision": settings.trainer.precision,
         # an operation that has no deterministic form (cumsum on CUDA) is told of, and does not end the run
         "deterministic": "warn" if settings.trainer.deterministic else False,
@@ -333,6 +337,12 @@ def _trainer_options(settings: Settings) -> dict[str, Any]:
         "enable_model_summary": False,
         "use_distributed_sampler": False,  # the loaders know their rank
     }
+
+
+def _environment() -> list[SLURMEnvironment]:
+    """What tells Lightning a process's rank, where that is srun: torchrun may start processes inside a job, too."""
+    by_srun = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
+    return [SLURMEnvironment(auto_requeue=False)] if by_srun else []
 
 
 def _make_fresh(settings: Settings) -> None:

@@ -28,6 +28,7 @@ from spacer.rules import asks_files
 from spacer.running import Run
 from spacer.score import choose_questions
 from spacer.settings import Settings, SlurmSettings
+from spacer.strategies import place_of
 
 # what Lightning warns of in every run of ours
 _AS_IT_SHOULD_BE = (
@@ -49,6 +50,7 @@ def run(settings: Settings, folder: Path) -> float:
         warnings.filterwarnings("ignore", message=message)
     if rank_zero_only.rank:  # type: ignore[attr-defined]
         logging.getLogger("spacer").setLevel(logging.WARNING)  # the first process says what all do
+    place_of(settings.cluster)  # devices that are not there are told of before anything is loaded
     pl.seed_everything(settings.seed, workers=True, verbose=False)
     watch = Watch(settings.cluster.signal_delay_s if isinstance(settings.cluster, SlurmSettings) else None)
     with watch.listening():

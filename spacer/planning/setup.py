@@ -114,6 +114,7 @@ def work_of(settings: Settings, sizes: Sizes) -> Work:
     return Work(
         pictures=(picture,) * math.ceil(objective.prompts_per_rollout / questions),
         questions=questions,
+        fewer=-objective.prompts_per_rollout % questions,
         text=min(plan.text_tokens, most),
         group=objective.group_size,
         length=plan.completion_tokens or objective.max_completion_length,

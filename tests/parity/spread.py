@@ -15,6 +15,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from torch.distributed.tensor import DTensor
 
 from spacer.callbacks import FaultRecorder
 from spacer.data.loading import PromptDataset
@@ -94,14 +95,16 @@ class Handed:
 
 
 class Notes(pl.Callback):
-    """What was logged after each batch, and what this process has sampled."""
+    """What was logged after each batch, what this process has sampled, and whether each parameter is in parts then."""
 
     def __init__(self) -> None:
         self.steps: list[dict[str, float]] = []
+        self.in_parts: set[bool] = set()
         self.texts: list[tuple[str, ...]] = []
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
         self.steps.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+        self.in_parts |= {isinstance(parameter, DTensor) for parameter in pl_module.policy.parameters()}
         if isinstance(pl_module, GrpoModule) and pl_module.last_rollout is not None:
             self.texts.append(pl_module.last_rollout[1].rollout.texts)
             pl_module.last_rollout = None
@@ -158,7 +161,13 @@ def run(case: Case, settings: Settings, strategy: str, devices: int, faults: Pat
     )
     trainer.fit(module, Handed(items_of(settings), case.batches, place_of(cluster)))
     weights = whole_state(module.policy)
-    return {"steps": notes.steps, "texts": notes.texts, "weights": weights, "took": trainer.global_step}
+    return {
+        "steps": notes.steps,
+        "texts": notes.texts,
+        "weights": weights,
+        "took": trainer.global_step,
+        "in_parts": sorted(notes.in_parts),
+    }
 
 
 def main() -> None:

@@ -110,6 +110,13 @@ def test_every_check_is_of_a_setting_that_exists_and_no_setting_has_two() -> Non
             "cluster.strategy=fsdp does not compute in trainer.precision=64-true",
             "cluster=ddp",
         ),
+        (
+            {"cluster__strategy": "fsdp", "stage__optimizer": {"kind": "adamw_8bit"}},
+            "stage.optimizer.kind=adamw_8bit under cluster.strategy=fsdp",
+            "cluster=ddp",
+        ),
+        ({"cluster__num_nodes": 2}, "nothing here starts processes on other nodes", "cluster=slurm"),
+        ({"cluster__accelerator": "gpux"}, "cluster.accelerator: is 'gpux'", "must be one of auto, cpu, gpu"),
         ({"ckpt_path": "/nowhere/last.ckpt"}, "ckpt_path=/nowhere/last.ckpt is neither", "ckpt_path=last"),
     ],
 )
