@@ -15,6 +15,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.strategies import DeepSpeedStrategy
 
 from spacer.callbacks import FaultRecorder
 from spacer.data.loading import PromptDataset
@@ -36,6 +37,7 @@ from spacer.settings import (
 )
 from spacer.sharding import whole_state
 from spacer.strategies import Place, make_strategy, place_of
+from spacer.zero import Zero3
 from tests.parity.conftest import prompts_of, small
 
 Item = Prompt | Fault
@@ -53,6 +55,24 @@ class Case:
     vision_again: bool = False
     row_tokens: int = 500  # a prompt with some of its completions
     precision: str = "32-true"
+
+
+class Zero3OnCpu(Zero3):
+    """ZeRO-3 where Lightning has none of it: DeepSpeed itself has an accelerator for CPUs, named by DS_ACCELERATOR."""
+
+    @property
+    def root_device(self) -> torch.device:
+        """With a number."""
+        return torch.device("cpu", 0)
+
+    def setup_environment(self) -> None:
+        """Without a look at the accelerator."""
+        super(DeepSpeedStrategy, self).setup_environment()
+
+    def setup_distributed(self) -> None:
+        """Without a look at the devices' numbers."""
+        self.set_world_ranks()
+        self._init_deepspeed_distributed()
 
 
 BAD, WORSE = 6, 7  # the places of items at fault
@@ -141,12 +161,13 @@ def build(case: Case, settings: Settings, devices: int) -> TreeModule:
 def run(case: Case, settings: Settings, strategy: str, devices: int, faults: Path) -> dict[str, Any]:
     """Trains, and returns what it came to; faults are recorded in a file."""
     pl.seed_everything(3, verbose=False)  # adapters begin at random
-    cluster = ClusterSettings("cpu", devices, 1, strategy)
+    zero = strategy == "deepspeed_zero3"
+    cluster = ClusterSettings("cpu", devices, 1, "ddp" if zero else strategy)
     module, notes = build(case, settings, devices), Notes()
     trainer = pl.Trainer(
         accelerator="cpu",
         devices=devices,
-        strategy=make_strategy(cluster),
+        strategy=Zero3OnCpu(case.precision) if zero else make_strategy(cluster, case.precision, trains=True),
         precision=case.precision,
         max_epochs=1,
         logger=False,

@@ -102,7 +102,11 @@ def test_every_check_is_of_a_setting_that_exists_and_no_setting_has_two() -> Non
         ({"trainer__max_epochs": None}, "nothing ends this run", "trainer.max_epochs=1"),
         ({"trainer__max_epochs": -1}, "nothing ends this run", "trainer.max_epochs=1"),
         ({"objective__max_completion_length": 0, "reward__length": None}, "objective.max_completion_length: is 0", ""),
-        ({"cluster__strategy": "zero"}, "cluster.strategy: is 'zero'", "must be one of auto, ddp, fsdp"),
+        (
+            {"cluster__strategy": "zero"},
+            "cluster.strategy: is 'zero'",
+            "must be one of auto, ddp, fsdp, deepspeed_zero3",
+        ),
         ({"cluster__devices": 0}, "cluster.devices: is 0", "how many, auto for all"),
         ({"cluster__num_nodes": 0}, "cluster.num_nodes: is 0", "at least 1"),
         (

@@ -1,0 +1,178 @@
+"""DeepSpeed's ZeRO-3 as a strategy of Lightning: parameters, gradients and the optimiser's states spread over processes.
+
+As with FSDP2, at a speed and with options of its own. Checkpoints are those that one process writes, one file read as
+data; DeepSpeed's are folders of pickles.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.strategies import DeepSpeedStrategy
+from torch import Tensor
+
+from spacer import ranks
+from spacer.errors import UserError
+from spacer.sharding import compute_with, whole_state
+
+NARROW = "bf16-mixed"
+
+
+def zero3_config(precision: str) -> dict[str, Any]:
+    """What DeepSpeed is told (https://www.deepspeed.ai/docs/config-json).
+
+    Gradients are averaged over the processes, and are clipped by `spacer.module.clip_gradients`, as under any strategy.
+    Under bf16-mixed weights are held in float32, and those of matrix products are gathered in bfloat16.
+    """
+    narrow = {"torch_autocast": {"enabled": True, "dtype": "bfloat16"}} if precision == NARROW else {}
+    return {
+        "train_micro_batch_size_per_gpu": 1,  # of which it makes figures that nobody reads
+        "managed_gradient_accumulation": False,  # a step has as many backward passes as there are rows
+        "zero_allow_untested_optimizer": True,  # torch's AdamW
+        "zero_optimization": {"stage": 3, "contiguous_gradients": True, "overlap_comm": True},
+        "bf16": {"enabled": False},  # would cast all weights, and the frequencies of positions
+        **narrow,
+    }
+
+
+class Zero3(DeepSpeedStrategy):
+    """Trains under ZeRO-3; `pl_module` calls the functions that it is given as forward passes.
+
+    A parameter that no process reached in a step has a gradient of zero here, and none elsewhere: AdamW lets its
+    moments fade. A step that none was reached in is passed over.
+    """
+
+    def __init__(self, precision: str) -> None:
+        super().__init__(config=zero3_config(precision))
+        self._reached = False
+
+    def setup(self, trainer: pl.Trainer) -> None:
+        """Spreads the module, and sends the policy's forward passes through DeepSpeed's engine."""
+        super().setup(trainer)
+        compute_with(self.model, self.lightning_module.policy)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        """The module's own: it has several forward passes, each of which goes through the engine."""
+        assert self.lightning_module is not None
+        narrow = self.precision_plugin.precision == NARROW
+        with torch.autocast(self.root_device.type, torch.bfloat16) if narrow else contextlib.nullcontext():
+            return self.lightning_module.training_step(*args, **kwargs)
+
+    def backward(self, closure_loss: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """As Lightning does, and notes that there are gradients."""
+        self._reached = True
+        return super().backward(closure_loss, *args, **kwargs)
+
+    def optimizer_step(self, optimizer: Any, closure: Callable[[], Any], model: Any = None, **kwargs: Any) -> Any:
+        """A step of the engine; then gradients are zero again."""
+        from deepspeed.utils import safe_get_local_grad, safe_set_local_grad
+
+        if not self._reached:
+            return closure()
+        result = super().optimizer_step(optimizer, closure, model, **kwargs)
+        # the engine overwrites what the step's first forward pass led to, and adds the rest to what is there
+        for parameter in self._trained():
+            safe_set_local_grad(parameter, torch.zeros_like(safe_get_local_grad(parameter)))
+        self._reached = False
+        return result
+
+    # What is told of checkpoints is as of DDP, of which DeepSpeed's strategy is one.
+
+    @property
+    def restore_checkpoint_after_setup(self) -> bool:
+        """No: weights are read while the model is whole."""
+        return False
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        """Yes, from the one file."""
+        return True
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """Whole tensors in the first process."""
+        return whole_state(self.lightning_module)
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any | None = None) -> None:
+        """One file, from the first process."""
+        super(DeepSpeedStrategy, self).save_checkpoint(checkpoint, filepath, storage_options)
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        """The one file, as data."""
+        return super(DeepSpeedStrategy, self).load_checkpoint(checkpoint_path, weights_only)
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        """Into the model, which is whole yet."""
+        super(DeepSpeedStrategy, self).load_model_state_dict(checkpoint, strict)
+
+    def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
+        """That of torch's AdamW on whole parameters, in the first process."""
+        from deepspeed.utils import safe_get_full_optimizer_state
+
+        client = optimizer.optimizer
+        steps = [state["step"] for state in client.state.values()]
+        states: dict[int, dict[str, Tensor]] = {}
+        for place, parameter in enumerate(self._trained() if steps else ()):
+            whole = {name: safe_get_full_optimizer_state(parameter, name) for name in ("exp_avg", "exp_avg_sq")}
+            if self.is_global_zero:
+                states[place] = {"step": steps[0].cpu()} | {name: value.cpu() for name, value in whole.items()}
+        (group,) = ({name: value for name, value in group.items() if name != "params"} for group in client.param_groups)
+        return {"state": states, "param_groups": [group | {"params": list(range(len(self._trained())))}]}
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Gives each process its part."""
+        from deepspeed.utils import safe_set_local_optimizer_state
+
+        (zero,) = self.optimizers
+        (saved,) = checkpoint["optimizer_states"]
+        zero.optimizer.param_groups[0].update({k: v for k, v in saved["param_groups"][0].items() if k != "params"})
+        if not saved["state"]:
+            return
+        # not public: the tensors whose states the public functions set, and which have none before the first step
+        for flat in zero.fp32_partitioned_groups_flat:
+            moments = {name: torch.zeros_like(flat) for name in ("exp_avg", "exp_avg_sq")}
+            zero.optimizer.state[flat] = {"step": saved["state"][0]["step"].clone()} | moments
+        for place, parameter in enumerate(self._trained()):
+            for name in ("exp_avg", "exp_avg_sq"):
+                part = own_part(saved["state"][place][name], self.global_rank, self.world_size)
+                safe_set_local_optimizer_state(parameter, part.to(self.root_device), name)
+
+    def _trained(self) -> list[torch.nn.Parameter]:
+        assert self.lightning_module is not None
+        return [parameter for parameter in self.lightning_module.parameters() if parameter.requires_grad]
+
+
+def own_part(whole: Tensor, rank: int, world: int) -> Tensor:
+    """A process's part of a tensor, as ZeRO-3 cuts it: flat, in equal parts, the last filled up with zeros."""
+    size = -(-whole.numel() // world)
+    flat = torch.nn.functional.pad(whole.flatten(), (0, size * world - whole.numel()))
+    return flat[size * rank : size * (rank + 1)]
+
+
+def check_device() -> None:
+    """UserError where there is no CUDA device, on which alone Lightning runs DeepSpeed."""
+    if not torch.cuda.is_available():
+        raise UserError(
+            "cluster.strategy=deepspeed_zero3 trains on CUDA devices, and this machine has none: choose cluster=fsdp, "
+            "or cluster=ddp"
+        )
+
+
+def clip_parts(parameters: Sequence[torch.nn.Parameter], most: float | None) -> Tensor:
+    """As `spacer.module.clip_gradients`, of gradients of which each process has a part."""
+    from deepspeed.utils import safe_get_local_grad, safe_set_local_grad
+
+    parts = []
+    for parameter in parameters:
+        part = safe_get_local_grad(parameter)
+        size: Any = parameter
+        part[max(0, size.ds_numel - part.numel() * ranks.rank()) :] = 0  # DeepSpeed fills the last part with anything
+        parts.append(part)
+    norm = ranks.add(ranks.squares(parts)).sqrt().to(parts[0].dtype)
+    factor = 1.0 if most is None else (most / (norm + 1e-6)).clamp(max=1.0)  # as torch's
+    for parameter, part in zip(parameters, parts, strict=True):
+        safe_set_local_grad(parameter, part * factor)
+    return norm
