@@ -1,9 +1,10 @@
 """Models whose parameters are spread over the processes: where they are gathered, and for how long.
 
 With FSDP2 (`torch.distributed.fsdp.fully_shard`) a part of the model is gathered when its forward pass begins and let
-go when it ends, and so again in the backward pass; with DeepSpeed's ZeRO-3 it is each module that has parameters. Each of
-these is a collective: all processes take part in as many forward and backward passes as any of them, in the same order. Where no gradient is wanted, `gathered` has the whole
-model in every process instead, which then compute each at its own pace.
+go when it ends, and so again in the backward pass; with DeepSpeed's ZeRO-3 (`spacer.zero`) it is each module that has
+parameters. Each of these is a collective: all processes take part in as many forward and backward passes as any of
+them, in the same order. Where no gradient is wanted, `gathered` has the whole model in every process instead, which
+then compute each at its own pace.
 """
 
 from __future__ import annotations
@@ -101,9 +102,9 @@ def gathered(model: Any) -> Iterator[Any]:
         return
     twin = plain(model).twin.model
     if not isinstance(plain(model), FSDPModule):
-        from deepspeed.zero import GatheredParameters
+        import deepspeed
 
-        with GatheredParameters(list(model.parameters())):
+        with deepspeed.zero.GatheredParameters(list(model.parameters())):
             _lend(model, twin)
             yield twin
         return

@@ -1,6 +1,6 @@
-"""DeepSpeed's ZeRO-3 as a strategy of Lightning: parameters, gradients and the optimiser's states spread over processes.
+"""DeepSpeed's ZeRO-3 as a strategy of Lightning: parameters, gradients and states of the optimiser are spread out.
 
-As with FSDP2, at a speed and with options of its own. Checkpoints are those that one process writes, one file read as
+Checkpoints are those that one process writes, one file read as
 data; DeepSpeed's are folders of pickles.
 """
 

@@ -105,7 +105,7 @@ def test_every_check_is_of_a_setting_that_exists_and_no_setting_has_two() -> Non
         (
             {"cluster__strategy": "zero"},
             "cluster.strategy: is 'zero'",
-            "must be one of auto, ddp, fsdp, deepspeed_zero3",
+            "one of auto, ddp, fsdp, deepspeed_zero3",
         ),
         ({"cluster__devices": 0}, "cluster.devices: is 0", "how many, auto for all"),
         ({"cluster__num_nodes": 0}, "cluster.num_nodes: is 0", "at least 1"),
