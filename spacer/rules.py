@@ -48,6 +48,10 @@ def _trains(s: Settings) -> bool:
     return s.stage.name in ("train", "sft")
 
 
+def _in_zero(s: Settings) -> bool:
+    return _trains(s) and s.cluster.strategy == "deepspeed_zero3"
+
+
 def sections(s: Settings) -> list[tuple[str, DatasetSettings]]:
     """The data sets of a run with the paths of their settings: one, or the parts of a mix."""
     if isinstance(s.dataset, MixSettings):
@@ -374,6 +378,26 @@ RULES: tuple[tuple[Callable[[Settings], bool], str], ...] = (
         lambda s: s.cluster.strategy == "fsdp" and s.trainer.precision in ("64-true", "64", "16-mixed", "16"),
         "cluster.strategy=fsdp does not compute in trainer.precision={s.trainer.precision}: "
         "choose 32-true or bf16-mixed, or cluster=ddp",
+    ),
+    (
+        lambda s: _in_zero(s) and find_spec("deepspeed") is None,
+        "cluster.strategy=deepspeed_zero3 needs a package that is not installed: pip install -e '.[deepspeed]', "
+        "or choose cluster=fsdp, which spreads out the same",
+    ),
+    (
+        lambda s: _in_zero(s) and s.cluster.accelerator not in ("auto", "gpu", "cuda"),
+        "cluster.strategy=deepspeed_zero3 trains on CUDA devices, and cluster.accelerator={s.cluster.accelerator} "
+        "names others: set cluster.accelerator=cuda, or choose cluster=fsdp",
+    ),
+    (
+        lambda s: _in_zero(s) and s.trainer.precision not in ("32-true", "32", "bf16-mixed", "bf16"),
+        "cluster.strategy=deepspeed_zero3 does not compute in trainer.precision={s.trainer.precision}: "
+        "choose 32-true or bf16-mixed, or cluster=ddp",
+    ),
+    (
+        lambda s: _in_zero(s) and s.stage.optimizer is not None and s.stage.optimizer.kind == OptimizerKind.adamw_8bit,
+        "cluster.strategy=deepspeed_zero3 does not spread the states of stage.optimizer.kind=adamw_8bit: "
+        "choose adamw, or cluster=fsdp",
     ),
     (
         lambda s: isinstance(s.cluster, SlurmSettings) and not isinstance(s.cluster.devices, int),

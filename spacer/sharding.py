@@ -79,7 +79,7 @@ def is_sharded(model: Any) -> bool:
     return hasattr(plain(model), "twin")
 
 
-def in_zero(parameter: torch.nn.Parameter) -> bool:
+def in_zero(parameter: Tensor) -> bool:
     """Whether DeepSpeed's ZeRO-3 holds the parameter, of which this process has a part."""
     return hasattr(parameter, "ds_id")
 
@@ -129,30 +129,29 @@ def _lend(model: Any, twin: Any) -> None:
 def whole_state(model: Any) -> dict[str, Tensor]:
     """The state dict of a sharded model with whole tensors on the CPU; empty but in the first process."""
     if any(in_zero(parameter) for parameter in model.parameters()):
-        return {name: value for name, value in _zero_state(model)}
+        return zero_state(model)
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
     state: Any = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     return dict(state)
 
 
-def _zero_state(model: Any) -> Iterator[tuple[str, Tensor]]:
-    """Names and whole tensors, one at a time; nothing but in the first process. Of what is trained the float32 copy."""
+def zero_state(model: Any, frozen: bool = True) -> dict[str, Tensor]:
+    """`whole_state` of a model that ZeRO-3 holds, with its frozen parameters or without."""
     import deepspeed
 
     first = deepspeed.comm.get_rank() == 0
     device = deepspeed.get_accelerator().current_device_name()
+    state: dict[str, Tensor] = {}
     found: dict[int, Tensor] = {}  # two names of one tensor stay one
     for name, tensor in model.state_dict(keep_vars=True).items():
+        if in_zero(tensor) and not (tensor.requires_grad or frozen):
+            continue
         if id(tensor) not in found:
-            if not hasattr(tensor, "ds_id"):
-                whole = tensor.detach()
-            elif tensor.requires_grad:
+            if in_zero(tensor):
                 tensor.data = tensor.data.to(device)  # Lightning moves modules to the CPU when it ends
-                whole = deepspeed.utils.safe_get_full_fp32_param(tensor)
-            else:
-                with deepspeed.zero.GatheredParameters([tensor]):
-                    whole = tensor.detach().clone() if first else tensor.detach()
-            found[id(tensor)] = whole.cpu() if first else tensor.new_empty(0)
+            with deepspeed.zero.GatheredParameters([tensor]):
+                found[id(tensor)] = tensor.detach().to("cpu", copy=True) if first else torch.empty(0)
         if first:
-            yield name, found[id(tensor)]
+            state[name] = found[id(tensor)]
+    return state

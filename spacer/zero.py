@@ -17,7 +17,7 @@ from torch import Tensor
 
 from spacer import ranks
 from spacer.errors import UserError
-from spacer.sharding import compute_with, whole_state
+from spacer.sharding import compute_with, zero_state
 
 NARROW = "bf16-mixed"
 
@@ -25,17 +25,17 @@ NARROW = "bf16-mixed"
 def zero3_config(precision: str) -> dict[str, Any]:
     """What DeepSpeed is told (https://www.deepspeed.ai/docs/config-json).
 
-    Gradients are averaged over the processes, and are clipped by `spacer.module.clip_gradients`, as under any strategy.
-    Under bf16-mixed weights are held in float32, and those of matrix products are gathered in bfloat16.
+    Weights are gathered and gradients averaged over the processes in float32. Gradients are clipped by `clip_parts`.
     """
-    narrow = {"torch_autocast": {"enabled": True, "dtype": "bfloat16"}} if precision == NARROW else {}
+    # no modules whose weights and gradients travel in bfloat16
+    autocast = {"enabled": precision == NARROW, "dtype": "bfloat16", "lower_precision_safe_modules": []}
     return {
         "train_micro_batch_size_per_gpu": 1,  # of which it makes figures that nobody reads
         "managed_gradient_accumulation": False,  # a step has as many backward passes as there are rows
         "zero_allow_untested_optimizer": True,  # torch's AdamW
         "zero_optimization": {"stage": 3, "contiguous_gradients": True, "overlap_comm": True},
-        "bf16": {"enabled": False},  # would cast all weights, and the frequencies of positions
-        **narrow,
+        "bf16": {"enabled": False},  # that would hold the weights in bfloat16
+        "torch_autocast": autocast,
     }
 
 
@@ -52,8 +52,14 @@ class Zero3(DeepSpeedStrategy):
 
     def setup(self, trainer: pl.Trainer) -> None:
         """Spreads the module, and sends the policy's forward passes through DeepSpeed's engine."""
+        import deepspeed
+
+        self._init_config_if_needed()  # Lightning has no other name for it
+        # part by part: the engine would first have the whole of all models on the device
+        deepspeed.zero.Init(module=trainer.lightning_module, config_dict_or_path=self.config)
+        trainer.lightning_module.to(self.root_device)  # buffers
         super().setup(trainer)
-        compute_with(self.model, self.lightning_module.policy)
+        compute_with(self.model, trainer.lightning_module.policy)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
         """The module's own: it has several forward passes, each of which goes through the engine."""
@@ -93,8 +99,8 @@ class Zero3(DeepSpeedStrategy):
         return True
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """Whole tensors in the first process."""
-        return whole_state(self.lightning_module)
+        """Whole tensors in the first process, without what is frozen, which no checkpoint keeps."""
+        return zero_state(self.lightning_module, frozen=False)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any | None = None) -> None:
         """One file, from the first process."""
@@ -126,7 +132,7 @@ class Zero3(DeepSpeedStrategy):
         """Gives each process its part."""
         from deepspeed.utils import safe_set_local_optimizer_state
 
-        (zero,) = self.optimizers
+        zero: Any = self.optimizers[0]
         (saved,) = checkpoint["optimizer_states"]
         zero.optimizer.param_groups[0].update({k: v for k, v in saved["param_groups"][0].items() if k != "params"})
         if not saved["state"]:
