@@ -20,6 +20,7 @@ from spacer.errors import UserError
 from spacer.sharding import compute_with, zero_state
 
 NARROW = "bf16-mixed"
+MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW
 
 
 def zero3_config(precision: str) -> dict[str, Any]:
@@ -122,9 +123,10 @@ class Zero3(DeepSpeedStrategy):
         steps = [state["step"] for state in client.state.values()]
         states: dict[int, dict[str, Tensor]] = {}
         for place, parameter in enumerate(self._trained() if steps else ()):
-            whole = {name: safe_get_full_optimizer_state(parameter, name) for name in ("exp_avg", "exp_avg_sq")}
+            whole = {name: safe_get_full_optimizer_state(parameter, name) for name in MOMENTS}
             if self.is_global_zero:
-                states[place] = {"step": steps[0].cpu()} | {name: value.cpu() for name, value in whole.items()}
+                states[place] = {name: value.cpu() for name, value in whole.items()}
+                states[place]["step"] = steps[0].to("cpu", copy=True)  # a tensor for each, which torch counts up
         (group,) = ({name: value for name, value in group.items() if name != "params"} for group in client.param_groups)
         return {"state": states, "param_groups": [group | {"params": list(range(len(self._trained())))}]}
 
@@ -139,12 +141,14 @@ class Zero3(DeepSpeedStrategy):
             return
         # not public: the tensors whose states the public functions set, and which have none before the first step
         for flat in zero.fp32_partitioned_groups_flat:
-            moments = {name: torch.zeros_like(flat) for name in ("exp_avg", "exp_avg_sq")}
-            zero.optimizer.state[flat] = {"step": saved["state"][0]["step"].clone()} | moments
-        for place, parameter in enumerate(self._trained()):
-            for name in ("exp_avg", "exp_avg_sq"):
-                part = own_part(saved["state"][place][name], self.global_rank, self.world_size)
-                safe_set_local_optimizer_state(parameter, part.to(self.root_device), name)
+            moments = {name: torch.zeros_like(flat) for name in MOMENTS}
+            step = max(state["step"] for state in saved["state"].values())  # less for one that a step did not reach
+            zero.optimizer.state[flat] = {"step": step.clone()} | moments
+        trained = self._trained()
+        for place, state in saved["state"].items():
+            for name in MOMENTS:
+                part = own_part(state[name], self.global_rank, self.world_size)
+                safe_set_local_optimizer_state(trained[place], part.to(self.root_device), name)
 
     def _trained(self) -> list[torch.nn.Parameter]:
         assert self.lightning_module is not None

@@ -94,6 +94,9 @@ CASES = {
     "narrow": Case(STEPS[:2], sft=True, precision="bf16-mixed"),
 }
 
+# strategies that write a checkpoint, and that go on from it
+RESUMED = (("deepspeed_zero3", "deepspeed_zero3"), ("deepspeed_zero3", "ddp"), ("ddp", "deepspeed_zero3"))
+
 
 @dataclass
 class Handed:
@@ -203,29 +206,22 @@ def run(
     return {"steps": notes.steps, "texts": notes.texts, "weights": weights, "took": trainer.global_step}
 
 
-def left_out(strategy: str) -> tuple[str, ...]:
-    """The cases that a strategy has no way to compute."""
-    return ("double",) if strategy == "deepspeed_zero3" else ()
-
-
 def main() -> None:
     """Runs every case with every strategy, and writes FOLDER/STRATEGY.RANK.pt of each."""
     folder, settings = Path(sys.argv[1]), small(sys.argv[2])
     world, rank = int(os.environ["WORLD_SIZE"]), os.environ["LOCAL_RANK"]
     torch.set_num_threads(1)
     for strategy in sys.argv[3:]:
-        faults = {name: folder / f"{strategy}.{name}.jsonl" for name in CASES}
-        found = {
-            name: run(case, settings, strategy, world, faults[name])
-            for name, case in CASES.items()
-            if name not in left_out(strategy)
-        }
-        if strategy == "deepspeed_zero3":
+        zero = strategy == "deepspeed_zero3"
+        cases = {name: case for name, case in CASES.items() if not (zero and name == "double")}  # float32 is all it has
+        faults = {name: folder / f"{strategy}.{name}.jsonl" for name in cases}
+        found = {name: run(case, settings, strategy, world, faults[name]) for name, case in cases.items()}
+        if zero:
             faults_again = folder / f"{strategy}.again.{rank}.jsonl"
-            saved = Saves(folder / "zero.ckpt", 2)
-            run(CASES["sft"], settings, strategy, world, faults_again, saves=saved)
-            for other in (strategy, "ddp"):
-                found[f"resumed {other}"] = run(CASES["sft"], settings, other, world, faults_again, start=saved)
+            for first, then in RESUMED:
+                saved = Saves(folder / f"{first}.{then}.ckpt", 2)
+                run(CASES["sft"], settings, first, world, faults_again, saves=saved)
+                found[first + then] = run(CASES["sft"], settings, then, world, faults_again, start=saved)
         torch.save(found, folder / f"{strategy}.{rank}.pt")
 
 

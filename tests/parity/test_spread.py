@@ -17,7 +17,7 @@ from spacer.data.sources import Split
 from spacer.files import read_rows
 from spacer.settings import Settings
 from tests.parity.conftest import ROOT
-from tests.parity.spread import CASES
+from tests.parity.spread import CASES, RESUMED
 
 ZERO = "deepspeed_zero3"
 RUN = ("ddp", "fsdp", *([ZERO] if find_spec("deepspeed") else []))
@@ -118,15 +118,13 @@ def test_faults_of_all_processes_are_recorded_once(strategy: str, found: Any) ->
 
 
 @skipped
-def test_checkpoints_of_zero3_go_on_under_it_and_under_ddp(found: Any) -> None:
+@pytest.mark.parametrize(("first", "then"), RESUMED)
+def test_checkpoints_of_zero3_and_ddp_are_the_same(first: str, then: str, found: Any) -> None:
     _, alone, two = found
-    wanted, ends = alone["sft"], [f"resumed {strategy}" for strategy in (ZERO, "ddp")]
-    for end in ends:
-        resumed = two[ZERO][0][end]
-        assert resumed["took"] == wanted["took"]
-        assert len(resumed["steps"]) == len(wanted["steps"]) - 2
-        for logged, expected in zip(resumed["steps"], wanted["steps"][2:], strict=True):
-            assert logged["train/loss"] == pytest.approx(expected["train/loss"], rel=1e-5, abs=1e-7)
-            assert logged["train/learning_rate"] == expected["train/learning_rate"]
-        for key, value in wanted["weights"].items():
-            assert float((resumed["weights"][key] - value).norm() / value.norm()) < 1e-5, key
+    wanted, resumed = alone["sft"], two[ZERO][0][first + then]
+    assert resumed["took"] == wanted["took"]
+    for logged, expected in zip(resumed["steps"], wanted["steps"][2:], strict=True):
+        assert logged["train/loss"] == pytest.approx(expected["train/loss"], rel=1e-5, abs=1e-7)
+        assert logged["train/learning_rate"] == expected["train/learning_rate"]
+    for key, value in wanted["weights"].items():
+        assert float((resumed["weights"][key] - value).norm() / value.norm()) < 1e-5, key
