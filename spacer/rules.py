@@ -395,6 +395,11 @@ RULES: tuple[tuple[Callable[[Settings], bool], str], ...] = (
         "choose 32-true or bf16-mixed, or cluster=ddp",
     ),
     (
+        lambda s: _in_zero(s) and s.model.dtype != "float32",
+        "cluster.strategy=deepspeed_zero3 spreads weights of float32, and not of model.dtype={s.model.dtype}: "
+        "set model.dtype=float32, or choose cluster=fsdp",
+    ),
+    (
         lambda s: _in_zero(s) and s.stage.optimizer is not None and s.stage.optimizer.kind == OptimizerKind.adamw_8bit,
         "cluster.strategy=deepspeed_zero3 does not spread the states of stage.optimizer.kind=adamw_8bit: "
         "choose adamw, or cluster=fsdp",

@@ -29,7 +29,7 @@ def zero3_config(precision: str) -> dict[str, Any]:
     Weights are gathered and gradients averaged over the processes in float32. Gradients are clipped by `clip_parts`.
     """
     # no modules whose weights and gradients travel in bfloat16
-    autocast = {"enabled": precision == NARROW, "dtype": "bfloat16", "lower_precision_safe_modules": []}
+    autocast = {"enabled": precision in (NARROW, "bf16"), "dtype": "bfloat16", "lower_precision_safe_modules": []}
     return {
         "train_micro_batch_size_per_gpu": 1,  # of which it makes figures that nobody reads
         "managed_gradient_accumulation": False,  # a step has as many backward passes as there are rows

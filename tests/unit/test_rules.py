@@ -176,6 +176,23 @@ def test_flash_attention_takes_its_package(monkeypatch: pytest.MonkeyPatch) -> N
     assert "computes in 16 bits only" in wide and "trainer.precision=bf16-mixed" in wide
 
 
+def test_deepspeed_takes_its_package_and_what_it_can_spread(monkeypatch: pytest.MonkeyPatch) -> None:
+    zero = {"cluster__strategy": "deepspeed_zero3", "cluster__accelerator": "auto"}
+    monkeypatch.setattr(rules, "find_spec", lambda name: None)
+    assert "pip install -e '.[deepspeed]', or choose cluster=fsdp" in only_problem(**zero)
+    assert load(**zero | {"stage__name": "evaluate"}).cluster.strategy == "deepspeed_zero3"
+    monkeypatch.setattr(rules, "find_spec", {"deepspeed": object(), "torchao": object()}.get)
+    for changes, remedy in (
+        ({"cluster__accelerator": "cpu"}, "set cluster.accelerator=cuda"),
+        ({"trainer__precision": "64-true"}, "choose 32-true or bf16-mixed"),
+        ({"stage__optimizer__kind": "adamw_8bit"}, "choose adamw, or cluster=fsdp"),
+        ({"model__dtype": "float64"}, "set model.dtype=float32"),
+    ):
+        problem = only_problem(**zero | changes)
+        assert problem.startswith("cluster.strategy=deepspeed_zero3") and remedy in problem
+    load(**zero | {"trainer__precision": "bf16-mixed"})
+
+
 def test_loggers_and_the_dashboard_take_their_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load(logger__kind="tensorboard").logger.kind == "tensorboard"
     assert "choose logger=wandb" in only_problem(stage__name="dashboard", logger__kind="csv")
