@@ -88,7 +88,8 @@ def place_of(cluster: ClusterSettings) -> Place:
 def make_strategy(cluster: ClusterSettings, precision: str, trains: bool) -> Strategy | str:
     """A new strategy, as each `pl.Trainer` takes its own. UserError as of `check_device`.
 
-    Under ZeRO-3 questions are asked of the whole model in every process: DeepSpeed's engine is one for training.
+    `trains` is whether it is to train; under ZeRO-3 questions are asked of the whole model in every process, since
+    DeepSpeed's engine is one for training.
     """
     if cluster.strategy == "deepspeed_zero3":
         check_device()

@@ -41,7 +41,7 @@ def zero3_config(precision: str) -> dict[str, Any]:
 
 
 class Zero3(DeepSpeedStrategy):
-    """Trains under ZeRO-3; `pl_module` calls the functions that it is given as forward passes.
+    """Trains a `spacer.module.TreeModule` under ZeRO-3.
 
     A parameter that no process reached in a step has a gradient of zero here, and none elsewhere: AdamW lets its
     moments fade. A step that none was reached in is passed over.
