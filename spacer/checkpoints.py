@@ -48,7 +48,7 @@ class Checkpoints(ModelCheckpoint):
             dirpath=folder,
             every_n_train_steps=every_n_steps,
             save_last=True,
-            save_top_k=1,
+            save_top_k=0,  # and no second file of the same
             enable_version_counter=False,  # the last one is always last.ckpt
         )
         self.stopped = False

@@ -139,13 +139,21 @@ class Watch:
             self._requeue(signum, None)
 
 
+def has_begun_before() -> bool:
+    """Whether SLURM has started this job before, and then queued it again."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
+
+
 def _rank() -> int:
     return int(os.environ.get("SLURM_PROCID", "0"))
 
 
 def _is_running() -> bool:
     """Whether SLURM lets this job run still: not if it was cancelled, or waits in the queue already."""
-    words = ["squeue", "--noheader", f"--jobs={os.environ['SLURM_JOB_ID']}", "--format=%T"]
+    job, array = os.environ["SLURM_JOB_ID"], os.environ.get("SLURM_ARRAY_JOB_ID")
+    if array is not None:  # whose id alone, which the last of its tasks has too, stands for all of them
+        job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    words = ["squeue", "--noheader", f"--jobs={job}", "--format=%T"]
     try:
         state = subprocess.run(words, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
     except subprocess.SubprocessError as error:

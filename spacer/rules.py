@@ -7,6 +7,7 @@ from collections.abc import Callable
 from glob import escape, glob
 from importlib.util import find_spec
 from math import inf
+from os import environ
 from os.path import expanduser, isdir, isfile, join  # unlike Path, never raise: what is unreadable is not there
 from string import Template
 from typing import Any
@@ -63,6 +64,11 @@ def _holds_out(s: Settings) -> bool:
     return any(isinstance(d, RoomsSettings) or getattr(d, "heldout", None) is not None for _, d in sections(s))
 
 
+def comes_to_score(s: Settings) -> bool:
+    """Whether a run that trains asks held-out questions after it, which a sweep compares its jobs by."""
+    return not _trains(s) or (_holds_out(s) and s.stage.evaluate_after is not False)
+
+
 def _lacks(d: DatasetSettings, s: Settings, field: str) -> bool:
     """Whether a file that the data set names is not in its folder, which exists."""
     if (
@@ -116,7 +122,10 @@ def _lacks_annotations(d: DatasetSettings, s: Settings) -> bool:
 # stage → the files, of which a run's folder must hold one
 RUNS_WANTED = {
     "compare": ("per_question.jsonl",),
-    "report": ("summary.json", "scores.json", "*/scores.json", "comparison.json", "history.jsonl", "predictions"),
+    "report": (
+        *("summary.json", "scores.json", "*/scores.json", "per_question.jsonl", "comparison.json", "history.jsonl"),
+        "predictions",
+    ),
     "dashboard": ("scores.json", "summary.json"),
     "export": ("scores.json", "summary.json"),
 }
@@ -145,8 +154,7 @@ def run_faults(s: Settings) -> list[str]:
 
 
 def _no_checkpoint(path: str) -> bool:
-    # a folder that holds meta.pt is a checkpoint that Lightning wrote in shards
-    return path != "last" and not isfile(path) and not isfile(join(path, "meta.pt"))
+    return path != "last" and not isfile(path)
 
 
 # As RULES, of each data set `d` of a run, at the path `at`
@@ -400,9 +408,23 @@ RULES: tuple[tuple[Callable[[Settings], bool], str], ...] = (
         "set model.dtype=float32, or choose cluster=fsdp",
     ),
     (
-        lambda s: _in_zero(s) and s.stage.optimizer is not None and s.stage.optimizer.kind == OptimizerKind.adamw_8bit,
-        "cluster.strategy=deepspeed_zero3 does not spread the states of stage.optimizer.kind=adamw_8bit: "
-        "choose adamw, or cluster=fsdp",
+        lambda s: (
+            s.cluster.strategy in ("fsdp", "deepspeed_zero3")
+            and s.stage.optimizer is not None
+            and s.stage.optimizer.kind == OptimizerKind.adamw_8bit
+        ),
+        "stage.optimizer.kind=adamw_8bit under cluster.strategy={s.cluster.strategy} has no checkpoints that can be read "
+        "back: set stage.optimizer.kind=adamw, or choose cluster=ddp",
+    ),
+    (
+        lambda s: (
+            s.cluster.num_nodes > 1
+            and not isinstance(s.cluster, SlurmSettings)
+            and s.stage.name != "plan"
+            and not {"NODE_RANK", "GROUP_RANK", "SLURM_NNODES"} & environ.keys()
+        ),
+        "cluster.num_nodes={s.cluster.num_nodes}, and nothing here starts processes on other nodes: choose "
+        "cluster=slurm, or call torchrun on each node",
     ),
     (
         lambda s: isinstance(s.cluster, SlurmSettings) and not isinstance(s.cluster.devices, int),
@@ -443,7 +465,7 @@ RULES: tuple[tuple[Callable[[Settings], bool], str], ...] = (
         "stage.plan.gpu_memory_gib={s.stage.plan.gpu_memory_gib}: lower it",
     ),
     (
-        lambda s: s.stage.name == "export" and (s.ckpt_path in (None, "last") or isdir(expanduser(s.ckpt_path))),
+        lambda s: s.stage.name == "export" and s.ckpt_path in (None, "last"),
         "stage.name=export takes a checkpoint's file, and ckpt_path={s.ckpt_path} is none: "
         "set ckpt_path=RUN/checkpoints/last.ckpt",
     ),

@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from spacer.errors import UserError
 from spacer.optimizer import check_trained
@@ -71,17 +72,21 @@ def check_written_by(checkpoint: Mapping[str, Any], sharded: bool) -> None:
 
 
 def place_of(cluster: ClusterSettings) -> Place:
-    """Where this process stands, or will once Lightning has started the others."""
-    trainer = pl.Trainer(
-        accelerator=cluster.accelerator,
-        devices=cluster.devices,
-        num_nodes=cluster.num_nodes,
-        strategy="auto" if _is_alone(cluster) else Replicas(),
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    """Where this process stands, or will once Lightning has started the others. UserError for devices not there."""
+    try:
+        trainer = pl.Trainer(
+            accelerator=cluster.accelerator,
+            devices=cluster.devices,
+            num_nodes=cluster.num_nodes,
+            strategy="auto" if _is_alone(cluster) else Replicas(),
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+    except MisconfigurationException as error:
+        asked = f"cluster.accelerator={cluster.accelerator} cluster.devices={cluster.devices}"
+        raise UserError(f"{asked} cannot be had on this machine: {error}") from error
     return Place(trainer.global_rank, trainer.world_size)
 
 

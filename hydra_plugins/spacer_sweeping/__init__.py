@@ -52,19 +52,22 @@ class _SweepLauncher(Launcher):
     @abstractmethod
     def _run(self, jobs: Sequence[Job]) -> None: ...
 
-
-class ProcessLauncher(_SweepLauncher):
-    """On this machine, one after the other, each a process of its own."""
-
-    def _run(self, jobs: Sequence[Job]) -> None:
+    def _run_here(self, jobs: Sequence[Job]) -> None:
         from spacer.sweeping.processes import run_all
 
         options = [word for word in self._config.hydra.overrides.hydra if not word.startswith("hydra.mode=")]
         run_all(self._sweep, jobs, Path(sys.argv[0]).absolute(), options)
 
 
+class ProcessLauncher(_SweepLauncher):
+    """On this machine, one after the other, each a process of its own."""
+
+    def _run(self, jobs: Sequence[Job]) -> None:
+        self._run_here(jobs)
+
+
 class SlurmLauncher(_SweepLauncher):
-    """On a SLURM cluster, by hydra-submitit-launcher, whose parameters it takes."""
+    """On a SLURM cluster, by hydra-submitit-launcher, whose parameters it takes; plans of runs are made here."""
 
     def __init__(self, **parameters: Any) -> None:
         from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher as Submitit
@@ -79,8 +82,11 @@ class SlurmLauncher(_SweepLauncher):
     def _run(self, jobs: Sequence[Job]) -> None:
         from spacer.sweeping.slurm import run_all
 
-        if jobs:
-            run_all(self._sweep, jobs, self._submitit)
+        plans = [job for job in jobs if job.plans]
+        if plans:
+            self._run_here(plans)
+        if submitted := [job for job in jobs if job not in plans]:
+            run_all(self._sweep, submitted, self._submitit)
 
 
 class TrialSweeper(Sweeper):

@@ -74,7 +74,7 @@ def limits_of(case: Case) -> Limits:
     def asked(questions: int) -> Case:
         # sampled together: as many prompts a rollout as there are now, or all questions of one video
         pictures = work.pictures[: max(1, work.prompts // questions)]
-        return replace(case, work=replace(work, pictures=pictures, questions=questions))
+        return replace(case, work=replace(work, pictures=pictures, questions=questions, fewer=0))
 
     each = picture.height * picture.width
     frames = _largest(1, max(1, (MOST_TOKENS - work.text) // each), lambda n: framed(n).fits)
@@ -127,16 +127,18 @@ def _changes(case: Case) -> Iterator[tuple[str, Callable[[Case], Case]]]:
     """Settings that take less memory than those of the case, and what they make of a case."""
     setup, work = case.setup, case.work
     if not setup.sharded and setup.ranks > 1:
-        yield "cluster.strategy=fsdp", lambda c: _with(c, sharded=True)
+        yield "cluster.strategy=fsdp", lambda c: _with(c, sharded=True, eight_bit=False)
     if setup.sharded or setup.ranks == 1:
         more = max(8, 2 * setup.ranks)
-        yield f"cluster.strategy=fsdp on {more} GPUs", lambda c: _with(c, sharded=True, ranks=more)
+        devices = f"cluster.devices={more}" if more <= 8 else f"cluster.devices=8 cluster.num_nodes={-(-more // 8)}"
+        yield f"cluster.strategy=fsdp {devices}", lambda c: _with(c, sharded=True, eight_bit=False, ranks=more)
     if setup.rank is None:
         adapters = f"'model.lora={{rank: {_RANK}, alpha: {2 * _RANK}, dropout: 0.0}}'"
         narrow = dict(rank=_RANK, vision_trained=False, adapter_bytes=4, weight_bytes=2, product_bytes=2, autocast=True)
         yield f"{adapters} model.dtype=bfloat16 trainer.precision=bf16-mixed", lambda c: _with(c, **narrow)
-    if not setup.eight_bit and setup.rank is None:
-        yield "stage.optimizer.kind=adamw_8bit", lambda c: _with(c, eight_bit=True)
+    if not (setup.eight_bit or setup.sharded) and setup.rank is None:
+        # fsdp writes no checkpoints of it that can be read
+        yield "stage.optimizer.kind=adamw_8bit", lambda c: c if c.setup.sharded else _with(c, eight_bit=True)
     if setup.product_bytes > 2:
         yield "trainer.precision=bf16-mixed", lambda c: _with(c, product_bytes=2, autocast=True)
     if setup.checkpointing != Checkpointing.all:
@@ -149,7 +151,7 @@ def _changes(case: Case) -> Iterator[tuple[str, Callable[[Case], Case]]]:
         yield "model.freeze_vision=true", lambda c: _with(c, vision_trained=False)
     if len(work.pictures) > 1 or work.questions > 1:
         first = work.pictures[:1]
-        yield "objective.prompts_per_rollout=1", lambda c: _working(c, pictures=first, questions=1)
+        yield "objective.prompts_per_rollout=1", lambda c: _working(c, pictures=first, questions=1, fewer=0)
     if work.group > 2:
         yield f"objective.group_size={work.group // 2}", lambda c: _working(c, group=work.group // 2)
     longest = max(row.tokens for row in work.rows)

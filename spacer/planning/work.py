@@ -39,7 +39,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Work:
-    """A batch of a rank: `pictures`, each asked `questions` questions, each answered by `group` completions.
+    """A batch of a rank: `pictures`, each asked `questions` questions, but for the last, which is asked `fewer` less,
+    each answered by `group` completions.
 
     A prompt is a picture's tokens and `text` more, which are the question's own where several share the picture.
     Completions are all `length` tokens long. `budget` is `objective.row_tokens`.
@@ -51,11 +52,12 @@ class Work:
     group: int
     length: int
     budget: int
+    fewer: int = 0
 
     @property
     def prompts(self) -> int:
         """Questions."""
-        return len(self.pictures) * self.questions
+        return len(self.pictures) * self.questions - self.fewer
 
     @property
     def completions(self) -> int:
@@ -88,14 +90,14 @@ class Work:
     def _forest(self) -> Forest:
         segments: list[Segment] = []
         ends: list[int] = []
-        for picture in self.pictures:
+        for place, picture in enumerate(self.pictures, 1):
             if self.questions == 1:
                 ends.append(len(segments))
                 segments.append(_blank(picture.tokens + self.text, None))
                 continue
             root = len(segments)
             segments.append(_blank(picture.tokens, None))
-            for _ in range(self.questions):
+            for _ in range(self.questions - (self.fewer if place == len(self.pictures) else 0)):
                 ends.append(len(segments))
                 segments.append(_blank(self.text, root))
         return Forest(tuple(segments), tuple(ends))

@@ -63,6 +63,8 @@ def reward_curves(
     """
     rows = {row["step"]: row for row in history}
     series = {key: _series(rows, key) for key in _CURVES}
+    if len(series["train/kl"][0]):
+        del series["train/loss"]  # a policy loss says nothing by its value, but for the KL in it
     keys = [key for key, (steps, _) in series.items() if len(steps)]
     if look.width is None:
         lines = 2 if len(keys) > 1 else 1

@@ -6,7 +6,6 @@ devices starts its ranks as ever.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import signal
 import subprocess
@@ -16,12 +15,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from spacer.sweeping.lock import held
 from spacer.sweeping.record import Status, read, says_nothing
 from spacer.sweeping.slurm import in_queue
 from spacer.sweeping.sweep import Job, Sweep, quoted
 
 log = logging.getLogger(__name__)
-LOCK = ".lock"
 GRACE_S = 60  # for a job to end by itself after Ctrl-C, which reaches it too
 
 
@@ -51,14 +50,14 @@ def run_all(sweep: Sweep, jobs: Sequence[Job], program: Path, options: Sequence[
     jobs = [job for job in jobs if job not in with_slurm.values()]
     with _sigterm_raises():
         for job in jobs:
-            with _held(job.folder, wait=False) as lock:
+            with held(job.folder, wait=False) as lock:
                 if lock is None:
                     log.info("%s is being run by another process", job.folder)
                     elsewhere.append(job)
                 else:
                     _run(sweep, job, program, options, lock)
         for job in elsewhere:
-            with _held(job.folder, wait=True) as lock:
+            with held(job.folder, wait=True) as lock:
                 record = read(job.folder)
                 if lock is not None and (record is None or record.status != Status.done):
                     _run(sweep, job, program, options, lock)
@@ -89,19 +88,6 @@ def _run(sweep: Sweep, job: Job, program: Path, options: Sequence[str], lock: in
             sweep.settle(job, Status.killed, signal.Signals(-code).name)
         elif code is not None:
             sweep.settle(job, Status.failed, f"exit status {code}, with no word of why in {job.folder}")
-
-
-@contextmanager
-def _held(folder: Path, wait: bool) -> Iterator[int | None]:
-    """The descriptor of a job's lock, which dies with the last process that has it; None where another one does."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / LOCK, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield None
-        else:
-            yield file.fileno()
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from omegaconf import OmegaConf
 
 from spacer.errors import UserError
 from spacer.files import write_text
+from spacer.sweeping.lock import held
 from spacer.sweeping.record import Status, says_nothing
 from spacer.sweeping.sweep import Job, Sweep, quoted
 
@@ -87,12 +88,13 @@ def run_all(sweep: Sweep, jobs: Sequence[Job], launcher: Any) -> None:
         UserError: sbatch refuses the jobs, or squeue does not answer.
         KeyboardInterrupt: the jobs stay in the queue.
     """
-    waiting = in_queue(jobs)
-    for identity, job in waiting.items():
-        log.info("%s is in the queue already, as job %s", ",".join(job.chosen) or job.folder, identity)
-    new = [job for job in jobs if job not in waiting.values()]
-    try:
+    with held(sweep.folder, wait=True):  # another call of the same line waits until what this one submits is seen
+        waiting = in_queue(jobs)
+        for identity, job in waiting.items():
+            log.info("%s is in the queue already, as job %s", ",".join(job.chosen) or job.folder, identity)
+        new = [job for job in jobs if job not in waiting.values() and not _runs_here(job)]
         waiting |= _submit(sweep, new, launcher) if new else {}
+    try:
         _wait(sweep, waiting)
     except KeyboardInterrupt:
         log.warning("the jobs stay in the queue, and the same line again waits for them; to end them: scancel JOB")
@@ -139,10 +141,22 @@ def end_of(identity: str) -> End:
     return End(state[1], int(status), int(signal))
 
 
+def _runs_here(job: Job) -> bool:
+    with held(job.folder, wait=False) as lock:
+        if lock is None:
+            log.warning("%s is being run by another process of this machine, and left alone", job.folder)
+        return lock is None
+
+
 def _submit(sweep: Sweep, jobs: Sequence[Job], launcher: Any) -> dict[str, Job]:
     import submitit
     from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 
+    if which("sbatch") is None:
+        raise UserError(
+            "cluster=slurm submits with sbatch, which is not here: call from a login node of the cluster, or choose "
+            "cluster=ddp or cluster=fsdp for the devices of this machine"
+        )
     parameters: Mapping[str, Any] = launcher.params
     common = OmegaConf.structured(BaseQueueConf).keys()
     executor = submitit.AutoExecutor(
@@ -150,6 +164,8 @@ def _submit(sweep: Sweep, jobs: Sequence[Job], launcher: Any) -> dict[str, Job]:
     )
     asked = {key: value for key, value in parameters.items() if key not in ("submitit_folder", "max_num_timeout")}
     executor.update_parameters(**{key if key in common else f"slurm_{key}": value for key, value in asked.items()})
+    # else processes that one has failed wait for it as long as their collective operations have patience
+    executor.update_parameters(slurm_srun_args=["--kill-on-bad-exit=1"])
     for job in jobs:
         sweep.begin(job)
     place = [f"hydra.sweep.dir={quoted(str(sweep.folder))}"]

@@ -13,12 +13,14 @@ from omegaconf import DictConfig, open_dict
 
 from spacer.config import ConfigError, load_settings
 from spacer.report.sweep import write_sweep
+from spacer.rules import comes_to_score
 from spacer.settings import Settings
 from spacer.sweeping.naming import axes, chosen, job_name
 from spacer.sweeping.record import Record, Status, changes, plain, read, resumable, write
 from spacer.sweeping.rows import row_of
 
 log = logging.getLogger(__name__)
+SCORED_BY = "set dataset.heldout to a JSONL file of questions in dataset.root, and stage.evaluate_after to null or true"
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +37,11 @@ class Job:
     settings: Settings | None
     problem: str | None = None
 
+    @property
+    def plans(self) -> bool:
+        """Whether it only tells what a run would need, which it does anew each time."""
+        return self.settings is not None and self.settings.stage.name == "plan"
+
 
 class Sweep:
     """The jobs of a sweep so far; its name is that of `folder`, which holds their table."""
@@ -45,6 +52,7 @@ class Sweep:
         self._config = config
         self._loader = loader
         self._swept = axes(config.hydra.sweeper.get("params") or {}, config.hydra.overrides.task).swept
+        self._searches = "TrialSweeper" in config.hydra.sweeper._target_
         self._jobs: dict[Path, Job] = {}
 
     def add(self, overrides: Sequence[Sequence[str]], first: int) -> list[Job]:
@@ -65,6 +73,8 @@ class Sweep:
         waiting = [job for job in dict.fromkeys(jobs) if job.problem is None and not _is_done(job)]
         done = sum(job.problem is None and _is_done(job) for job in dict.fromkeys(jobs))
         going_on = sum(resumable(job.folder) for job in waiting)
+        if any(job.settings is not None and not comes_to_score(job.settings) for job in waiting):
+            log.warning("the table will lack held-out scores: %s", SCORED_BY)
         for job in dict.fromkeys(jobs):
             if job.problem is not None:
                 log.error("%s cannot run: %s", ",".join(job.chosen), job.problem)
@@ -144,6 +154,8 @@ class Sweep:
                 f"its folder holds a run with other settings ({'; '.join(other)}): remove {folder}, "
                 "or give this sweep another folder with hydra.sweep.dir=…"
             )
+        elif self._searches and not comes_to_score(settings):
+            problem = f"it has no held-out score to search by: {SCORED_BY}"
         return Job(number, overrides, values, folder, settings, problem)
 
 
@@ -154,4 +166,4 @@ def quoted(text: str) -> str:
 
 def _is_done(job: Job) -> bool:
     record = read(job.folder)
-    return record is not None and record.status == Status.done
+    return record is not None and record.status == Status.done and not job.plans

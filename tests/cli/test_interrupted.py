@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -24,12 +26,10 @@ def peace(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# Ctrl-C reaches the data workers, too
-@pytest.mark.parametrize(("signum", "send"), [(signal.SIGINT, os.killpg), (signal.SIGTERM, os.kill)])
-def test_it_ends_after_the_step_and_goes_on(
-    signum: signal.Signals, send, peace: Path, command: Command, environment: dict[str, str], tmp_path: Path
-) -> None:
-    overrides = (*TRAINING, "logger=wandb", f"hydra.run.dir={tmp_path}")
+def interrupted(
+    overrides: Sequence[str], environment: dict[str, str], folder: Path, send: Callable[[int], None]
+) -> tuple[int, str]:
+    """The exit status of a run that is sent a signal after its second step, and what it said."""
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "run.py"), *overrides],
         env=environment,
@@ -38,24 +38,57 @@ def test_it_ends_after_the_step_and_goes_on(
         start_new_session=True,
         text=True,
     )
-    history = tmp_path / "history.jsonl"
+    history = folder / "history.jsonl"
     deadline = time.monotonic() + 240
     while not (history.exists() and history.read_text().count("\n") >= 2):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
-    send(process.pid, signum)
+    send(process.pid)
     said = process.communicate(timeout=240)[0]
-    assert process.returncode == 128 + signum, said
-    assert "Traceback" not in said
+    return process.returncode, said
+
+
+# Ctrl-C reaches the data workers, too; a job that SLURM starts again need not be told to go on, wherever it began
+@pytest.mark.parametrize(
+    ("signum", "send", "again"),
+    [(signal.SIGINT, os.killpg, {}), (signal.SIGTERM, os.kill, {"SLURM_RESTART_COUNT": "1"})],
+)
+def test_it_ends_after_the_step_and_goes_on(
+    signum: signal.Signals, send, again: dict[str, str], peace: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    overrides, history = (*TRAINING, "logger=wandb", f"hydra.run.dir={tmp_path}"), tmp_path / "history.jsonl"
+    status, said = interrupted(overrides, environment, tmp_path, lambda pid: send(pid, signum))
+    assert status == 128 + signum and "Traceback" not in said, said
     done = len(rows(history))
     assert 2 <= done < STEPS
     assert (
         f"stopped after step {done}; go on with the same settings and ckpt_path=last hydra.run.dir={tmp_path}" in said
     )
 
-    said = succeeds(command(*overrides, "ckpt_path=last"))
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
+    words = [*overrides, *([] if again else ["ckpt_path=last"])]
+    said = succeeds(
+        subprocess.run(
+            [sys.executable, str(ROOT / "run.py"), *words],
+            env=environment | again,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+    )
     assert f"going on after step {done}" in said
     assert_as_in(peace, tmp_path)
     assert len(rows(history)) == STEPS
     starts = [path.name for path in tmp_path.glob("wandb/offline-run-*")]
     assert len(starts) == 2 and len({name.split("-", 3)[-1] for name in starts}) == 1  # one W&B run
+
+
+def test_of_several_processes_the_first_tells_how_all_ended(environment: dict[str, str], tmp_path: Path) -> None:
+    """Lightning kills the first where another that it has started ends otherwise than well."""
+    devices = ("cluster=ddp", "cluster.accelerator=cpu", "cluster.devices=2")
+    overrides = (*TRAINING, *devices, "logger=wandb", f"hydra.run.dir={tmp_path}")
+    status, said = interrupted(overrides, environment, tmp_path, lambda pid: os.kill(pid, signal.SIGTERM))
+    assert status == 128 + signal.SIGTERM and "Traceback" not in said, said
+    assert said.count("stopped after step") == 1
+    assert json.loads((tmp_path / "run.json").read_text())["status"] == "killed"
+    assert (tmp_path / "checkpoints/last.ckpt").exists()

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.cli.conftest import Command, fails, succeeds
+import pytest
+
+from tests.cli.conftest import ROOT, Command, fails, succeeds
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -44,6 +46,25 @@ def test_the_embedded_model(command: Command, tmp_path: Path) -> None:
     plan = read(tmp_path)
     assert plan["parameters"] == 3_248_064 and plan["questions"] == 480
     assert plan["bytes_per_gpu"]["weights"] == 4 * 3_248_064
+
+
+def readme_lines() -> list[list[str]]:
+    """The commands of the README that train a model of billions of weights on GPUs, as words."""
+    lines = (ROOT / "README.md").read_text().splitlines()
+    calls = [line.partition("#")[0].split()[2:] for line in lines if line.startswith("python run.py")]
+    return [words for words in calls if any(word.startswith("experiments=") for word in words)]
+
+
+@pytest.mark.parametrize("words", readme_lines(), ids=" ".join)
+def test_gpus_of_80_gb_hold_what_the_readme_says(words: list[str], command: Command, tmp_path: Path) -> None:
+    """Also a sweep's line, with nothing that submits: a run is planned where it is called."""
+    kept = [word for word in words if not word.startswith(("-m", "sweeps=", "stage", "dataset.heldout="))]
+    kept += [] if any(word.startswith("cluster.devices=") for word in kept) else ["cluster.devices=8"]
+    one = ["cluster.devices=1"] if not any(word.startswith("cluster") for word in words) else []
+    here = [f"hydra.{mode}.dir={tmp_path}" for mode in ("run", "sweep")]
+    succeeds(command("stage=plan", *kept, *one, "stage.plan.questions=1000", *here))
+    (found,) = tmp_path.rglob("plan.json")
+    assert read(found.parent)["fits"] is True
 
 
 def test_a_number_of_gpus_must_be_named(command: Command) -> None:

@@ -79,6 +79,21 @@ def test_killed_and_resumed_ends_with_the_same_weights(
     assert all(torch.equal(untouched[name], mended[name]) for name in untouched)
 
 
+def test_adapters_that_are_spread_over_devices_go_on_from_their_checkpoint(
+    command: Command, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Of a checkpoint that holds the adapters alone."""
+    adapters = ("model.lora={rank: 4, alpha: 8, dropout: 0.0}", "stage.evaluate_before=false")
+    peace, mended = tmp_path / "peace", tmp_path / "mended"
+    succeeds(command(*on("fsdp", 2, 1, peace), *adapters))
+    words, history = [*on("fsdp", 2, 1, mended), *adapters], mended / "history.jsonl"
+    killed(words, environment, lambda: history.exists() and history.read_text().count("\n") >= 2)
+    succeeds(command(*words, "ckpt_path=last"))
+    assert all(torch.equal(weights(peace)[name], value) for name, value in weights(mended).items())
+    held = torch.load(mended / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert held and all("lora" in name for name in held)
+
+
 def test_a_checkpoint_holds_the_whole_model_and_goes_on_with_other_numbers_of_devices(
     two: tuple[str, Path, str], command: Command, tmp_path: Path
 ) -> None:

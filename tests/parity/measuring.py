@@ -50,12 +50,15 @@ class Live(TorchDispatchMode):
     """Bytes of all storages that live, and the most that lived at a time in each phase; operations by the formulas of
     torch's counter, whose own mode also follows modules and cannot where inputs of layers are made to need gradients.
 
-    `casts` are the bytes, among these, of copies of whole weights in other types, which autocast makes and keeps.
+    `casts` are the bytes, among these, of copies of whole weights in other types, which autocast makes and keeps, and
+    `logits` those of tensors with a number for each of the `vocabulary`. A storage and an operation are known by what
+    torch keeps them under (`_cdata`, `_overloadpacket`), for which it has no public name.
     """
 
-    def __init__(self, before: Iterable[Tensor]) -> None:
+    def __init__(self, before: Iterable[Tensor], vocabulary: int) -> None:
         super().__init__()
-        self.bytes = self.casts = self.flops = 0
+        self.bytes = self.casts = self.logits = self.flops = 0
+        self._vocabulary = vocabulary
         self.phase = "start"
         self.peaks: dict[str, int] = defaultdict(int)
         self._known: set[int] = set()
@@ -80,11 +83,14 @@ class Live(TorchDispatchMode):
             self._known.add(key)
             self.bytes += size
             self.casts += size if is_cast else 0
-            weakref.finalize(storage, self._gone, key, size, is_cast)
+            logits = size if tensor.dim() > 1 and tensor.shape[-1] == self._vocabulary else 0
+            self.logits += logits
+            weakref.finalize(storage, self._gone, key, size, is_cast, logits)
             self.peaks[self.phase] = max(self.peaks[self.phase], self.bytes)
 
-    def _gone(self, key: int, size: int, is_cast: bool) -> None:
+    def _gone(self, key: int, size: int, is_cast: bool, logits: int) -> None:
         self._known.discard(key)
+        self.logits -= logits
         self.bytes -= size
         self.casts -= size if is_cast else 0
 
@@ -120,7 +126,8 @@ def measuring(module: GrpoModule, monkeypatch: pytest.MonkeyPatch) -> Iterator[M
     reference = [] if module.reference is None else list(module.reference.parameters())
     found.parts["weights"] = bytes_of(module.policy.parameters())
     found.parts["reference"] = bytes_of(reference)
-    live = Live([*module.policy.parameters(), *module.policy.buffers(), *reference])
+    vocabulary = module.policy.config.get_text_config().vocab_size
+    live = Live([*module.policy.parameters(), *module.policy.buffers(), *reference], vocabulary)
     passed = [0]
 
     def since() -> int:
@@ -163,10 +170,12 @@ def measuring(module: GrpoModule, monkeypatch: pytest.MonkeyPatch) -> Iterator[M
         return back(self, vision, scored, update)
 
     def logps_of_row(*args: Any, **kwargs: Any) -> Tensor:
-        before = own()
+        before, logits = own(), live.logits
         logps = row_logps(*args, **kwargs)
         if torch.is_grad_enabled():
-            found.largest("activations", own() - before)
+            logits = live.logits - logits
+            found.largest("logits", logits)
+            found.largest("activations", own() - before - logits)
             found.flops["policy_forward"] = found.flops.get("policy_forward", 0) + since()
         return logps
 

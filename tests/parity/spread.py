@@ -16,6 +16,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import DeepSpeedStrategy
+from torch.distributed.tensor import DTensor
 
 from spacer.callbacks import FaultRecorder
 from spacer.data.loading import PromptDataset
@@ -75,6 +76,7 @@ class Zero3OnCpu(Zero3):
         self._init_deepspeed_distributed()
 
 
+KEPT = 10**5  # numbers: a parameter that has no more is whole at all times under DeepSpeed
 BAD, WORSE = 6, 7  # the places of items at fault
 # prompts of unequal lengths, some about one video; the first half of a batch is the first process's
 STEPS = ((0, 1, 2, 3), (4, 3, 0, 1), (5, 2, 1, 4))
@@ -118,14 +120,18 @@ class Handed:
 
 
 class Notes(pl.Callback):
-    """What was logged after each batch, and what this process has sampled."""
+    """What was logged after each batch, what this process has sampled, and whether each parameter is in parts then."""
 
     def __init__(self) -> None:
         self.steps: list[dict[str, float]] = []
+        self.in_parts: set[bool] = set()
         self.texts: list[tuple[str, ...]] = []
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
         self.steps.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+        for parameter in pl_module.policy.parameters():
+            if getattr(parameter, "ds_numel", parameter.numel()) > KEPT:
+                self.in_parts.add(isinstance(parameter, DTensor) or not parameter.numel())
         if isinstance(pl_module, GrpoModule) and pl_module.last_rollout is not None:
             self.texts.append(pl_module.last_rollout[1].rollout.texts)
             pl_module.last_rollout = None
@@ -203,7 +209,13 @@ def run(
     handed = Handed(items_of(settings), case.batches, place_of(cluster), start.after if start else 0)
     trainer.fit(module, handed, ckpt_path=start and start.path, weights_only=True)
     weights = whole_state(module.policy)
-    return {"steps": notes.steps, "texts": notes.texts, "weights": weights, "took": trainer.global_step}
+    return {
+        "steps": notes.steps,
+        "texts": notes.texts,
+        "weights": weights,
+        "took": trainer.global_step,
+        "in_parts": sorted(notes.in_parts),
+    }
 
 
 def main() -> None:

@@ -81,7 +81,8 @@ def work_of_batch(batch: PromptBatch, settings: Settings) -> Work:
 def compare(settings: Settings, sizes: Sizes, batch: PromptBatch, found: Measured) -> None:
     work, setup = work_of_batch(batch, settings), setup_of(settings)
     planned = memory_of(sizes, work, setup)
-    parts = _parts(planned) | {"activations": planned.by_part["activations"] + kept_logits(sizes, work, setup)}
+    # logits as they wait for the backward pass; in other phases they are in what is held to the bytes at once
+    parts = _parts(planned) | {"activations": planned.by_part["activations"], "logits": kept_logits(sizes, work, setup)}
     hold("bytes", parts, {part: found.parts[part] for part in parts}, MEMORY)
     hold("bytes at once", _phases(planned.by_phase), _phases(found.phases), MEMORY)
     flops = tree_flops(sizes, work, setup)

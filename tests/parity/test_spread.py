@@ -88,6 +88,15 @@ def test_two_processes_train_as_one(name: str, strategy: str, found: Any) -> Non
         assert float((weights[key] - value).norm() / value.norm()) < (1e-12 if name == "double" else 1e-5), key
 
 
+def test_parameters_are_in_parts_again_after_each_rollout(found: Any) -> None:
+    _, alone, two = found
+    for name in CASES:
+        assert alone[name]["in_parts"] == two["ddp"][0][name]["in_parts"] == [False]
+        for strategy in set(RUN) - {"ddp"}:
+            for rank in two[strategy]:
+                assert name not in rank or rank[name]["in_parts"] == [True]
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_bfloat16_autocast_stays_near(strategy: str, found: Any) -> None:
     _, alone, two = found

@@ -129,6 +129,14 @@ def test_a_job_that_was_cancelled_is_not_queued_again(scene: str, tmp_path: Path
     assert not queued(tmp_path)
 
 
+def test_a_task_of_an_array_asks_for_itself_and_not_for_the_array(tmp_path: Path) -> None:
+    """The last task has the array's id as its own, by which squeue tells of all of them."""
+    squeue = 'case "$*" in *--jobs=7_2*) echo RUNNING;; *) printf "PENDING\\nRUNNING\\n";; esac'
+    array = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2"}
+    ends(tmp_path, "wait()", signal.SIGUSR2, squeue=squeue, **array)
+    assert queued(tmp_path) == [USR2]
+
+
 def test_a_controller_that_does_not_answer_keeps_no_job_out_of_the_queue(tmp_path: Path) -> None:
     ends(tmp_path, "wait()", signal.SIGUSR2, squeue="exit 1")
     assert queued(tmp_path) == [USR2]

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from spacer.errors import UserError
 from spacer.report.sweep import show_sweep, write_sweep
+from spacer.rules import comes_to_score
 from spacer.settings import Settings
 from spacer.sweeping.extras import missing_plugin
 from spacer.sweeping.naming import Axes, axes, folder_name, job_name, sweep_name
@@ -133,6 +134,12 @@ def test_settings_differ_by_what_changes_figures_alone(settings: Settings):
     assert changes(before, plain(elsewhere)) == []
     more = replace(settings, seed=7, cluster=replace(settings.cluster, devices=2))
     assert changes(before, plain(more)) == ["seed: 42 then, 7 now", "cluster.devices: 1 then, 2 now"]
+
+
+def test_which_runs_come_to_a_score(settings: Settings):
+    assert comes_to_score(settings)
+    assert not comes_to_score(replace(settings, stage=replace(settings.stage, evaluate_after=False)))
+    assert comes_to_score(replace(settings, stage=replace(settings.stage, name="score", evaluate_after=False)))
 
 
 def test_a_checkpoint_is_gone_on_from(tmp_path: Path):
