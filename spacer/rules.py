@@ -413,8 +413,8 @@ RULES: tuple[tuple[Callable[[Settings], bool], str], ...] = (
             and s.stage.optimizer is not None
             and s.stage.optimizer.kind == OptimizerKind.adamw_8bit
         ),
-        "stage.optimizer.kind=adamw_8bit under cluster.strategy={s.cluster.strategy} has no checkpoints that can be read "
-        "back: set stage.optimizer.kind=adamw, or choose cluster=ddp",
+        "stage.optimizer.kind=adamw_8bit under cluster.strategy={s.cluster.strategy} has no checkpoints that can be "
+        "read back: set stage.optimizer.kind=adamw, or choose cluster=ddp",
     ),
     (
         lambda s: (
