@@ -104,7 +104,7 @@ _CHECKED: tuple[tuple[Check, str], ...] = (
         ),
         "cluster.devices",
     ),
-    (_one_of("auto", "ddp", "fsdp"), "cluster.strategy"),
+    (_one_of("auto", "ddp", "fsdp", "deepspeed_zero3"), "cluster.strategy"),
     (_one_of("auto", "cpu", "gpu", "cuda", "mps"), "cluster.accelerator"),
     (_one_of(*STAGES), "stage.name"),
     (_one_of("wandb", "tensorboard", "csv", "none"), "logger.kind"),

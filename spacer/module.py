@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 import torch
@@ -18,9 +18,12 @@ from spacer.modeling import Packing, Vision, count_passes, encode_vision, row_lo
 from spacer.optimizer import allow_states, check_trained, configure_adamw, without_frozen
 from spacer.selfcheck import FirstBatchCheck
 from spacer.settings import OptimizerSettings
-from spacer.sharding import as_forward, gathered, is_sharded
-from spacer.strategies import check_written_by, shard_for
+from spacer.sharding import as_forward, gathered, in_zero, is_sharded
+from spacer.strategies import check_written_by, in_parts, shard_for
 from spacer.tree import Completion, Forest, PackedRow, Segment, pack
+from spacer.zero import clip_parts
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,10 @@ class TreeModule(pl.LightningModule):
         """AdamW as `stage.optimizer` says."""
         return configure_adamw(self, self.training_plan.optimizer, self.training_plan.total_steps)
 
+    def forward(self, function: Callable[[], T]) -> T:
+        """Calls a function of the model's parts: DeepSpeed's engine computes in its module's forward passes."""
+        return function()
+
     def configure_model(self) -> None:
         """Spreads the models over the processes, where the strategy does."""
         shard_for(self.trainer, self.policy)
@@ -78,20 +85,24 @@ class TreeModule(pl.LightningModule):
         """Keeps what training changes: not the reference, nor what is frozen, which are loaded from where it began."""
         checkpoint["state_dict"] = without_frozen(self, checkpoint["state_dict"])
         checkpoint["prompts_seen"] = self.prompts_seen
-        checkpoint["sharded"] = is_sharded(self.policy)
+        checkpoint["sharded"] = in_parts(self.trainer)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Goes on counting; UserError for a checkpoint of another strategy, or that lacks what is trained."""
-        check_written_by(checkpoint, is_sharded(self.policy))
-        if not is_sharded(self.policy):  # else `spacer.strategies.Sharded` has
+        check_written_by(checkpoint, in_parts(self.trainer))
+        if not in_parts(self.trainer):  # else `spacer.strategies.Sharded` has
             check_trained(self, checkpoint["state_dict"])
         self.prompts_seen = checkpoint["prompts_seen"]
 
     def see(self, batch: PromptBatch) -> Vision:
         """The policy's vision features of the batch."""
         passes = self._at_most(count_passes(batch.pictures))
-        encode = partial(encode_vision, self.policy, batch.pictures, self.packing.vision_again, passes)
-        return as_forward(self.policy, encode)
+
+        def encode() -> tuple[Tensor, ...]:  # of tensors: where gradients pass, DeepSpeed has parameters gathered
+            return encode_vision(self.policy, batch.pictures, self.packing.vision_again, passes).tensors
+
+        found = as_forward(self.policy, encode)
+        return Vision(found[0], found[1:]) if found else Vision()
 
     def backward_rows(
         self,
@@ -106,7 +117,7 @@ class TreeModule(pl.LightningModule):
         """
         shared = vision.detach()
         sharded = is_sharded(self.policy)
-        # FSDP averages over the processes
+        # FSDP and DeepSpeed average over the processes
         scale = (ranks.world() if sharded else 1) / self.training_plan.accumulate
         idle = self._at_most(len(rows)) - len(rows)
         for row in rows:
@@ -187,13 +198,13 @@ class SftModule(TreeModule):
 
 def clip_gradients(parameters: Sequence[torch.nn.Parameter], most: float | None) -> Tensor:
     """Scales the gradients down to a norm of `most` where theirs is larger; returns theirs, of the whole tensors."""
+    if parameters and in_zero(parameters[0]):
+        return clip_parts(parameters, most)
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if not gradients:
         return torch.zeros(())
     parts = [g.to_local() if isinstance(g, DTensor) else g for g in gradients]
-    # on a CPU, a float32 sum of so many squares is off in its fifth digit, and each way of sharding by another amount
-    wide = torch.float64 if parts[0].device.type == "cpu" else torch.float32
-    squares = torch.stack([torch.linalg.vector_norm(part, dtype=wide) for part in parts]).square().sum()
+    squares = ranks.squares(parts)
     norm = (ranks.add(squares) if isinstance(gradients[0], DTensor) else squares).sqrt().to(gradients[0].dtype)
     if most is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, most, norm)

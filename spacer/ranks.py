@@ -19,6 +19,11 @@ def world() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def rank() -> int:
+    """Which of them this is."""
+    return dist.get_rank() if world() > 1 else 0
+
+
 def gather(number: int, device: torch.device) -> list[int]:
     """Each process's number, in the order of the ranks."""
     if world() == 1:
@@ -35,6 +40,13 @@ def add(values: Tensor) -> Tensor:
     total = values.double()  # counts stay exact, and sums of shares need not mind their order
     dist.all_reduce(total)
     return total.to(values.dtype)
+
+
+def squares(parts: Sequence[Tensor]) -> Tensor:
+    """The sum of the squares of this process's tensors."""
+    # on a CPU, a float32 sum of so many is off in its fifth digit, and each way of sharding by another amount
+    wide = torch.float64 if parts[0].device.type == "cpu" else torch.float32
+    return torch.stack([torch.linalg.vector_norm(part, dtype=wide) for part in parts]).square().sum()
 
 
 def join(table_NK: Tensor, device: torch.device) -> Tensor:

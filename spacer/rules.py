@@ -49,6 +49,10 @@ def _trains(s: Settings) -> bool:
     return s.stage.name in ("train", "sft")
 
 
+def _in_zero(s: Settings) -> bool:
+    return _trains(s) and s.cluster.strategy == "deepspeed_zero3"
+
+
 def sections(s: Settings) -> list[tuple[str, DatasetSettings]]:
     """The data sets of a run with the paths of their settings: one, or the parts of a mix."""
     if isinstance(s.dataset, MixSettings):
@@ -384,13 +388,33 @@ RULES: tuple[tuple[Callable[[Settings], bool], str], ...] = (
         "choose 32-true or bf16-mixed, or cluster=ddp",
     ),
     (
+        lambda s: _in_zero(s) and find_spec("deepspeed") is None,
+        "cluster.strategy=deepspeed_zero3 needs a package that is not installed: pip install -e '.[deepspeed]', "
+        "or choose cluster=fsdp, which spreads out the same",
+    ),
+    (
+        lambda s: _in_zero(s) and s.cluster.accelerator not in ("auto", "gpu", "cuda"),
+        "cluster.strategy=deepspeed_zero3 trains on CUDA devices, and cluster.accelerator={s.cluster.accelerator} "
+        "names others: set cluster.accelerator=cuda, or choose cluster=fsdp",
+    ),
+    (
+        lambda s: _in_zero(s) and s.trainer.precision not in ("32-true", "32", "bf16-mixed", "bf16"),
+        "cluster.strategy=deepspeed_zero3 does not compute in trainer.precision={s.trainer.precision}: "
+        "choose 32-true or bf16-mixed, or cluster=ddp",
+    ),
+    (
+        lambda s: _in_zero(s) and s.model.dtype != "float32",
+        "cluster.strategy=deepspeed_zero3 spreads weights of float32, and not of model.dtype={s.model.dtype}: "
+        "set model.dtype=float32, or choose cluster=fsdp",
+    ),
+    (
         lambda s: (
-            s.cluster.strategy == "fsdp"
+            s.cluster.strategy in ("fsdp", "deepspeed_zero3")
             and s.stage.optimizer is not None
             and s.stage.optimizer.kind == OptimizerKind.adamw_8bit
         ),
-        "stage.optimizer.kind=adamw_8bit under cluster.strategy=fsdp writes checkpoints that torchao cannot read back: "
-        "set stage.optimizer.kind=adamw, or choose cluster=ddp",
+        "stage.optimizer.kind=adamw_8bit under cluster.strategy={s.cluster.strategy} has no checkpoints that can be "
+        "read back: set stage.optimizer.kind=adamw, or choose cluster=ddp",
     ),
     (
         lambda s: (

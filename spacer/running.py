@@ -188,7 +188,7 @@ class Run:
             row_of_fault,
         )
         with self.phase(f"evaluate {name}"):
-            return predict(_trainer_options(self.settings), asking, path)
+            return predict(_trainer_options(self.settings, trains=False), asking, path)
 
     def fit(self, module: pl.LightningModule, loader: TrainLoader) -> list[Logger]:
         """Trains with Lightning, from a checkpoint where one is asked for, and returns the loggers, still open."""
@@ -197,7 +197,7 @@ class Run:
         loggers = make_loggers(settings, self.folder, trained_on)
         saving = Checkpoints(self.folder / "checkpoints", settings.trainer.checkpoint_every_n_steps, self.watch)
         trainer = pl.Trainer(
-            **_trainer_options(settings),
+            **_trainer_options(settings, trains=True),
             max_steps=settings.trainer.max_steps,
             max_epochs=settings.trainer.max_epochs,
             max_time=settings.trainer.max_time,
@@ -320,14 +320,14 @@ def _shows_bar(settings: Settings) -> bool:
     return settings.trainer.enable_progress_bar and sys.stdout.isatty()
 
 
-def _trainer_options(settings: Settings) -> dict[str, Any]:
+def _trainer_options(settings: Settings, trains: bool) -> dict[str, Any]:
     """What every `pl.Trainer` of a run shares."""
     cluster = settings.cluster
     return {
         "accelerator": cluster.accelerator,
         "devices": cluster.devices,
         "num_nodes": cluster.num_nodes,
-        "strategy": make_strategy(cluster),
+        "strategy": make_strategy(cluster, settings.trainer.precision, trains),
         # it is spacer.preemption that has a job queued again
         "plugins": [WholeFiles(), *_environment()],
         "precision": settings.trainer.precision,

@@ -346,7 +346,7 @@ class ClusterSettings:
     accelerator: str = "auto"
     devices: int | str = 1
     num_nodes: int = 1
-    strategy: str = "auto"  # ddp where there are several devices
+    strategy: str = "auto"  # ddp where there are several devices; or fsdp, deepspeed_zero3
 
 
 @dataclass(frozen=True)

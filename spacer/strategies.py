@@ -14,7 +14,8 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from spacer.errors import UserError
 from spacer.optimizer import check_trained
 from spacer.settings import ClusterSettings
-from spacer.sharding import shard
+from spacer.sharding import hold_twin, shard
+from spacer.zero import Zero3, check_device
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ def check_written_by(checkpoint: Mapping[str, Any], sharded: bool) -> None:
     Lightning numbers the states of the optimiser otherwise where parameters are frozen, and would mix them up.
     """
     if checkpoint.get("sharded", False) != sharded:
-        was, now = ("ddp or auto", "fsdp") if sharded else ("fsdp", "ddp or auto")
+        whole = "ddp, deepspeed_zero3 or auto"
+        was, now = (whole, "fsdp") if sharded else ("fsdp", whole)
         raise UserError(
             f"the checkpoint was written under cluster.strategy={was}, and this run is under {now}: go on under the "
             "same, on any number of devices; or take the weights alone, with stage=export and model.name_or_path"
@@ -88,8 +90,15 @@ def place_of(cluster: ClusterSettings) -> Place:
     return Place(trainer.global_rank, trainer.world_size)
 
 
-def make_strategy(cluster: ClusterSettings) -> Strategy | str:
-    """A new strategy, as each `pl.Trainer` takes its own."""
+def make_strategy(cluster: ClusterSettings, precision: str, trains: bool) -> Strategy | str:
+    """A new strategy, as each `pl.Trainer` takes its own. UserError as of `check_device`.
+
+    `trains` is whether it is to train; under ZeRO-3 questions are asked of the whole model in every process, since
+    DeepSpeed's engine is one for training.
+    """
+    if cluster.strategy == "deepspeed_zero3":
+        check_device()
+        return Zero3(precision) if trains else Replicas()
     if cluster.strategy == "fsdp":
         return Sharded(place_of(cluster).world)
     return "auto" if cluster.strategy == "auto" and _is_alone(cluster) else Replicas()
@@ -98,10 +107,18 @@ def make_strategy(cluster: ClusterSettings) -> Strategy | str:
 def shard_for(trainer: pl.Trainer, *models: Any) -> None:
     """Spreads the models over the trainer's processes where its strategy is to; in a module's `configure_model`."""
     strategy = trainer.strategy
+    if isinstance(strategy, Zero3):
+        for model in models:
+            hold_twin(model)
     if isinstance(strategy, Sharded):
         computes_in = torch.bfloat16 if trainer.precision == "bf16-mixed" else None
         for model in models:
             shard(model, strategy.device_mesh["data_parallel"], computes_in)
+
+
+def in_parts(trainer: pl.Trainer) -> bool:
+    """Whether the optimiser's states are of parameters that FSDP2 holds, so that checkpoints number them its way."""
+    return isinstance(trainer.strategy, Sharded)
 
 
 def _is_alone(cluster: ClusterSettings) -> bool:

@@ -24,7 +24,8 @@ class Setup:
 
     `rank` is of the adapters, None where the weights themselves are trained. `reference` is whether the KL is taken,
     `shuffled` whether videos are asked once more with frames shuffled, by half as many completions. `attention` is one
-    of `spacer.attention.row_attention`. `on_gpu` is whether the optimiser steps on all weights at once.
+    of `spacer.attention.row_attention`. `on_gpu` is whether the optimiser steps on all weights at once,
+    `gathered_whole` whether sharded weights are gathered in their own type for autocast too.
     """
 
     weight_bytes: int
@@ -43,11 +44,12 @@ class Setup:
     updates: int
     accumulate: int
     on_gpu: bool
+    gathered_whole: bool = False
 
     @property
     def seen_bytes(self) -> int:
-        """Bytes of a weight as layers see it: where it is gathered for autocast, it comes in the type of products."""
-        return self.product_bytes if self.sharded and self.autocast else self.weight_bytes
+        """Bytes of a weight as layers see it: where FSDP gathers it for autocast, it comes in the type of products."""
+        return self.product_bytes if self.sharded and self.autocast and not self.gathered_whole else self.weight_bytes
 
     @property
     def turned(self) -> bool:
@@ -58,7 +60,9 @@ class Setup:
     def adapters_turned(self) -> bool:
         """As `turned`, of adapters."""
         return (
-            self.rank is not None and self.product_bytes < self.adapter_bytes and not (self.sharded and self.autocast)
+            self.rank is not None
+            and self.product_bytes < self.adapter_bytes
+            and not (self.sharded and self.autocast and not self.gathered_whole)
         )
 
     def trainable(self, sizes: Sizes) -> int:
@@ -98,6 +102,7 @@ def setup_of(settings: Settings) -> Setup:
         updates=settings.objective.updates_per_rollout,
         accumulate=settings.trainer.accumulate_grad_batches,
         on_gpu=on_gpu,
+        gathered_whole=settings.cluster.strategy == "deepspeed_zero3",
     )
 
 

@@ -226,7 +226,7 @@ def test_all_mistakes_are_listed_before_torch_is_imported(run):
         "model.learning_rat: unknown key (did you mean learning_rate?)",
         "dataset.workers: is 0, must be at least 1",
         "objective.advantage: is 'stdd' (did you mean std?)",
-        "cluster.strategy: is 'zero', must be one of auto, ddp, fsdp",
+        "cluster.strategy: is 'zero', must be one of auto, ddp, fsdp, deepspeed_zero3",
         "logger.kind: is 'wandbb' (did you mean wandb?)",
         "reward.temporal answers half as many shuffled videos as objective.group_size=7",
         "nothing ends this run: set trainer.max_epochs=1",

@@ -102,7 +102,11 @@ def test_every_check_is_of_a_setting_that_exists_and_no_setting_has_two() -> Non
         ({"trainer__max_epochs": None}, "nothing ends this run", "trainer.max_epochs=1"),
         ({"trainer__max_epochs": -1}, "nothing ends this run", "trainer.max_epochs=1"),
         ({"objective__max_completion_length": 0, "reward__length": None}, "objective.max_completion_length: is 0", ""),
-        ({"cluster__strategy": "zero"}, "cluster.strategy: is 'zero'", "must be one of auto, ddp, fsdp"),
+        (
+            {"cluster__strategy": "zero"},
+            "cluster.strategy: is 'zero'",
+            "one of auto, ddp, fsdp, deepspeed_zero3",
+        ),
         ({"cluster__devices": 0}, "cluster.devices: is 0", "how many, auto for all"),
         ({"cluster__num_nodes": 0}, "cluster.num_nodes: is 0", "at least 1"),
         (
@@ -177,6 +181,23 @@ def test_flash_attention_takes_its_package(monkeypatch: pytest.MonkeyPatch) -> N
     assert load(**narrow).model.attn_implementation == "flash_attention_2"
     wide = only_problem(model__attn_implementation="flash_attention_2")
     assert "computes in 16 bits only" in wide and "trainer.precision=bf16-mixed" in wide
+
+
+def test_deepspeed_takes_its_package_and_what_it_can_spread(monkeypatch: pytest.MonkeyPatch) -> None:
+    zero = {"cluster__strategy": "deepspeed_zero3", "cluster__accelerator": "auto"}
+    monkeypatch.setattr(rules, "find_spec", lambda name: None)
+    assert "pip install -e '.[deepspeed]', or choose cluster=fsdp" in only_problem(**zero)
+    assert load(**zero | {"stage__name": "evaluate"}).cluster.strategy == "deepspeed_zero3"
+    monkeypatch.setattr(rules, "find_spec", {"deepspeed": object(), "torchao": object()}.get)
+    for changes, remedy in (
+        ({"cluster__accelerator": "cpu"}, "set cluster.accelerator=cuda"),
+        ({"trainer__precision": "64-true"}, "choose 32-true or bf16-mixed"),
+        ({"stage__optimizer__kind": "adamw_8bit"}, "set stage.optimizer.kind=adamw, or choose cluster=ddp"),
+        ({"model__dtype": "float64"}, "set model.dtype=float32"),
+    ):
+        problem = only_problem(**zero | changes)
+        assert "cluster.strategy=deepspeed_zero3" in problem and remedy in problem
+    load(**zero | {"trainer__precision": "bf16-mixed"})
 
 
 def test_loggers_and_the_dashboard_take_their_packages(monkeypatch: pytest.MonkeyPatch) -> None:
