@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from glob import escape, glob
+from glob import glob
 from importlib.util import find_spec
 from math import inf
 from os import environ
 from os.path import expanduser, isdir, isfile, join  # unlike Path, never raise: what is unreadable is not there
-from string import Template
 from typing import Any
 
 from spacer.benchmarks import names
@@ -27,11 +26,6 @@ from spacer.settings import (
     SlurmSettings,
 )
 
-PROMPTS_RULE = (
-    "There must be `map` and `plain`, templates with $question and, where wanted, $options, $categories and $answer, "
-    "and one line for each problem type: conf/dataset/prompts/default.yaml is an example"
-)
-PROMPTS = ("map", "plain", "multiple choice", "numerical", "OCR", "free-form", "regression")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")  # owner/name
 
 
@@ -93,64 +87,12 @@ def asked_benchmarks(s: Settings) -> list[tuple[str, BenchmarkSettings]]:
     return [("benchmark", s.benchmark)] if s.stage.name in ("evaluate", "score") and asks_files(s) else []
 
 
-def prompt_faults(d: DatasetSettings | BenchmarkSettings) -> list[str]:
-    """What is wrong with the templates of a data set or a benchmark."""
-    faults = [f"{name!r} is missing" for name in PROMPTS if name not in d.prompts]
-    faults += [f"{name!r} is not known" for name in d.prompts if name not in (*PROMPTS, "system")]
-    for name in ("map", "plain"):
-        text = d.prompts.get(name, "$question")
-        if not isinstance(text, str):  # a mistake that was told already
-            continue
-        template = Template(text)
-        if not template.is_valid():
-            faults.append(f"{name!r} has a $ that begins no name (write $$ for the sign)")
-        strange = set(template.get_identifiers()) - {"question", "options", "categories", "answer"}
-        faults += [f"{name!r} names ${word}" for word in sorted(strange)]
-        if "question" not in template.get_identifiers():
-            faults.append(f"{name!r} does not hold $question")
-    return faults
-
-
 def _lacks_annotations(d: DatasetSettings, s: Settings) -> bool:
     """Whether no file is there to curate, in a folder that exists."""
     if not isinstance(d, ScansSettings) or s.stage.name != "curate":
         return False
     root = expanduser(d.root)
     return isdir(root) and not any(isfile(path) for path in glob(join(root, expanduser(d.meta_info))))
-
-
-# stage → the files, of which a run's folder must hold one
-RUNS_WANTED = {
-    "compare": ("per_question.jsonl",),
-    "report": (
-        *("summary.json", "scores.json", "*/scores.json", "per_question.jsonl", "comparison.json", "history.jsonl"),
-        "predictions",
-    ),
-    "dashboard": ("scores.json", "summary.json"),
-    "export": ("scores.json", "summary.json"),
-}
-
-
-def run_faults(s: Settings) -> list[str]:
-    """What is wrong with `runs`, each folder by itself."""
-    if s.stage.name not in RUNS_WANTED:
-        stages = ", ".join(f"stage={name}" for name in RUNS_WANTED)
-        return [f"runs is for {stages}: set runs=[]"] if s.runs else []
-    faults = []
-    if s.stage.name == "report" and not s.runs:
-        faults.append("runs is empty: stage=report takes the folders of runs, runs=[FOLDER,…]")
-    if s.stage.name == "compare" and len(s.runs) < 2:
-        faults.append(f"runs holds {len(s.runs)}: stage=compare takes at least two, runs=[FOLDER,FOLDER,…]")
-    files = RUNS_WANTED[s.stage.name]
-    for place, name in enumerate(s.runs):
-        folder = expanduser(name)
-        if not isdir(folder):
-            faults.append(f"runs[{place}]: {name} is not an existing folder: name the folder of a run")
-        elif not any(glob(join(escape(folder), file)) for file in files):
-            faults.append(f"runs[{place}]: {name} lacks {', '.join(files)}: evaluate that run, or correct the folder")
-    if twice := sorted({name for name in s.runs if s.runs.count(name) > 1}):
-        faults.append(f"runs names {', '.join(twice)} more than once: name each run once")
-    return faults
 
 
 def _no_checkpoint(path: str) -> bool:

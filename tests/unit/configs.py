@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from spacer import config, rules
+from spacer import config, faults
 from spacer.config import ConfigError, load_settings
 from spacer.settings import (
     ClusterSettings,
@@ -21,7 +21,7 @@ from spacer.settings import (
     TemporalBonusSettings,
 )
 
-PROMPTS = {name: "$question" if name in ("map", "plain") else "Answer." for name in rules.PROMPTS}
+PROMPTS = {name: "$question" if name in ("map", "plain") else "Answer." for name in faults.PROMPTS}
 REQUIRED: dict[str, dict[str, Any]] = {
     "": {"seed": 42, "output_dir": "outputs/test"},
     "model": {"name_or_path": "./tiny"},
