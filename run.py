@@ -47,9 +47,10 @@ def run_stage(settings: Settings) -> float:
 def stage_of(name: str) -> Callable[[Settings, Path], float]:
     """The function of a stage; torch and transformers are loaded only here, and only for those that need them."""
     if name == "score":
+        from spacer.report_runs import with_report
         from spacer.score import score
 
-        return score
+        return with_report(score)
     if name == "prepare":
         from spacer.preparing.prepare import prepare
 

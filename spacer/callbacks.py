@@ -16,6 +16,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, RichProgressBar
+from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
 from spacer import ranks
 from spacer.data.loading import TrainLoader
@@ -28,7 +29,11 @@ log = logging.getLogger(__name__)
 
 
 class Progress(RichProgressBar):
-    """The bar, with the figures that one watches."""
+    """The bar, with the figures that one watches, in 80 columns."""
+
+    def configure_columns(self, trainer: pl.Trainer) -> list[Any]:
+        """The bar, steps and the time left; rates are in the metrics that are logged."""
+        return [BarColumn(bar_width=8), MofNCompleteColumn(), TimeRemainingColumn(compact=True)]
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """The metrics that are logged to the bar, short enough for 80 columns."""

@@ -11,9 +11,10 @@ from rich.console import Console
 
 from spacer.benchmarks import names
 from spacer.errors import UserError
-from spacer.files import read_rows, write_text
+from spacer.files import write_text
 from spacer.offline import wandb_mode
 from spacer.report.dashboard import CURVES, Figure, definition, make_report, make_workspace
+from spacer.report.html.lines import read_lines
 from spacer.settings import Settings
 
 _HEAD = ("overall", "reward/total", "reward/answer")  # figures that a panel is for; the table has all
@@ -33,7 +34,7 @@ def dashboard(settings: Settings, folder: Path) -> float:
     metrics = list(dict.fromkeys(told or known))
     online = wandb_mode() == "online"
     project = settings.logger.project
-    entity = settings.logger.entity or (wandb.Api().default_entity if online else None) or ""
+    entity = settings.logger.entity or (_own_entity() if online else "")
     workspace, report = make_workspace(entity, project, metrics), make_report(entity, project, metrics, figures)
     console = Console()
     for name, found in {"workspace": definition(workspace), "report": definition(report)}.items():
@@ -57,9 +58,20 @@ def dashboard(settings: Settings, folder: Path) -> float:
     return float(sum(len(section.panels) for section in workspace.sections))
 
 
+def _own_entity() -> str:
+    import wandb
+
+    try:
+        return wandb.Api().default_entity or ""
+    except (wandb.Error, OSError) as error:
+        raise UserError(
+            f"W&B does not answer: {error}; WANDB_MODE=offline writes the definitions without it"
+        ) from error
+
+
 def _never_logged(runs: Sequence[str]) -> list[str]:
     """Curves of the dashboard that none of the runs has, where some have a history at all."""
-    rows = [row for run in runs for row in read_rows(Path(run).expanduser() / "history.jsonl")]
+    rows = [line.row for run in runs for line in read_lines(Path(run).expanduser() / "history.jsonl", [])]
     logged = {name for row in rows for name in row}
     return [name for curves in CURVES.values() for name in curves if rows and name not in logged]
 
@@ -70,11 +82,15 @@ def read_figures(run: Path) -> list[Figure]:
     Raises:
         UserError: a file is not what a run writes.
     """
-    path = run / "scores.json" if (run / "scores.json").exists() else run / "summary.json"
+    paths = [run / "scores.json"] if (run / "scores.json").exists() else sorted(run.glob("*/scores.json"))
+    figures: list[Figure] = []
+    path = run
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return list(_of_benchmark(run.name, found) if path.name == "scores.json" else _of_summary(run, found))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        for path in paths or [run / "summary.json"]:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            figures += _of_benchmark(run.name, found) if paths else _of_summary(run, found)
+        return figures
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} is not what a run writes ({error!r}): evaluate that run again, or leave it out"
         ) from error
@@ -87,8 +103,10 @@ def _of_benchmark(run: str, scores: dict[str, Any]) -> Iterator[Figure]:
 
 
 def _of_summary(run: Path, summary: dict[str, Any]) -> Iterator[Figure]:
-    for name, part in summary.get("scores", {}).items():  # of stage=evaluate
-        yield Figure(run.name, f"eval/rooms/{name}", part["mean"], part["low"], part["high"])
+    at, scores = f"eval/{summary.get('heldout', 'rooms')}", summary.get("scores", {})
+    for name, part in scores.items():
+        yield Figure(run.name, f"{at}/{name}", part["mean"], part["low"], part["high"])
     for name, part in summary["metrics"].items():  # of a training run, whose intervals are of the change
-        yield Figure(run.name, f"eval/rooms/{name}", part["after"], None, None)
-        yield Figure(run.name, f"eval/rooms/{name} (change)", part["delta"], part["delta_low"], part["delta_high"])
+        if name not in scores:
+            yield Figure(run.name, f"{at}/{name}", part["after"], None, None)
+        yield Figure(run.name, f"{at}/{name} (change)", part["delta"], part["delta_low"], part["delta_high"])

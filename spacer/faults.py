@@ -21,7 +21,7 @@ RUNS_WANTED = {
         *("summary.json", "scores.json", "*/scores.json", "per_question.jsonl", "comparison.json", "history.jsonl"),
         "predictions",
     ),
-    "dashboard": ("scores.json", "summary.json"),
+    "dashboard": ("scores.json", "*/scores.json", "summary.json"),
     "export": ("scores.json", "summary.json"),
 }
 

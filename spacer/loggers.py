@@ -6,6 +6,7 @@ drops them at the first step that comes then; the others agree with it.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,12 @@ class CsvHistory(CSVLogger):
         super().__init__(save_dir=folder, name="", version="csv", flush_logs_every_n_steps=1)
         self._history = history
         self._begun = False
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Writes, but no empty file in the place of what is there, where a resumed run has no step left."""
+        if self._begun:
+            super().save()
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
@@ -79,12 +86,11 @@ class WandbHistory(WandbLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Logs the metrics, tables or pictures of a step; without one, as the last that is known of the run."""
-        if step is None:
-            self.experiment.log(dict(metrics), step=max(self._held, self.experiment.step))
-            return
         if not self._begun:
             self._begun = True
-            for row, made in earlier(self._history, self._held, step):
+            for row, made in earlier(self._history, self._held, sys.maxsize if step is None else step):
                 self.experiment.log(row, step=made)
-        if step >= self._held:
+        if step is None:
+            self.experiment.log(dict(metrics), step=max(self._held, self.experiment.step))
+        elif step >= self._held:
             self.experiment.log(dict(metrics), step=step)

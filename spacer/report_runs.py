@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -33,10 +33,21 @@ def report_at_end(settings: Settings, folder: Path, runs: Sequence[Path] = ()) -
         path = write_report(
             folder / NAME, runs or [folder], settings.report, settings.benchmark.resamples, settings.seed
         )
-    except UserError as error:
+    except (UserError, OSError) as error:
         _tell(f"no report, for it cannot be made:\n{error}")
         return
     _tell(f"report: {path}")
+
+
+def with_report(stage: Callable[[Settings, Path], float]) -> Callable[[Settings, Path], float]:
+    """The stage, with a report at its end."""
+
+    def run(settings: Settings, folder: Path) -> float:
+        figure = stage(settings, folder)
+        report_at_end(settings, folder)
+        return figure
+
+    return run
 
 
 def _tell(words: str) -> None:

@@ -58,6 +58,11 @@ def _holds_out(s: Settings) -> bool:
     return any(isinstance(d, RoomsSettings) or getattr(d, "heldout", None) is not None for _, d in sections(s))
 
 
+def heldout_name(s: Settings) -> str:
+    """What the held-out questions are called in tables and logs: never as a benchmark, of which they are none."""
+    return "rooms" if all(isinstance(dataset, RoomsSettings) for _, dataset in sections(s)) else "heldout"
+
+
 def comes_to_score(s: Settings) -> bool:
     """Whether a run that trains asks held-out questions after it, which a sweep compares its jobs by."""
     return not _trains(s) or (_holds_out(s) and s.stage.evaluate_after is not False)

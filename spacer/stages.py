@@ -24,7 +24,7 @@ from spacer.preemption import Watch
 from spacer.provenance import index_samples
 from spacer.report.summary import mean_reward, report_all, report_benchmark, report_evaluation, report_training
 from spacer.report_runs import report_at_end
-from spacer.rules import asks_files
+from spacer.rules import asks_files, heldout_name
 from spacer.running import Run
 from spacer.score import choose_questions
 from spacer.settings import Settings, SlurmSettings
@@ -103,7 +103,7 @@ def evaluate(run: Run) -> float:
         if run.reports:
             report_at_end(run.settings, run.folder)
         return overall
-    rows = run.ask(run.settings.benchmark.name)
+    rows = run.ask(heldout_name(run.settings))
     if run.reports:
         asked = partial(index_samples, [sample for piece in run.pieces for sample in piece.heldout.samples])
         report_evaluation(run.settings, run.folder, rows, run.faults(), run.seconds, asked)

@@ -38,7 +38,7 @@ CURVES = {
     "Speed": {
         "speed/step_s": "Seconds a step",
         "speed/wait_s": "of them waiting for data",
-        "speed/tokens_per_s": "Tokens a second and process",
+        "speed/tokens_per_s": "Tokens a second",
         "speed/memory_gb": "Peak memory, GB",
     },
 }

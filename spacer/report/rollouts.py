@@ -15,7 +15,8 @@ from PIL import Image
 from spacer.data.samples import Sample
 from spacer.files import append_rows, drop_torn_line, read_rows, write_rows
 from spacer.report.small_maps import map_pair
-from spacer.rewards import RewardParts, answer_text, has_map, parse_map
+from spacer.rewards import RewardParts, answer_text, has_map
+from spacer.rewards.maps import written_map
 
 if TYPE_CHECKING:
     import wandb
@@ -127,9 +128,11 @@ def _row(folder: Path, step: int, prompts_seen: int, item: Shown) -> Row:
     sample = item.sample
     strip = f"rollouts/{_digest(str(sample.path))}.jpg"
     if not (folder / strip).exists():
-        Image.fromarray(item.strip_HWC).save(folder / strip, quality=85)
+        beside = folder / f"{strip}.tmp"  # a kill leaves no half of a picture that later rows would show
+        Image.fromarray(item.strip_HWC).save(beside, "JPEG", quality=85)
+        beside.replace(folder / strip)
     true, drawn = dict(sample.true_map or {}), has_map(item.completion)
-    predicted = parse_map(item.completion, true) if drawn else {}
+    predicted = written_map(item.completion, true) if drawn else {}
     drawing = None
     if true or drawn:
         drawing = f"rollouts/{step:06d}-{_digest(f'{item.split} {sample.id} {item.n}')}.png"
@@ -159,4 +162,4 @@ def _row(folder: Path, step: int, prompts_seen: int, item: Shown) -> Row:
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:12]

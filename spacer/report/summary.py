@@ -28,6 +28,7 @@ from spacer.report.history import read_history
 from spacer.report.table import before_after_table, write_json, write_summary
 from spacer.report_runs import report_at_end
 from spacer.rewards import parse_map
+from spacer.rules import heldout_name
 from spacer.score import show
 from spacer.settings import Settings, VideoSettings
 from spacer.tracking import Index, finish, make_loggers
@@ -73,6 +74,7 @@ def report_training(
         if not before:
             console.print(_scores_table(settings, after))
     extra = {
+        "heldout": heldout_name(settings),
         "scores": _scores(settings, after or ()),
         "faults": len(fed.faults),
         "withheld": asdict(fed.withheld),
@@ -81,7 +83,7 @@ def report_training(
         "seed": settings.seed,
     }
     write_summary(folder / "summary.json", deltas, seconds, extra)
-    name = f"eval/{settings.benchmark.name}"
+    name = f"eval/{heldout_name(settings)}"
     found = {metric: delta.after for metric, delta in deltas.items()}
     if after and not before:
         found = {metric: float(np.mean([value for value, _ in part])) for metric, part in _by_metric(after).items()}
@@ -119,6 +121,7 @@ def report_evaluation(
     console.print(_scores_table(settings, rows))
     scores = _scores(settings, rows)
     extra = {
+        "heldout": heldout_name(settings),
         "scores": scores,
         "questions": len(rows),
         "answered": sum(bool(row["extracted"]) for row in rows),
@@ -127,7 +130,7 @@ def report_evaluation(
     }
     write_summary(folder / "summary.json", {}, seconds, extra)
     _print_faults(console, [*faults, *_not_asked(rows)])
-    at = f"eval/{settings.benchmark.name}"
+    at = f"eval/{heldout_name(settings)}"
     figures = {f"{at}/{name}": found["mean"] for name, found in scores.items()}
     ends = {f"{at}/{name}/{end}": found[end] for name, found in scores.items() for end in ("low", "high")}
     sync = finish(settings, folder, make_loggers(settings, folder, asked), figures, {}, ends)
@@ -220,7 +223,7 @@ def report_all(folder: Path, names: Iterable[str]) -> None:
         )
     console = Console()
     console.print(table)
-    console.print(f"  each in full: {folder}/NAME/scores.json", highlight=False, soft_wrap=True)
+    console.print(f"  each in full: {folder}/NAME/scores.json", markup=False, highlight=False, soft_wrap=True)
     overall = {
         name: {"official": scores["official"]["overall"], "spacer_eval": scores["spacer_eval"]["overall"]}
         for name, scores in found.items()
@@ -308,6 +311,6 @@ def _print_places(console: Console, folder: Path, seconds: Mapping[str, float], 
     }
     for what, name in places.items():
         if (folder / name).exists():
-            console.print(f"  {what}: {folder / name}", highlight=False, soft_wrap=True)
+            console.print(f"  {what}: {folder / name}", markup=False, highlight=False, soft_wrap=True)
     if sync:
-        console.print(f"  W&B ran offline; to upload: {sync}", highlight=False, soft_wrap=True)
+        console.print(f"  W&B ran offline; to upload: {sync}", markup=False, highlight=False, soft_wrap=True)

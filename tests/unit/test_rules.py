@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from spacer import checks, rules
+from spacer.benchmarks import names
 from spacer.checks import CHECKS, NEED_NO_MODEL, STAGES
 from spacer.config import ConfigError, load_settings
 from spacer.settings import JsonlSettings, ScansSettings, Settings
@@ -316,3 +318,11 @@ def test_values_of_scans(field: str, value: Any, words: str, tmp_path: Path) -> 
     (tmp_path / "meta_info/a.json").touch()
     (problem,) = scans_problems(tmp_path, "curate", **{field: value})
     assert problem.startswith(f"dataset.{field}: is ") and words in problem
+
+
+def test_held_out_questions_are_called_as_no_benchmark() -> None:
+    settings = load(benchmark__name="vsi_bench", benchmark__root="/tmp")
+    assert rules.heldout_name(settings) == "rooms"
+    own = JsonlSettings(root="data", prompts=PROMPTS)
+    assert rules.heldout_name(replace(settings, dataset=own)) == "heldout"
+    assert "heldout" not in names() and "rooms" not in names()

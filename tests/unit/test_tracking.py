@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import csv
+import io
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import wandb
+from rich.console import Console
+from rich.progress import Progress as RichProgress
+from rich.progress import TextColumn
 
+from spacer.callbacks import Progress
 from spacer.data.samples import Sample
 from spacer.files import read_rows
 from spacer.lineage import log_outputs, use_inputs
@@ -164,3 +170,44 @@ def test_git_state(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("x")
     subprocess.run(["git", "-C", str(tmp_path), "add", "f"], check=True)
     assert git_state(tmp_path)["git_dirty"] is True
+
+
+class Stub:
+    """What a logger asks of a W&B run."""
+
+    step = 3
+
+    def __init__(self) -> None:
+        self.logged: list[tuple[int, dict[str, float]]] = []
+
+    def log(self, row: dict[str, float], step: int) -> None:
+        self.logged.append((step, row))
+
+
+def test_a_run_that_goes_on_with_no_step_left_loses_none_of_its_history(tmp_path: Path) -> None:
+    """Lightning has loggers save as it begins to fit; and W&B may hold less than the history when a run is killed."""
+    history = tmp_path / "history.jsonl"
+    history.write_text("".join(f'{{"step": {step}, "train/kl": 0.5}}\n' for step in range(6)))
+    first = CsvHistory(tmp_path, history)
+    for step in range(6):
+        first.log_metrics({"train/kl": 0.5}, step)
+    before = (tmp_path / "csv/metrics.csv").read_text()
+    again = CsvHistory(tmp_path, history)
+    again.save()
+    again.finalize("success")
+    assert (tmp_path / "csv/metrics.csv").read_text() == before and before.count("0.5") == 6
+    stub = Stub()
+    logger = WandbHistory(stub, history, held=4)
+    logger.log_metrics({"eval/rooms/reward/total": 1.5})
+    assert [step for step, _ in stub.logged[:-1]] == [4, 5] and "eval/rooms/reward/total" in stub.logged[-1][1]
+
+
+@pytest.mark.parametrize("step", [1, 12_345])
+def test_the_bar_is_one_line_of_80_columns(step: int) -> None:
+    columns = Progress().configure_columns(MagicMock())
+    words = "reward: 1.39 map: 0.207 length: 137 kl: 0.000312"
+    console = Console(width=80, file=io.StringIO(), force_terminal=True)
+    with RichProgress(*columns, TextColumn(words), console=console, auto_refresh=False) as bar:
+        bar.update(bar.add_task("", total=99_999), completed=step)
+        (line,) = console.render_lines(bar.make_tasks_table(bar.tasks))
+    assert "0.000312" in "".join(segment.text for segment in line)

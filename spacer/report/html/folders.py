@@ -20,6 +20,9 @@ _PHASES = ("before", "after")
 _TIME = re.compile(r"[\d:._-]+")  # what a folder of Hydra's is called
 
 
+_ROLLOUT = ("step", "split", "id", "question", "n")  # what tells one completion of rollouts.jsonl from another
+
+
 def read_runs(folders: Sequence[Path]) -> list[RunFolder]:
     """The runs in the folders, in order; a run of stage=compare stands for those that it compared.
 
@@ -46,7 +49,10 @@ def _compared(folder: Path) -> list[Path]:
     comparison = read_object(folder / "comparison.json")
     if comparison is None:
         return [folder]
-    return [Path(run["folder"]) for run in comparison["runs"].values()]
+    try:
+        return [Path(run["folder"]) for run in comparison["runs"].values()]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / 'comparison.json'} is not what stage=compare writes: {error!r}") from error
 
 
 def read_run(folder: Path) -> RunFolder:
@@ -79,14 +85,13 @@ def read_run(folder: Path) -> RunFolder:
         overrides=_overrides(folder),
         sittings=sittings,
         history=history,
-        rollouts=[line.row for line in latest(read_lines(folder / "rollouts.jsonl", notes), *_ROLLOUT)],
+        rollouts=[
+            line.row for line in latest(read_lines(folder / "rollouts.jsonl", notes), *_ROLLOUT) if _is_step(line)
+        ],
         faults=[line.row for line in read_lines(folder / "faults.jsonl", notes)],
         seconds=Line(str(folder / "summary.json"), summary or {}).numbers("seconds"),
         notes=tuple(notes),
     )
-
-
-_ROLLOUT = ("step", "split", "id", "question", "n")  # what tells one completion of rollouts.jsonl from another
 
 
 def name_of(folder: Path) -> str:
@@ -107,8 +112,9 @@ def _sittings(folder: Path, recorded: Mapping[str, Any], notes: list[str]) -> It
         notes.append("per_question.jsonl is not there: the questions are not shown")
     for below in sorted(path.parent for path in folder.glob("*/per_question.jsonl")):
         yield benchmark_sitting(below, read_object(below / "scores.json") or {}, notes)
-    asked = recorded.get("benchmark")
-    heldout = str(asked.get("name", "held out")) if isinstance(asked, dict) else "held out"
+    data = recorded.get("dataset")
+    made = "RoomsSettings" in str(data.get("_target_", "RoomsSettings")) if isinstance(data, dict) else True
+    heldout = "rooms" if made else "heldout"  # as `spacer.rules.heldout_name`
     taken = {str((scores or {}).get("benchmark"))}
     unfinished = sorted((folder / _NAME).glob("*.part.jsonl"))
     for path in unfinished:
@@ -152,5 +158,8 @@ def _overrides(folder: Path) -> tuple[str, ...]:
     path = folder / ".hydra" / "overrides.yaml"
     if not path.is_file():
         return ()
-    value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read as YAML: {error}") from error
     return tuple(str(word).removeprefix("++") for word in value) if isinstance(value, list) else ()

@@ -18,6 +18,8 @@ from spacer.report.html.texts import Questions
 from spacer.report.labels import QUESTION_TYPES, label_of
 
 HEAD = 160  # characters of a question in the list
+_CHOSEN = "benchmark.limit or benchmark.tasks chose some questions: published figures, which are of all, are left out"
+FAULTS = 500  # of a run that are listed
 POINTS = 800  # of a curve; of longer ones neighbours are averaged
 _NO_METRICS = ("step", "epoch")
 
@@ -59,6 +61,7 @@ def subject_entry(subject: Subject, media: Sequence[int], resamples: int, seed: 
     tasks = list(dict.fromkeys(one.task for one in asked))
     clusters = list(dict.fromkeys(one.cluster for one in asked))
     task_at, cluster_at = ({name: place for place, name in enumerate(names)} for names in (tasks, clusters))
+    chosen = any(_is_chosen(sitting) for sitting in sittings)
     return {
         "name": subject.name,
         "columns": [asdict(column) for column in subject.columns],
@@ -71,8 +74,8 @@ def subject_entry(subject: Subject, media: Sequence[int], resamples: int, seed: 
         "media": list(media),
         "answers": [_short(subject.questions, place) for place in range(len(sittings))],
         "figures": [asdict(row) for row in rows(sittings, resamples, seed)],
-        "published": [asdict(entry) for entry in PUBLISHED if entry.benchmark == subject.name],
-        "notes": _overlaps(subject),
+        "published": [] if chosen else [asdict(entry) for entry in PUBLISHED if entry.benchmark == subject.name],
+        "notes": _overlaps(subject) + ([_CHOSEN] if chosen else []),
         "conditions": [_flat(_asked_how(sitting)) for sitting in sittings],
     }
 
@@ -103,6 +106,11 @@ def _overlaps(subject: Subject) -> list[str]:
     return notes
 
 
+def _is_chosen(sitting: Sitting) -> bool:
+    """Whether only some of a benchmark's questions were asked."""
+    return sitting.conditions.get("limit") is not None or sitting.conditions.get("tasks") is not None
+
+
 def _asked_how(sitting: Sitting) -> dict[str, Any]:
     return {name: value for name, value in sitting.conditions.items() if value is not None}
 
@@ -117,7 +125,8 @@ def run_entry(run: RunFolder, place: int) -> dict[str, Any]:
         "config": run.config,
         "overrides": list(run.overrides),
         "seconds": dict(run.seconds),
-        "faults": [{name: str(value) for name, value in fault.items()} for fault in run.faults],
+        "faults": [{name: str(value) for name, value in fault.items()} for fault in run.faults[:FAULTS]],
+        "fault_count": len(run.faults),
         "notes": list(run.notes),
         "curves": curves(run.history),
     }
@@ -144,7 +153,8 @@ def thinned(points: Sequence[tuple[float, float]], most: int = POINTS) -> list[l
         return [[step, float(f"{value:.6g}")] for step, value in points]
     ends = [len(points) * place // most for place in range(most + 1)]
     bins = [points[a:b] for a, b in pairwise(ends)]
-    return [[sum(column) / len(each) for column in zip(*each, strict=True)] for each in bins]
+    means = [[sum(column) / len(each) for column in zip(*each, strict=True)] for each in bins]
+    return [[step, float(f"{value:.6g}")] for step, value in means]
 
 
 def differences(runs: Sequence[RunFolder]) -> list[dict[str, Any]]:

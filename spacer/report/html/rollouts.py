@@ -8,7 +8,9 @@ from typing import Any
 
 from spacer.data.samples import Fault, find_media
 from spacer.report.html.contents import RunFolder
+from spacer.report.html.lines import Line
 from spacer.report.html.media import data_uri
+from spacer.report.html.sittings import within_grid
 from spacer.report.html.texts import COMPLETION, plain_json
 
 _FIELDS = ("step", "split", "id", "n", "task", "question", "options", "solution", "tokens", "reward", "advantage")
@@ -26,7 +28,7 @@ def rollout_entries(runs: Sequence[RunFolder], room: int) -> tuple[list[dict[str
             shown = {name: row.get(name) for name in _FIELDS}
             shown |= {
                 "completion": str(row.get("completion") or "")[:COMPLETION],
-                "map": row.get("predicted_map") or None,
+                "map": within_grid(Line(str(run.folder / "rollouts.jsonl"), dict(row)).grid("predicted_map") or {}),
             }
             key = tuple(str(row.get(name)) for name in ("split", "id", "question"))
             common = {} if key in questions else _common(run.folder, row)

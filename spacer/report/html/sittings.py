@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -166,8 +166,13 @@ def _benchmark_answer(line: Line, said: Line | None) -> Answered:
 
 def _shown_map(completion: str, true_map: Grid | None) -> Grid | None:
     """The first points of a completion's map, on the grid or at its edge; None where it drew none."""
+    return within_grid(written_map(completion, true_map or ()))
+
+
+def within_grid(written: Mapping[str, Sequence[Sequence[float]]]) -> Grid | None:
+    """The first points of a map, on the grid or at its edge; None where there are none."""
     left, shown = MAP_POINTS, {}
-    for category, points in written_map(completion, true_map or ()).items():
+    for category, points in written.items():
         # clamped before they become floats: a completion may hold integers that no float can
         shown[category] = [[float(min(max(v, -0.5), 9.5)) for v in point] for point in points[:left]]
         left -= len(shown[category])

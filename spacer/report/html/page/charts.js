@@ -49,7 +49,7 @@ function smoothed(points) {
 }
 
 const nearest = (points, step) => points.reduce((best, point) => (Math.abs(point[0] - step) < Math.abs(best[0] - step) ? point : best), points[0]);
-const short = (value) => (Math.abs(value) >= 1000 || (value && Math.abs(value) < 0.001) ? value.toExponential(1) : Number(value.toPrecision(3)).toString());
+const short = (value) => (Math.abs(value) >= 1e6 || (value && Math.abs(value) < 0.001) ? value.toExponential(1) : Math.abs(value) >= 1000 ? Math.round(value).toLocaleString("en") : Number(value.toPrecision(3)).toString());
 
 // Series of {label, points, colour} over training steps.
 function curve(title, series) {
@@ -91,7 +91,7 @@ function curve(title, series) {
     cross.setAttribute("x2", px(near[0]));
     cross.setAttribute("visibility", "visible");
     const values = series.map((one) => `${series.length > 1 ? `${one.label}: ` : ""}${short(nearest(one.points, near[0])[1])}`);
-    return [`step ${short(near[0])}`, ...values];
+    return [`step ${Math.round(near[0]).toLocaleString("en")}`, ...values];
   });
   drawing.addEventListener("mouseleave", () => cross.setAttribute("visibility", "hidden"));
   return el("figure", { class: "panel" }, el("figcaption", {}, title), drawing);

@@ -131,7 +131,7 @@ function failures(subject) {
       disagree,
       group("Worst tasks", groups(column, subject.task, subject.tasks.map((task) => task.label)), (entry) => ({ task: String(entry.label) }), 1),
       group("Worst videos", groups(column, subject.cluster, subject.clusters), (entry) => ({ cluster: String(entry.label) }), 2)),
-    faults.length ? el("details", {}, el("summary", {}, count(faults.length, "sample"), " could not be read while training"), el("ul", { class: "plain" }, ...faults.slice(0, 500).map((line) => el("li", {}, line)))) : null,
+    faults.length ? el("details", {}, el("summary", {}, count(index.runs.reduce((sum, run) => sum + run.fault_count, 0), "sample"), " could not be read while training"), el("ul", { class: "plain" }, ...faults.slice(0, 500).map((line) => el("li", {}, line)))) : null,
     el("p", { class: "quiet" }, `An answer is told as right from a score of ${index.right} on; numbers earn parts of a score by how near they are.`));
 }
 

@@ -45,7 +45,7 @@ function through(run, place) {
       el("p", { class: "truth" }, "True answer ", el("strong", {}, String(first.solution || "").replace(/<\/?answer>/g, ""))),
       ...steps.map((step) => el("section", { class: "step" }, el("h4", {}, `after ${count(step, "step")}`),
         el("div", { class: "answers n2" }, ...question.shown.filter((one) => one.step === step).map((one) => el("article", { class: "answer" },
-          el("dl", { class: "values" }, ...Object.entries(one.reward || {}).filter(([, value]) => value !== null).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, short(Number(value))))),
+          el("dl", { class: "values" }, ...Object.entries(one.reward || {}).filter(([, value]) => value !== null).map(([name, value]) => el("div", {}, el("dt", {}, index.labels[`reward/${name}`] || index.labels[name.replace("_", "/")] || name), el("dd", {}, short(Number(value))))),
             Number.isFinite(one.advantage) ? el("div", {}, el("dt", {}, "advantage"), el("dd", {}, signed(one.advantage, 2))) : null),
           question.true_map || one.map ? gridMap(question.true_map, one.map, 180) : null, completion(one.completion, 0, one.tokens)))))));
   };
