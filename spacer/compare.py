@@ -24,7 +24,7 @@ def compare(settings: Settings, folder: Path) -> float:
         UserError: files of a run cannot be read, or runs are not of the same questions.
     """
     resamples, seed = settings.benchmark.resamples, settings.seed
-    folders = [Path(name).expanduser() for name in settings.runs]
+    folders = [Path(name).expanduser().resolve() for name in settings.runs]
     comparisons = compare_runs(folders, resamples=resamples, seed=seed)
     console = Console()
     for place, comparison in enumerate(comparisons, 1):

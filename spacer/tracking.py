@@ -19,11 +19,11 @@ from spacer.loggers import CsvHistory, TensorBoardHistory, WandbHistory
 from spacer.offline import mend, wandb_mode
 from spacer.provenance import QuestionIndex, flat_config
 from spacer.report.history import HistoryLogger, read_history
+from spacer.report.labels import STEP_AXIS
 from spacer.settings import Settings
 
 log = logging.getLogger(__name__)
 Index = Callable[[], QuestionIndex]  # made only where it is wanted
-STEP_AXIS = "train/prompts_seen"
 _CURVES = ("train", "reward", "rollout", "speed")  # groups of metrics that are drawn over the step axis
 
 

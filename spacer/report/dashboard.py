@@ -12,7 +12,8 @@ from typing import Any
 import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 
-STEP_AXIS = "train/prompts_seen"
+from spacer.report.labels import STEP_AXIS
+
 GROUP = "choice/reward"
 TABLE = "rollout/table"
 CURVES = {

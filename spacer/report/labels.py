@@ -14,6 +14,7 @@ QUESTION_TYPES = {
     "obj_appearance_order": "appearance order",
     "route_planning": "route planning",
 }
+STEP_AXIS = "train/prompts_seen"  # over which W&B draws curves
 METRICS = {
     "reward/total": "total",
     "reward/answer": "answer",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ class Page:
         asked = [
             event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"
         ]
-        return [url for url in asked if not url.startswith(("data:", "about:")) and "report.html" not in url]
+        return [url for url in asked if not re.match(r"data:|about:|file://[^?]*/report\.html(#|$)", url)]
 
 
 def start(profile: Path) -> Any:

@@ -31,6 +31,7 @@ from spacer.settings import ReportSettings
 
 NAME = "report.html"
 _SCRIPTS = ("dom.js", "charts.js", "data.js", "overview.js", "training.js", "questions.js", "detail.js", "main.js")
+PAGE = 100_000  # characters: its style, its script and what frames the contents
 _TEXT_SHARE = 0.8  # of the file that texts may take, so that something is left for pictures
 
 
@@ -56,10 +57,22 @@ def write_report(path: Path, folders: Sequence[Path], settings: ReportSettings, 
 
 
 def _elements(runs: Sequence[RunFolder], settings: ReportSettings, resamples: int, seed: int) -> list[Element]:
-    room = settings.max_megabytes * 1_000_000
     found = subjects(runs)
     media, places = _media(found)
-    entries = [subject_entry(subject, at, resamples, seed) for subject, at in zip(found, places, strict=True)]
+    base = _base_of([medium.path for medium in media if medium.path is not None])
+    index = {
+        "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "version": spacer.__version__,
+        "right": RIGHT,
+        "chunk": CHUNK,
+        "media_root": base,
+        "colours": [SKY, BLUE, VERMILION, GREEN, PURPLE, ORANGE, GREY, INK],
+        "labels": METRICS,
+        "runs": [run_entry(run, place) for place, run in enumerate(runs)],
+        "subjects": [subject_entry(subject, at, resamples, seed) for subject, at in zip(found, places, strict=True)],
+        "differences": differences(runs) if len(runs) > 1 else [],
+    }
+    room = max(0, settings.max_megabytes * 1_000_000 - len(plain_json(index)) - PAGE)
     elements: list[Element] = []
     text_room, texts_left_out = int(room * _TEXT_SHARE), 0
     for number, subject in enumerate(found):
@@ -69,24 +82,11 @@ def _elements(runs: Sequence[RunFolder], settings: ReportSettings, resamples: in
         elements += [Element(f"text-{number}-{place}", chunk) for place, chunk in enumerate(texts.chunks)]
     rollouts, rollouts_left_out = rollout_entries(runs, text_room)
     elements.append(Element("rollouts", plain_json(rollouts)))
-    base = _base_of([medium.path for medium in media if medium.path is not None])
-    shown = embedded(media, settings, room - sum(len(element.json) for element in elements) - 1_000_000)
+    shown = embedded(media, settings, room - sum(len(element.json) for element in elements))
     for place, (medium, picture) in enumerate(zip(media, shown.shown, strict=True)):
         inside = None if medium.path is None or base is None else os.path.relpath(medium.path, base)
         elements.append(Element(f"media-{place}", plain_json({"path": inside, **asdict(picture)})))
-    index = {
-        "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "version": spacer.__version__,
-        "right": RIGHT,
-        "chunk": CHUNK,
-        "media_root": base,
-        "colours": [GREY, BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, INK],
-        "labels": METRICS,
-        "runs": [run_entry(run, place) for place, run in enumerate(runs)],
-        "subjects": entries,
-        "differences": differences(runs) if len(runs) > 1 else [],
-        "left_out": _left_out(settings, texts_left_out, rollouts_left_out, shown.without_frames, len(media)),
-    }
+    index["left_out"] = _left_out(settings, texts_left_out, rollouts_left_out, shown.without_frames, len(media))
     return [Element("index", plain_json(index)), *elements]
 
 

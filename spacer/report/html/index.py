@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -123,7 +124,7 @@ def run_entry(run: RunFolder, place: int) -> dict[str, Any]:
         "folder": str(run.folder),
         "stage": run.stage,
         "config": run.config,
-        "overrides": list(run.overrides),
+        "command": shlex.join(run.overrides),
         "seconds": dict(run.seconds),
         "faults": [{name: str(value) for name, value in fault.items()} for fault in run.faults[:FAULTS]],
         "fault_count": len(run.faults),

@@ -15,7 +15,7 @@ function settings() {
   for (const run of index.runs) {
     const seconds = Object.entries(run.seconds).map(([phase, value]) => `${phase} ${value.toFixed(0)} s`).join(" · ");
     view.append(el("section", {}, el("h2", {}, index.runs.length > 1 ? `${run.letter} ` : "", run.name),
-      el("dl", { class: "facts" }, ...[["folder", run.folder], ["stage", run.stage], ["command", `python run.py ${run.overrides.join(" ")}`], ["time", seconds]].filter(([, value]) => value).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, el("code", {}, value))))),
+      el("dl", { class: "facts" }, ...[["folder", run.folder], ["stage", run.stage], ["command", `python run.py ${run.command}`], ["time", seconds]].filter(([, value]) => value).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, el("code", {}, value))))),
       run.config ? el("details", {}, el("summary", {}, "All settings"), el("pre", {}, run.config)) : el("p", { class: "quiet" }, "Its settings were not recorded.")));
   }
   index.subjects.forEach((subject) => subject.conditions.forEach((how, place) => {

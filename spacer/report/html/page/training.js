@@ -9,7 +9,10 @@ function training() {
   const runs = index.runs.map((run, place) => ({ ...run, place })).filter((run) => run.curves.length);
   if (!runs.length) return fill(view, {}, [el("p", { class: "quiet" }, "These runs trained nothing.")]);
   const names = [...new Set(runs.flatMap((run) => run.curves.map((one) => one.name)))];
-  const tint = (run) => (runs.length > 1 ? colour(run.place + 1) : colour(1));
+  const tint = (run) => { // that of its last column beside the others
+    const place = index.subjects.length ? index.subjects[0].columns.findLastIndex((column) => column.run === run.place) : -1;
+    return colour(place < 0 ? run.place + 1 : place);
+  };
   if (runs.length > 1) view.append(el("ul", { class: "legend wide" }, ...runs.map((run) => el("li", {}, el("span", { class: "swatch", style: { background: tint(run) } }), `${run.letter} `, el("span", { class: "quiet" }, run.name)))));
   for (const group of ORDER) {
     const inside = names.filter((name) => groupOf(name) === group);
