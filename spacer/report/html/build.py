@@ -76,12 +76,13 @@ def _elements(runs: Sequence[RunFolder], settings: ReportSettings, resamples: in
     elements: list[Element] = []
     text_room, texts_left_out = int(room * _TEXT_SHARE), 0
     for number, subject in enumerate(found):
-        texts = chunks(subject.questions, text_room)
+        texts = chunks(subject.questions, text_room // (len(found) - number))
         text_room -= texts.size
         texts_left_out += texts.left_out
         elements += [Element(f"text-{number}-{place}", chunk) for place, chunk in enumerate(texts.chunks)]
     rollouts, rollouts_left_out = rollout_entries(runs, text_room)
     elements.append(Element("rollouts", plain_json(rollouts)))
+    index["rollouts"] = any(run["questions"] for run in rollouts)
     shown = embedded(media, settings, room - sum(len(element.json) for element in elements))
     for place, (medium, picture) in enumerate(zip(media, shown.shown, strict=True)):
         inside = None if medium.path is None or base is None else os.path.relpath(medium.path, base)

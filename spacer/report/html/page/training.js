@@ -27,7 +27,7 @@ function training() {
   return view;
 }
 
-const hasRollouts = () => contents("rollouts").some((run) => run.questions.length);
+const hasRollouts = () => index.rollouts;
 
 function rollouts() {
   const view = el("div", { class: "page" });
