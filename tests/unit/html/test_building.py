@@ -147,3 +147,29 @@ def test_rollouts_are_read_by_question_and_step_and_nothing_outside_the_run(tmp_
     assert heldout["strip"].startswith("data:image/jpeg;base64,") and trained["strip"] is None and left_out == 0
     (run,), left_out = rollout_entries([read_run(folder)], 1500)
     assert left_out > 0 and run["questions"][0]["shown"][-1]["completion"] == "at 40"  # the newest stay
+
+
+@pytest.mark.parametrize("limit", [None, 20])
+def test_published_figures_stand_beside_whole_benchmarks_alone(limit: int | None, tmp_path: Path) -> None:
+    run = scored_run(tmp_path / "run", 20, 0.5, 0)
+    scores = json.loads((run / "scores.json").read_text())
+    (run / "scores.json").write_text(json.dumps(scores | {"settings": {"limit": limit, "tasks": None}}))
+    write_report(tmp_path / "report.html", [run], ReportSettings(), resamples=200, seed=0)
+    (subject,) = elements(tmp_path / "report.html")["index"]["subjects"]
+    models = {entry["model"] for entry in subject["published"]}
+    assert bool(models) is (limit is None)
+    assert any("left out" in note for note in subject["notes"]) is (limit is not None)
+
+
+def test_two_benchmarks_share_the_room_for_texts(tmp_path: Path) -> None:
+    runs = tmp_path / "all"
+    for name in ("one", "two"):
+        scored_run(runs / name, 600, 0.5, 0, words=600)
+        scores = json.loads((runs / name / "scores.json").read_text())
+        (runs / name / "scores.json").write_text(json.dumps(scores | {"benchmark": name}))
+        (runs / name / "predictions/vsi_bench.jsonl").rename(runs / name / f"predictions/{name}.jsonl")
+    write_report(tmp_path / "report.html", [runs], ReportSettings(max_megabytes=2), resamples=200, seed=0)
+    assert (tmp_path / "report.html").stat().st_size < 2_100_000
+    held = elements(tmp_path / "report.html")
+    shown = [sum(len(json.dumps(v)) for k, v in held.items() if k.startswith(f"text-{place}-")) for place in (0, 1)]
+    assert min(shown) > 0.5 * max(shown) > 0
