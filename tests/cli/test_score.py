@@ -58,6 +58,7 @@ def test_every_benchmark_is_scored_without_torch(environment: dict[str, str], tm
             len(questions) - 1, 1, 1
         )  # fmt: skip
         assert made["settings"]["limit"] is None
+        assert "report: " in said and (tmp_path / "out" / name / "report.html").exists()
         each = rows(tmp_path / "out" / name / "per_question.jsonl")
         assert [row["id"] for row in each] == [question.id for question in questions]
         assert [row["score"] for row in each] == [1.0] * (len(each) - 2) + [0.0, 0.0]
