@@ -60,7 +60,7 @@ def test_from_prepared_to_tuned_to_trained_to_evaluated(
     succeeds(command(*using(root, tmp_path / "evaluate", "stage=evaluate", model)))
     after = rows(tmp_path / "train/predictions/after.jsonl")
     assert after == rows(
-        tmp_path / "evaluate/predictions/rooms.jsonl"
+        tmp_path / "evaluate/predictions/heldout.jsonl"
     )  # by the model that was saved as by the one that was trained
     for row in after:
         line = asked[row["id"]]
