@@ -8,8 +8,9 @@ import resource
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -43,23 +44,47 @@ class Progress(RichProgressBar):
 
 
 class ProgressLines(Callback):
-    """A line every so many steps, for log files, where a bar leaves no trace."""
+    """A table that gets a row every so many steps, in 80 columns: on a terminal, and in log files, where a bar leaves
+    no trace."""
 
     def __init__(self, every_n_steps: int) -> None:
         self._every = every_n_steps
         self._told = 0
+        self._names: tuple[str, ...] = ()
+        self._began = (0.0, 0)  # when, and after which step
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Begins to take the time."""
+        self._told = trainer.global_step
+        self._began = (time.monotonic(), trainer.global_step)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: PromptBatch, batch_idx: int
     ) -> None:
-        """Tells when it is time."""
-        step = trainer.global_step
+        """Adds a row when it is time, under names where these are new."""
+        step, total = trainer.global_step, pl_module.training_plan.total_steps
         if step // self._every == self._told // self._every:
             return
         self._told = step
-        figures = ", ".join(f"{name} {value}" for name, value in _short(trainer.progress_bar_metrics).items())
-        total = pl_module.training_plan.total_steps
-        log.info("step %d%s: %s", step, "" if total is None else f" of {total}", figures)
+        row = {"step": str(step) if total is None else f"{step}/{total}", **_short(trainer.progress_bar_metrics)}
+        start, first = self._began
+        if total is not None:
+            left = timedelta(seconds=round((time.monotonic() - start) / (step - first) * (total - step)))
+            row["left"] = str(left)
+        if tuple(row) != self._names:
+            self._names = tuple(row)
+            log.info(table_row(self._names, self._names))
+        log.info(table_row(self._names, [str(value) for value in row.values()]))
+
+
+def table_row(names: Sequence[str], values: Sequence[str]) -> str:
+    """Values under their names, right-aligned.
+
+    >>> table_row(["step", "kl"], ["10/59", "0.0283"])
+    '      10/59   0.0283'
+    """
+    widths = [max(11 if name == "step" else 9, len(name) + 2) for name in names]
+    return "".join(f"{value:>{width}}" for value, width in zip(values, widths, strict=True))
 
 
 class Speed(Callback):
