@@ -263,7 +263,8 @@ def row_logps(model: Any, row: PackedRow, vision: Vision, packing: Packing, temp
     again = len(targets_N) > size and torch.is_grad_enabled()
 
     def logps(states: Tensor, targets: Tensor) -> Tensor:
-        logits = head(states)
+        # a call of the module would be a collective under ZeRO-3, and each process has chunks of its own number
+        logits = F.linear(states, head.weight, head.bias)
         return token_logps((logits / temperature if temperature != 1 else logits)[None], targets[None])[0]
 
     parts = zip(states_NH.split(size), targets_N.split(size), strict=True)

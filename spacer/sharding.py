@@ -64,7 +64,15 @@ def hold_twin(model: Any) -> None:
 
 
 def compute_with(engine: Any, model: Any) -> None:
-    """Has `as_forward` go through DeepSpeed's engine, whose module's forward pass calls the function it is given."""
+    """Has `as_forward` go through DeepSpeed's engine, whose module's forward pass calls the function it is given.
+
+    The head's parameters are gathered for as long as each of these passes lasts: `spacer.modeling.row_logps` uses them
+    without their module, as often as it has to.
+    """
+    import deepspeed
+
+    for parameter in plain(model).lm_head.parameters():
+        deepspeed.zero.register_external_parameter(engine.module, parameter)
     plain(model).compute = partial(_pass_through, (engine,))  # torch would take an attribute for a part of the model
 
 

@@ -18,6 +18,7 @@ import torch
 from pytorch_lightning.strategies import DeepSpeedStrategy
 from torch.distributed.tensor import DTensor
 
+from spacer import modeling
 from spacer.callbacks import FaultRecorder
 from spacer.data.loading import PromptDataset
 from spacer.data.processing import Prompt, PromptBatch, collate
@@ -56,6 +57,7 @@ class Case:
     vision_again: bool = False
     row_tokens: int = 500  # a prompt with some of its completions
     precision: str = "32-true"
+    logits: int = modeling.LOGITS
 
 
 class Zero3OnCpu(Zero3):
@@ -77,6 +79,7 @@ class Zero3OnCpu(Zero3):
 
 
 KEPT = 10**5  # numbers: a parameter that has no more is whole at all times under DeepSpeed
+CHUNKED = 2**13  # logits of 8 tokens at once: the processes' rows are of unequal numbers of chunks
 BAD, WORSE = 6, 7  # the places of items at fault
 # prompts of unequal lengths, some about one video; the first half of a batch is the first process's
 STEPS = ((0, 1, 2, 3), (4, 3, 0, 1), (5, 2, 1, 4))
@@ -87,6 +90,7 @@ CASES = {
     "updates": Case(
         STEPS[:2],
         objective={"updates_per_rollout": 2, "clip_low": 0.2, "clip_high": 0.2, "loss_mean": LossMean.token},
+        logits=CHUNKED,
     ),
     "lora": Case(STEPS[:2], model={"lora": LoraSettings(rank=4), "gradient_checkpointing": "all"}),
     "frozen": Case(STEPS[:2], model={"freeze_vision": True}, objective={"group_size": 3}),
@@ -190,6 +194,7 @@ def run(
 ) -> dict[str, Any]:
     """Trains, and returns what it came to; faults are recorded in a file. Goes on from what `start` has saved."""
     pl.seed_everything(3, verbose=False)  # adapters begin at random
+    modeling.LOGITS = case.logits
     zero = strategy == "deepspeed_zero3"
     cluster = ClusterSettings("cpu", devices, 1, "ddp" if zero else strategy)
     module, notes = build(case, settings, devices), Notes()
