@@ -6,6 +6,7 @@ import csv
 import io
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -124,7 +125,11 @@ def test_wandb_offline_goes_on_wherever_its_file_was_cut_off(tmp_path: Path) -> 
     assert len(offline_runs(folder, "r")) == 2 and logged(folder) == list(range(7))
 
 
-def test_the_configuration_is_flat_and_says_where_figures_come_from(tmp_path: Path) -> None:
+def test_the_configuration_is_flat_and_says_where_figures_come_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["run.py", "runs=[a, b]"])
+
     def sample(name: str, folder: str) -> Sample:
         return Sample(name, "Why?", "OCR", (), "x", "image", Path(folder) / "a.png", "s", "s", "", None, None)
 
@@ -133,7 +138,7 @@ def test_the_configuration_is_flat_and_says_where_figures_come_from(tmp_path: Pa
     assert not any(isinstance(value, dict) for value in config.values())
     assert config["objective/beta"] == 0.04 and config["reward/length/bonus"] == 0.2
     assert config["data/questions"] == 2 and config["data/digest"] == index.digest
-    assert "pytest" in config["run/command"]
+    assert config["run/command"] == "run.py 'runs=[a, b]'"
     assert index_samples([sample("1", "/there"), sample("2", "/there")]).digest == index.digest
     assert index_samples([sample("2", "/here"), sample("1", "/here")]).digest != index.digest
     index.write(tmp_path / "deep" / "questions.parquet")
