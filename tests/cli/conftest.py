@@ -49,7 +49,20 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def command(environment: dict[str, str]) -> Command:
     """Calls run.py with overrides, by default in the repository, and returns what it said."""
+    return _command(environment)
 
+
+@pytest.fixture
+def without_torch(environment: dict[str, str], tmp_path: Path) -> Command:
+    """As `command`, where an import of torch, or of what needs it or an account, ends the process."""
+    stubs = tmp_path / "stubs"
+    stubs.mkdir()
+    for name in ("torch", "transformers", "pytorch_lightning", "wandb"):
+        (stubs / f"{name}.py").write_text(f"raise SystemExit('{name} was imported')")
+    return _command(environment | {"PYTHONPATH": f"{stubs}:{ROOT}"})
+
+
+def _command(environment: dict[str, str]) -> Command:
     def call(*overrides: str, timeout: float = 300, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
         words = [sys.executable, str(ROOT / "run.py"), *overrides]
         return subprocess.run(

@@ -3,35 +3,21 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 from PIL import Image
 
-from tests.cli.conftest import ROOT, Command
+from tests.cli.conftest import Command, succeeds
 from tests.unit.outcomes import made_rows, write_run
 
 
-def test_three_runs_without_torch(environment: dict[str, str], tmp_path: Path) -> None:
-    stubs = tmp_path / "stubs"
-    stubs.mkdir()
-    for name in ("torch", "transformers", "pytorch_lightning"):
-        (stubs / f"{name}.py").write_text(f"raise SystemExit('{name} was imported')")
+def test_three_runs_without_torch(without_torch: Command, tmp_path: Path) -> None:
     folders = [write_run(tmp_path / name, made_rows(seed, 0.3 + 0.2 * seed)) for seed, name in enumerate("xyz")]
     words = ["stage=compare", f"runs=[{','.join(map(str, folders))}]", "logger=none", "benchmark.resamples=500"]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "run.py"), *words, f"hydra.run.dir={tmp_path / 'out'}"],
-        env=environment | {"PYTHONPATH": f"{stubs}:{ROOT}"},
-        cwd=tmp_path,
-        text=True,
-        capture_output=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    printed = succeeds(without_torch(*words, f"hydra.run.dir={tmp_path / 'out'}", cwd=tmp_path))
     for said in ("B against A", "C against A", "overall (questions)", f"A: {folders[0]}", "comparison.json"):
-        assert said in done.stdout, done.stdout
-    assert all(len(line) <= 80 for line in done.stdout.splitlines() if str(tmp_path) not in line and line[:1] != "[")
+        assert said in printed, printed
+    assert all(len(line) <= 80 for line in printed.splitlines() if str(tmp_path) not in line and line[:1] != "[")
     made = json.loads((tmp_path / "out/comparison.json").read_text())
     first, second = (entry["figures"]["overall"]["delta"] for entry in made["comparisons"])
     assert 0 < first < second

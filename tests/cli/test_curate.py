@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +12,7 @@ from PIL import Image
 
 from spacer.scenes import rooms
 from spacer.settings import RoomsSettings
-from tests.cli.conftest import ROOT, Command
+from tests.cli.conftest import Command, succeeds
 from tests.cli.test_faults import jsonl
 from tests.cli.test_train import rows
 from tests.unit.data.annotations import entry_of, write
@@ -48,24 +46,11 @@ def test_a_missing_video_stops_it_and_is_told(command: Command, filmed: Path, tm
 
 
 def test_scans_are_curated_and_then_trained_on(
-    command: Command, environment: dict[str, str], filmed: Path, tmp_path: Path
+    command: Command, without_torch: Command, filmed: Path, tmp_path: Path
 ) -> None:
-    # without torch: whatever imports it ends there
-    stubs = tmp_path / "stubs"
-    stubs.mkdir()
-    for name in ("torch", "transformers", "pytorch_lightning"):
-        (stubs / f"{name}.py").write_text(f"raise SystemExit('{name} was imported')")
     out = tmp_path / "curated"
     words = ["stage=curate", "dataset=scans", f"dataset.root={filmed}", "dataset.on_bad=skip", f"hydra.run.dir={out}"]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "run.py"), *words],
-        env=environment | {"PYTHONPATH": f"{stubs}:{ROOT}"},
-        cwd=tmp_path,
-        text=True,
-        capture_output=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    printed = succeeds(without_torch(*words, cwd=tmp_path))
     lines = rows(filmed / "questions.jsonl")
     assert len({line["question_type"] for line in lines}) >= 8
     assert {line["path"] for line in lines} == {f"videos/made/room{index}.mp4" for index in range(4)}
@@ -75,14 +60,14 @@ def test_scans_are_curated_and_then_trained_on(
     assert sum(summary["questions_by_type"].values()) == len(lines)
     assert len(summary["questions_by_type"]) == TEN_TYPES
     for words_said in (f"{len(lines)} questions about 4 scenes", "missing file: 1", str(filmed / "questions.jsonl")):
-        assert words_said in done.stdout, done.stdout
+        assert words_said in printed, printed
     for name in ("curate_histograms", "curate_contact_sheet"):
         with Image.open(out / f"figures/{name}.png") as picture:
             assert picture.width > 1000 and len(picture.convert("L").getcolors() or []) > 10
 
     # as it says, with small settings, on the scenes whose videos can be read
     said = f"python run.py dataset=scans dataset.root={filmed}"
-    assert said in done.stdout
+    assert said in printed
     small = [word for word in jsonl(filmed, tmp_path / "trained", "skip") if not word.startswith("dataset.index")]
     small = [word for word in small if word not in ("dataset=jsonl", "dataset.maps=cognitive_map.jsonl")]
     done = command("dataset=scans", *small, "trainer.max_steps=1", "dataset.image_max_pixels=13000")

@@ -3,34 +3,20 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
-from tests.cli.conftest import ROOT, Command, fails, succeeds
+from tests.cli.conftest import Command, fails, succeeds
 from tests.run_folders import scored_run, training_run
 from tests.unit.html.test_building import elements
 
 
-def test_of_several_runs_without_torch(environment: dict[str, str], tmp_path: Path) -> None:
-    stubs = tmp_path / "stubs"
-    stubs.mkdir()
-    for name in ("torch", "transformers", "pytorch_lightning", "wandb"):
-        (stubs / f"{name}.py").write_text(f"raise SystemExit('{name} was imported')")
+def test_of_several_runs_without_torch(without_torch: Command, tmp_path: Path) -> None:
     training_run(tmp_path / "trained", [False] * 6, [True] * 6)
     scored_run(tmp_path / "all/vsi_bench", 30, 0.5, 0)
     scored_run(tmp_path / "scored", 30, 0.6, 1)
     runs = f"runs=[{tmp_path / 'trained'},{tmp_path / 'all'},{tmp_path / 'scored'}]"
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "run.py"), "stage=report", runs, f"hydra.run.dir={tmp_path / 'out'}"],
-        env=environment | {"PYTHONPATH": f"{stubs}:{ROOT}"},
-        cwd=tmp_path,
-        text=True,
-        capture_output=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert f"report: {tmp_path / 'out'}/report.html" in done.stdout
+    said = succeeds(without_torch("stage=report", runs, f"hydra.run.dir={tmp_path / 'out'}", cwd=tmp_path))
+    assert f"report: {tmp_path / 'out'}/report.html" in said
     index = elements(tmp_path / "out/report.html")["index"]
     assert [run["name"] for run in index["runs"]] == ["trained", "all", "scored"]
     told = {subject["name"]: [column["label"] for column in subject["columns"]] for subject in index["subjects"]}

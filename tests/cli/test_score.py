@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import pytest
 
 from spacer.benchmarks import benchmark, names
 from tests.benchmarks_as_distributed import MAKERS
-from tests.cli.conftest import ROOT, Command
+from tests.cli.conftest import Command, fails, succeeds, together
 from tests.cli.test_train import rows
 
 
@@ -28,29 +26,16 @@ def words(name: str, root: Path, file: Path, out: Path, *more: str) -> list[str]
     return [*chosen, f"hydra.run.dir={out}", *more]
 
 
-def test_every_benchmark_is_scored_without_torch(environment: dict[str, str], tmp_path: Path) -> None:
-    stubs = tmp_path / "stubs"
-    stubs.mkdir()
-    for module in ("torch", "transformers", "pytorch_lightning"):
-        (stubs / f"{module}.py").write_text(f"raise SystemExit('{module} was imported')")
-    runs = {}
+def test_every_benchmark_is_scored_without_torch(without_torch: Command, tmp_path: Path) -> None:
+    runs = []
     for name in names():
         MAKERS[name](tmp_path / name)
         questions, _ = benchmark(name).read(tmp_path / name)
         right = {question.id: f"<think>Hm.</think><answer>{question.truth}</answer>" for question in questions[:-2]}
         file = predictions(tmp_path / f"{name}.jsonl", right | {questions[-2].id: "", "stranger": "A"})
-        # side by side: most of the time is that of importing hydra
-        runs[name] = subprocess.Popen(
-            [sys.executable, str(ROOT / "run.py"), *words(name, tmp_path / name, file, tmp_path / "out" / name)],
-            env=environment | {"PYTHONPATH": f"{stubs}:{ROOT}"},
-            cwd=tmp_path,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-    for name, run in runs.items():
-        said, complaints = run.communicate(timeout=120)
-        assert run.returncode == 0, said + complaints
+        runs.append(words(name, tmp_path / name, file, tmp_path / "out" / name))
+    for name, run in zip(names(), together(without_torch, runs), strict=True):
+        said = succeeds(run)
         questions, _ = benchmark(name).read(tmp_path / name)
         made = json.loads((tmp_path / "out" / name / "scores.json").read_text())
         assert (made["benchmark"], made["questions"]) == (name, len(questions))
@@ -89,13 +74,6 @@ def test_tasks_and_a_limit(command: Command, vsi: Path, tmp_path: Path) -> None:
     assert (made["questions"], made["answered"], made["predictions_without_question"]) == (2, 2, 1)
     assert made["official"] == {"overall": 1.0, "task/object_counting": 1.0, "task/object_size_estimation": 1.0}
     assert made["settings"]["limit"] == 2 and len(made["settings"]["tasks"]) == 3
-
-
-def fails(done: subprocess.CompletedProcess[str], *told: str) -> None:
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    for words_said in told:
-        assert words_said in done.stderr, done.stderr
 
 
 def test_mistakes_in_the_configuration_are_told_together(command: Command, tmp_path: Path) -> None:
