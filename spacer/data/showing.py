@@ -18,6 +18,7 @@ from transformers.video_utils import VideoMetadata
 
 from spacer.data.captions import Caption, interleave
 from spacer.data.decode import Video
+from spacer.data.strips import strip_of
 from spacer.positions import TEXT
 from spacer.settings import DatasetSettings, VideoSettings
 
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 
 START, END = "<|vision_start|>", "<|vision_end|>"
 PADS = ("<|image_pad|>", "<|video_pad|>")  # what stands between the two until the processor has filled it
-_STRIP = 4  # pictures of a strip, at most …
-_STRIP_HEIGHT = 112  # … and their height in pixels
-_STRIP_GAP = 2  # white pixels between two of them
 _SMALLEST = 4 * 28 * 28  # pixels of a picture, which the processor enlarges smaller ones to
 
 
@@ -138,21 +136,6 @@ def _between(inputs: Any, chat: str, processor: Qwen2_5_VLProcessor) -> tuple[Te
     return plain_L[first : last + 1].clone(), ids_L[start:stop].clone(), types_L[start:stop].clone()
 
 
-def strip_of(frames: Sequence[np.ndarray] | Sequence[Image.Image] | np.ndarray) -> np.ndarray:
-    """The first, the last and some frames between them side by side, small: (height, width, 3) uint8 RGB."""
-    chosen = dict.fromkeys(np.linspace(0, len(frames) - 1, _STRIP).round().astype(int).tolist())
-    small = []
-    for frame in (Image.fromarray(np.asarray(frames[index])) for index in chosen):
-        frame.thumbnail((frame.width, _STRIP_HEIGHT))
-        small.append(frame)
-    width = sum(frame.width for frame in small) + _STRIP_GAP * (len(small) - 1)
-    strip, left = Image.new("RGB", (width, max(frame.height for frame in small)), "white"), 0
-    for frame in small:
-        strip.paste(frame, (left, 0))
-        left += frame.width + _STRIP_GAP
-    return np.array(strip)
-
-
 def _marks(ids_L: Tensor, processor: Qwen2_5_VLProcessor) -> tuple[int, int]:
     """Where the first mark of a medium begins and the last ends."""
     start, end = processor.tokenizer.convert_tokens_to_ids([START, END])
@@ -164,14 +147,14 @@ def _as_images(
     content: tuple[str | None, ...],
     processor: Qwen2_5_VLProcessor,
     most: int,
-    frame_HWC: np.ndarray,
+    strip_HWC: np.ndarray,
 ) -> Shown:
     """Images of at most so many pixels each, in their places among the content."""
     chat = _chat(processor, "image", content)
     size = {"shortest_edge": _SMALLEST, "longest_edge": most}
     inputs = processor(text=[chat], images=list(images), images_kwargs={"size": size}, return_tensors="pt")
     tokens = _between(inputs, chat, processor)
-    return Shown("image", content, *tokens, inputs["pixel_values"], inputs["image_grid_thw"], (), frame_HWC)
+    return Shown("image", content, *tokens, inputs["pixel_values"], inputs["image_grid_thw"], (), strip_HWC)
 
 
 def _most_pixels(height: int, width: int, settings: VideoSettings) -> int:

@@ -12,7 +12,7 @@ import wandb
 from PIL import Image, ImageColor
 
 from spacer.data.samples import Sample
-from spacer.data.showing import strip_of
+from spacer.data.strips import strip_of
 from spacer.report import rollouts
 from spacer.report.drawing import BLUE, VERMILION
 from spacer.report.rollouts import (

@@ -9,15 +9,16 @@ from functools import partial
 from io import BytesIO
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from spacer.data.decode import MediaError, read_image, read_video
+from spacer.data.strips import side_by_side
 from spacer.report.aside import aside
 from spacer.settings import ReportSettings, VideoSettings
 
 PLAYED = {".mp4": "video/mp4", ".m4v": "video/mp4", ".webm": "video/webm"}  # what browsers play
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+_GAP = 3  # white pixels between two frames
 _QUALITY = 72  # of JPEG: no artefacts show at this size
 
 
@@ -96,11 +97,9 @@ def _pictures(medium: Medium, frames: int) -> list[Image.Image]:
 
 def strip_jpeg(pictures: Sequence[Image.Image], height: int) -> bytes:
     """The pictures at one height, side by side with a thin gap, as one JPEG."""
-    scaled = [np.asarray(each.resize((max(1, round(each.width * height / each.height)), height))) for each in pictures]
-    gap = np.full((height, 3, 3), 255, dtype=np.uint8)
-    joined = [piece for each in scaled for piece in (gap, each)][1:]
+    scaled = [each.resize((max(1, round(each.width * height / each.height)), height)) for each in pictures]
     held = BytesIO()
-    Image.fromarray(np.concatenate(joined, axis=1)).save(held, "JPEG", quality=_QUALITY, optimize=True)
+    side_by_side(scaled, _GAP).save(held, "JPEG", quality=_QUALITY, optimize=True)
     return held.getvalue()
 
 
