@@ -129,17 +129,17 @@ class RolloutTable(Callback):
 
     def _ask(self, trainer: pl.Trainer, module: GrpoModule) -> list[Shown]:
         """The held-out prompts' answers; by every process, since those of a sharded model compute together."""
-        with isolate_rng(), trainer.precision_plugin.val_step_context(), gathered(module.policy):
-            return [shown for batch in self._heldout for shown in self._answers(batch, module)]
+        with isolate_rng(), trainer.precision_plugin.val_step_context(), gathered(module.policy) as policy:
+            return [shown for batch in self._heldout for shown in self._answers(policy, batch, module)]
 
     @torch.no_grad()
-    def _answers(self, batch: PromptBatch, module: GrpoModule) -> list[Shown]:
+    def _answers(self, policy: Any, batch: PromptBatch, module: GrpoModule) -> list[Shown]:
         batch = batch.to(module.device)
         rollout = sample(
-            module.policy,
+            policy,
             self._watched.processor,
             batch.forest,
-            encode_vision(module.policy, batch.pictures),
+            encode_vision(policy, batch.pictures),
             module.packing,
             Decoding(0.0, 1.0, self._watched.max_new_tokens),
             seeds=[[0]] * len(batch.samples),  # greedy: no number is used
