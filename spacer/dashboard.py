@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,24 +82,25 @@ def read_figures(run: Path) -> list[Figure]:
     Raises:
         UserError: a file is not what a run writes.
     """
-    paths = [run / "scores.json"] if (run / "scores.json").exists() else sorted(run.glob("*/scores.json"))
-    figures: list[Figure] = []
-    path = run
+    scores = [run / "scores.json"] if (run / "scores.json").exists() else sorted(run.glob("*/scores.json"))
+    if scores:
+        return [figure for path in scores for figure in _figures(path, run, _of_benchmark)]
+    return _figures(run / "summary.json", run, _of_summary)
+
+
+def _figures(path: Path, run: Path, figures_of: Callable[[Path, dict[str, Any]], Iterator[Figure]]) -> list[Figure]:
     try:
-        for path in paths or [run / "summary.json"]:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            figures += _of_benchmark(run.name, found) if paths else _of_summary(run, found)
-        return figures
+        return list(figures_of(run, json.loads(path.read_text(encoding="utf-8"))))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} is not what a run writes ({error!r}): evaluate that run again, or leave it out"
         ) from error
 
 
-def _of_benchmark(run: str, scores: dict[str, Any]) -> Iterator[Figure]:
+def _of_benchmark(run: Path, scores: dict[str, Any]) -> Iterator[Figure]:
     for name, value in scores["official"].items():
         low, high = scores["intervals"].get(name) or (None, None)
-        yield Figure(run, f"eval/{scores['benchmark']}/{name}", value, low, high)
+        yield Figure(run.name, f"eval/{scores['benchmark']}/{name}", value, low, high)
 
 
 def _of_summary(run: Path, summary: dict[str, Any]) -> Iterator[Figure]:

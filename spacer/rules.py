@@ -27,8 +27,7 @@ from spacer.settings import (
 )
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")  # owner/name
-
-
+SHARDED = ("fsdp", "deepspeed_zero3")  # strategies that spread parameters over the processes
 _NARROW = ("bf16-true", "16-true")
 
 
@@ -356,7 +355,7 @@ RULES: tuple[tuple[Callable[[Settings], bool], str], ...] = (
     ),
     (
         lambda s: (
-            s.cluster.strategy in ("fsdp", "deepspeed_zero3")
+            s.cluster.strategy in SHARDED
             and s.stage.optimizer is not None
             and s.stage.optimizer.kind == OptimizerKind.adamw_8bit
         ),

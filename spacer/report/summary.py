@@ -59,6 +59,7 @@ def report_training(
     """Compares, draws, writes and prints."""
     console = Console()
     deltas: dict[str, PairedDelta] = {}
+    scores = _scores(settings, after or ())
     figures = folder / "figures"
     figures.mkdir(exist_ok=True)
     pictures = {"figures/curves": figures / "reward_curves.png"}
@@ -72,10 +73,10 @@ def report_training(
     if after:
         pictures |= _draw_maps(after, figures)
         if not before:
-            console.print(_scores_table(settings, after))
+            console.print(_scores_table(settings, after, scores))
     extra = {
         "heldout": heldout_name(settings),
-        "scores": _scores(settings, after or ()),
+        "scores": scores,
         "faults": len(fed.faults),
         "withheld": asdict(fed.withheld),
         "data_wait_share": fed.wait_share,
@@ -84,12 +85,13 @@ def report_training(
     }
     write_summary(folder / "summary.json", deltas, seconds, extra)
     name = f"eval/{heldout_name(settings)}"
-    found = {metric: delta.after for metric, delta in deltas.items()}
-    if after and not before:
-        found = {metric: float(np.mean([value for value, _ in part])) for metric, part in _by_metric(after).items()}
-    scores = {f"{name}/{metric}": value for metric, value in found.items()}
+    found = {metric: delta.after for metric, delta in deltas.items()} or {
+        metric: score["mean"] for metric, score in scores.items()
+    }
     beside = {f"{name}/{metric}/{part}": getattr(deltas[metric], part) for metric in deltas for part in _BESIDE}
-    sync = finish(settings, folder, loggers, scores, pictures, beside)
+    sync = finish(
+        settings, folder, loggers, {f"{name}/{metric}": value for metric, value in found.items()}, pictures, beside
+    )
     _print_faults(console, fed.faults)
     if fed.withheld.questions:
         console.print(
@@ -118,8 +120,8 @@ def report_evaluation(
 ) -> None:
     """Scores with intervals, by question type."""
     console = Console()
-    console.print(_scores_table(settings, rows))
     scores = _scores(settings, rows)
+    console.print(_scores_table(settings, rows, scores))
     extra = {
         "heldout": heldout_name(settings),
         "scores": scores,
@@ -244,26 +246,22 @@ def _by_metric(rows: Rows) -> dict[str, list[tuple[float, str]]]:
 
 def _scores(settings: Settings, rows: Rows) -> dict[str, dict[str, float]]:
     """Metric → its mean over the rows and the ends of its interval."""
+    interval = partial(mean_interval, resamples=settings.benchmark.resamples, seed=settings.seed)
     return {
-        name: dict(zip(("mean", "low", "high"), _interval(settings, part), strict=True))
+        name: dict(zip(("mean", "low", "high"), interval(*zip(*part, strict=True)), strict=True))
         for name, part in _by_metric(rows).items()
     }
 
 
-def _interval(settings: Settings, part: list[tuple[float, str]]) -> tuple[float, float, float]:
-    values, scenes = zip(*part, strict=True)
-    return mean_interval(values, scenes, resamples=settings.benchmark.resamples, seed=settings.seed)
-
-
-def _scores_table(settings: Settings, rows: Rows) -> Table:
-    table = Table(title=f"{settings.benchmark.name}: {len(rows)} questions", caption="95 % intervals resample scenes")
+def _scores_table(settings: Settings, rows: Rows, scores: Mapping[str, Mapping[str, float]]) -> Table:
+    table = Table(title=f"{heldout_name(settings)}: {len(rows)} questions", caption="95 % intervals resample scenes")
     table.add_column("metric")
     table.add_column("questions", justify="right")
     table.add_column("score", justify="right")
     table.add_column("95 % interval", justify="right")
     for name, part in sorted(_by_metric(rows).items(), key=lambda entry: not entry[0].startswith("reward")):
-        mean, low, high = _interval(settings, part)
-        table.add_row(name, str(len(part)), f"{mean:.3f}", f"{low:.3f} to {high:.3f}")
+        score = scores[name]
+        table.add_row(name, str(len(part)), f"{score['mean']:.3f}", f"{score['low']:.3f} to {score['high']:.3f}")
     return table
 
 

@@ -18,8 +18,6 @@ from spacer.report.steps import by_step
 _NAME = "predictions"
 _PHASES = ("before", "after")
 _TIME = re.compile(r"[\d:._-]+")  # what a folder of Hydra's is called
-
-
 _ROLLOUT = ("step", "split", "id", "question", "n")  # what tells one completion of rollouts.jsonl from another
 
 
