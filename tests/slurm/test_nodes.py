@@ -23,11 +23,10 @@ def test_training_on_two_nodes(
     with submitted(slurm, environment, tmp_path, *TRAINING, *ON_SLURM, *shared, "cluster.num_nodes=2") as run:
         run.reaches(1)
         assert slurm.shown(run.job)["NumNodes"] == str(len(NODES)) == str(len(run.processes()))
-        if strategy == "ddp":
-            # only one of the processes is told to end, and not the first: all stop after the same step
-            os.kill(run.processes()[-1], signal.SIGUSR2)
+        # only one of the processes is told to end, and not the first: all stop after the same step
+        os.kill(run.processes()[-1], signal.SIGUSR2)
         said = run.succeeds()
-    assert slurm.restarts(run.job) == requeued(said) == int(strategy == "ddp")
+    assert slurm.restarts(run.job) == requeued(said) == 1
     assert said.count("run folder") == 1 + slurm.restarts(run.job)  # the first process alone speaks
     assert len(rows(run.folder / "history.jsonl")) == STEPS
     here = tmp_path / "here"
