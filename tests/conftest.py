@@ -1,4 +1,4 @@
-"""Tests that run side by side (`pytest -n auto`): a few at a time, which share the cores."""
+"""Tests run side by side: a few at a time, which share the cores."""
 
 import os
 
