@@ -15,11 +15,12 @@ from typing import Any
 
 from spacer.errors import UserError
 from spacer.evaluation.conditions import differences
-from spacer.files import write_text
+from spacer.files import append_rows, read_rows, write_text
 from spacer.settings import Settings
 from spacer.sweeping.naming import is_free
 
 FILE = "run.json"
+FAILURES = "failures.jsonl"  # of processes other than the first
 _RANKS = (
     "RANK",
     "LOCAL_RANK",
@@ -52,13 +53,19 @@ class Record:
 def recorded(settings: Settings, run: Callable[[Settings], float]) -> float:
     """Runs, and leaves word of it in the run's folder, whichever way it ends.
 
-    Of a run's several processes the first one writes. Raises what `run` raises.
+    Of a run's several processes the first one writes, and where the run fails, it has the others' errors, too: these
+    end up in `failures.jsonl`. Raises what `run` raises.
     """
     folder = Path(settings.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    if next((os.environ[name] for name in _RANKS if name in os.environ), "0") != "0":
-        return run(settings)
-    start = time.monotonic()
+    rank = next((os.environ[name] for name in _RANKS if name in os.environ), "0")
+    if rank != "0":
+        try:
+            return run(settings)
+        except Exception as error:
+            append_rows(folder / FAILURES, [{"time": time.time(), "process": int(rank), "reason": told(error)}])
+            raise
+    start, began = time.monotonic(), time.time()
     record = Record(Status.running, plain(settings), started=f"{datetime.now().astimezone():%Y-%m-%dT%H:%M:%S%z}")
     write(folder, record)
 
@@ -68,13 +75,19 @@ def recorded(settings: Settings, run: Callable[[Settings], float]) -> float:
     try:
         score = run(settings)
     except Exception as error:
-        ended(status=Status.failed, reason=told(error))
+        ended(status=Status.failed, reason="; ".join([told(error), *_others(folder, began)]))
         raise
     except BaseException as error:  # Ctrl-C, or the end that a signal's handler asks for
-        ended(status=Status.killed, reason=told(error))
+        ended(status=Status.killed, reason="; ".join([told(error), *_others(folder, began)]))
         raise
     ended(status=Status.done, score=float(score) if math.isfinite(score) else None)
     return score
+
+
+def _others(folder: Path, began: float) -> list[str]:
+    """Why other processes of the run have failed since it began."""
+    failures = [row for row in read_rows(folder / FAILURES) if row["time"] >= began]
+    return [f"process {row['process']}: {row['reason']}" for row in failures]
 
 
 def write(folder: Path, record: Record) -> None:

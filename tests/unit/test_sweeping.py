@@ -128,6 +128,24 @@ def test_the_first_of_several_processes_leaves_word(settings: Settings, folder: 
     assert read(folder) is None
 
 
+def test_the_first_tells_of_the_others_errors_in_this_start(settings: Settings, folder: Path, monkeypatch):
+    def second(_: Settings) -> float:
+        raise RuntimeError("out of memory")
+
+    def first(_: Settings) -> float:
+        with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+            patch.setenv("LOCAL_RANK", "1")
+            recorded(settings, second)
+        raise SystemExit(143)
+
+    for _ in range(2):  # the second time, the first failure is of an earlier start
+        with pytest.raises(SystemExit):
+            recorded(settings, first)
+        record = read(folder)
+        assert record is not None and record.status == Status.killed
+        assert record.reason == "SystemExit: 143; process 1: RuntimeError: out of memory"
+
+
 def test_settings_differ_by_what_changes_figures_alone(settings: Settings):
     before = plain(settings)
     elsewhere = replace(settings, output_dir="/x", ckpt_path="last", logger=replace(settings.logger, group="g"))
