@@ -16,11 +16,12 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from torch import Tensor
 
+from spacer.choices import Checkpointing
 from spacer.errors import UserError
 from spacer.modeling import load_policy, load_processor, merge_adapters, plain, save_pretrained
 from spacer.optimizer import without_frozen
 from spacer.report.card import Origin, model_card, read_scores
-from spacer.settings import Checkpointing, Settings
+from spacer.settings import Settings
 
 log = logging.getLogger(__name__)
 _POLICY = "policy."  # what the weights of the trained model are named with in a checkpoint

@@ -19,10 +19,11 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from spacer.attention import TREE, WINDOWS, Attention, register, row_attention
+from spacer.choices import Checkpointing, Positions
 from spacer.data.processing import Pictures
 from spacer.objective import token_logps
 from spacer.positions import PositionRule
-from spacer.settings import Checkpointing, ModelSettings, Positions
+from spacer.settings import ModelSettings
 from spacer.tree import PackedRow
 
 if TYPE_CHECKING:

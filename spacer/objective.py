@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from spacer.settings import Advantage, LossMean, ObjectiveSettings, Ratio
+from spacer.choices import Advantage, LossMean, Ratio
+from spacer.settings import ObjectiveSettings
 
 CHUNK = 256  # tokens whose probabilities over the vocabulary are held at once in float32
 

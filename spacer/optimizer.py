@@ -10,8 +10,9 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
+from spacer.choices import OptimizerKind, Schedule
 from spacer.errors import UserError
-from spacer.settings import OptimizerKind, OptimizerSettings, Schedule
+from spacer.settings import OptimizerSettings
 
 
 def configure_adamw(

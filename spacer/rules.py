@@ -13,13 +13,13 @@ from typing import Any
 
 from spacer.benchmarks import names
 from spacer.checks import NEED_NO_DATA, NEED_NO_MODEL
+from spacer.choices import OptimizerKind
 from spacer.settings import (
     ArchivedSettings,
     BenchmarkSettings,
     DatasetSettings,
     JsonlSettings,
     MixSettings,
-    OptimizerKind,
     RoomsSettings,
     ScansSettings,
     Settings,

@@ -22,6 +22,7 @@ from spacer.backends import choose_attention
 from spacer.benchmarks.question import Question
 from spacer.callbacks import FaultRecorder, Progress, ProgressLines, Speed
 from spacer.checkpoints import LAST, Checkpoints, WholeFiles
+from spacer.choices import Checkpointing
 from spacer.data.leakage import Withheld
 from spacer.data.loading import MixedDataset, PromptDataset, Prompts, TrainLoader
 from spacer.data.processing import PromptBatch
@@ -49,7 +50,7 @@ from spacer.report.summary import Fed
 from spacer.rules import asks_files
 from spacer.scenes import rooms
 from spacer.score import choose_questions
-from spacer.settings import Checkpointing, RoomsSettings, Settings
+from spacer.settings import RoomsSettings, Settings
 from spacer.sharding import is_sharded, whole_state
 from spacer.strategies import make_strategy, place_of
 from spacer.tracking import close_until_resumed, make_loggers

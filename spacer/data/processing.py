@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spacer.choices import TooLong
 from spacer.data.decode import TEMPORAL_PATCH, MediaError, MediaReader, read_image
 from spacer.data.prompts import prompt_text
 from spacer.data.samples import Fault, Sample
 from spacer.data.showing import Shown, asked, parts, show_captioned, show_images, show_video, shuffled_pixels
 from spacer.positions import TEXT, PositionRule
-from spacer.settings import DatasetSettings, TooLong, VideoSettings
+from spacer.settings import DatasetSettings, VideoSettings
 from spacer.tree import Forest, Segment, share
 
 if TYPE_CHECKING:

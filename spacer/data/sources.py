@@ -7,12 +7,13 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from spacer.choices import OnBad
 from spacer.data.index import UNREADABLE, is_fresh, read_index, sources_of
 from spacer.data.leakage import NOTHING, Withheld, forbidden, guard
 from spacer.data.samples import DataError, Fault, Sample, read_maps, read_samples
 from spacer.errors import UserError
 from spacer.scenes import rooms
-from spacer.settings import DatasetSettings, JsonlSettings, MixSettings, OnBad, RoomsSettings, Settings
+from spacer.settings import DatasetSettings, JsonlSettings, MixSettings, RoomsSettings, Settings
 
 log = logging.getLogger(__name__)
 

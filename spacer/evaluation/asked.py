@@ -10,12 +10,13 @@ from pathlib import Path
 from spacer.benchmarks import benchmark
 from spacer.benchmarks.question import Kind, Question
 from spacer.benchmarks.subtitles import subtitles
+from spacer.choices import OnBad, Subtitles, TooLong
 from spacer.data.captions import Caption
 from spacer.data.samples import Fault, Sample
 from spacer.errors import UserError
 from spacer.evaluation.predict import Answer, Row
 from spacer.rewards.maps import map_text
-from spacer.settings import BenchmarkSettings, DatasetSettings, OnBad, Subtitles, TooLong
+from spacer.settings import BenchmarkSettings, DatasetSettings
 
 PROBLEM_TYPES = {Kind.choice: "multiple choice", Kind.number: "numerical", Kind.text: "free-form"}
 Subtitled = Callable[[Path, float], tuple[Caption, ...]]  # as `spacer.benchmarks.subtitles.subtitles`

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from spacer.choices import Checkpointing
 from spacer.modeling import LOGITS
 from spacer.planning.setup import Setup
 from spacer.planning.sizes import Sizes, VisionSizes
 from spacer.planning.work import Picture, Row, Work
-from spacer.settings import Checkpointing
 
 _BACK = 2.5  # backward over forward, of attention
 

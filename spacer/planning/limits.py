@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+from spacer.choices import Checkpointing
 from spacer.planning.memory import memory_of
 from spacer.planning.setup import Setup
 from spacer.planning.sizes import Sizes
 from spacer.planning.work import Work
-from spacer.settings import Checkpointing
 
 GIB = 2**30
 # the numbers up to which is looked

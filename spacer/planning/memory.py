@@ -16,13 +16,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from spacer.cache import GROWTH
+from spacer.choices import Checkpointing
 from spacer.modeling import LOGITS, PATCHES
 from spacer.objective import CHUNK
 from spacer.planning import activations
 from spacer.planning.setup import Setup
 from spacer.planning.sizes import Sizes
 from spacer.planning.work import Work
-from spacer.settings import Checkpointing
 
 _FLOAT = 4
 _SCALES = 4 / 256  # bytes of an 8-bit optimiser's scales, for each number (arXiv 2110.02861: blocks of 256 to 2,048)

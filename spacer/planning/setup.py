@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from spacer.choices import Checkpointing
 from spacer.data.decode import TEMPORAL_PATCH
 from spacer.planning.sizes import Sizes, VisionSizes
 from spacer.planning.work import Picture, Work
 from spacer.rules import SHARDED, sections
-from spacer.settings import Checkpointing, Settings, VideoSettings
+from spacer.settings import Settings, VideoSettings
 
 BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 _TRUE = {"64-true": 8, "64": 8, "bf16-true": 2, "16-true": 2}  # to what Lightning turns all weights

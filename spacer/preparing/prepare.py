@@ -20,6 +20,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from spacer.choices import OnBad
 from spacer.data.index import LEAKS, UNREADABLE, IndexWriter, excluded_by, fingerprint, row_of, sources_of
 from spacer.data.leakage import forbidden
 from spacer.data.samples import DataError, Fault, Line, describe, examined, read_maps, to_sample
@@ -30,7 +31,7 @@ from spacer.preparing.media import Media, survey
 from spacer.preparing.parts import find_parts
 from spacer.progress import progress_bar
 from spacer.rules import sections
-from spacer.settings import ArchivedSettings, BenchmarkSettings, JsonlSettings, OnBad, Settings
+from spacer.settings import ArchivedSettings, BenchmarkSettings, JsonlSettings, Settings
 
 log = logging.getLogger(__name__)
 DOWNLOADS = ".download"  # in the data's root, where files from the hub wait to be unpacked

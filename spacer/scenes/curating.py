@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from spacer.choices import OnBad
 from spacer.data.samples import DataError, Fault
 from spacer.files import write_rows
 from spacer.scenes.balance import Posed, place_letters, spread_answers
@@ -22,7 +23,7 @@ from spacer.scenes.candidates import pose_all
 from spacer.scenes.lines import data_line
 from spacer.scenes.questions import QUESTION_TYPES
 from spacer.scenes.scans import Scan, read_scans
-from spacer.settings import OnBad, ScansSettings
+from spacer.settings import ScansSettings
 
 
 @dataclass(frozen=True)

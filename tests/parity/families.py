@@ -22,10 +22,10 @@ from transformers import (
 )
 
 from spacer.attention import TREE, WINDOWS
+from spacer.choices import Positions
 from spacer.data.processing import Prompt
 from spacer.data.samples import Sample
 from spacer.modeling import position_rule
-from spacer.settings import Positions
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 VOCABULARY, IMAGE_TOKEN, VIDEO_TOKEN, EOS = 61, 59, 60, 58

@@ -20,6 +20,7 @@ from torch.distributed.tensor import DTensor
 
 from spacer import modeling
 from spacer.callbacks import FaultRecorder
+from spacer.choices import LossMean, Schedule
 from spacer.data.loading import PromptDataset
 from spacer.data.processing import Prompt, PromptBatch, collate
 from spacer.data.samples import Fault
@@ -28,15 +29,7 @@ from spacer.grpo import GrpoModule
 from spacer.modeling import Packing, load_policy, load_processor, load_reference
 from spacer.module import SftModule, Training, TreeModule
 from spacer.positions import PositionRule
-from spacer.settings import (
-    ClusterSettings,
-    LoraSettings,
-    LossMean,
-    ModelSettings,
-    OptimizerSettings,
-    Schedule,
-    Settings,
-)
+from spacer.settings import ClusterSettings, LoraSettings, ModelSettings, OptimizerSettings, Settings
 from spacer.sharding import whole_state
 from spacer.strategies import Place, make_strategy, place_of
 from spacer.zero import Zero3

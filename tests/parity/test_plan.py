@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForImageTextToText, Qwen2_5_VLConfig, Qwen3VLConfig
 
 from spacer.attention import TREE, WINDOWS
+from spacer.choices import Checkpointing, Positions
 from spacer.data.loading import PromptDataset
 from spacer.data.processing import Prompt, PromptBatch, collate
 from spacer.data.samples import Sample
@@ -29,7 +30,7 @@ from spacer.planning.memory import Memory, kept_logits, memory_of
 from spacer.planning.setup import setup_of
 from spacer.planning.sizes import Sizes, count, read_sizes
 from spacer.planning.work import Picture, Work
-from spacer.settings import Checkpointing, ClusterSettings, LoraSettings, ObjectiveSettings, Positions, Settings
+from spacer.settings import ClusterSettings, LoraSettings, ObjectiveSettings, Settings
 from tests.parity.conftest import prompts_of
 from tests.parity.measuring import Measured, measuring
 from tests.parity.test_grpo import Repeated

@@ -13,11 +13,12 @@ import torch
 from transformers import AutoModelForImageTextToText
 from transformers.generation.logits_process import TopPLogitsWarper
 
+from spacer.choices import Checkpointing
 from spacer.data.loading import PromptDataset
 from spacer.data.processing import Prompt, collate
 from spacer.modeling import Packing, encode_vision, load_policy, load_processor
 from spacer.rollout import Decoding, Rollout, draw, sample
-from spacer.settings import Checkpointing, Settings
+from spacer.settings import Settings
 from tests.parity.conftest import prompts_of
 from tests.parity.families import EOS, FAMILIES, make, make_prompts, plain_attention, plain_logps
 from tests.parity.test_grpo import naive_positions

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
+from spacer.choices import Checkpointing, Schedule
 from spacer.data.loading import PromptDataset
 from spacer.data.processing import Prompt, PromptBatch, collate
 from spacer.grpo import GrpoModule
@@ -22,7 +23,7 @@ from spacer.modeling import Packing, load_policy, load_processor, load_reference
 from spacer.module import SftModule, Training, TreeModule
 from spacer.rewards import score_group
 from spacer.rollout import Decoding
-from spacer.settings import Checkpointing, LoraSettings, ModelSettings, ObjectiveSettings, Schedule, Settings
+from spacer.settings import LoraSettings, ModelSettings, ObjectiveSettings, Settings
 from tests.parity.conftest import prompts_of
 from tests.parity.test_grpo import Capture, Repeated, naive_logps, naive_positions
 from tests.parity.test_rollout import rolled

@@ -32,6 +32,7 @@ from transformers import AutoModelForImageTextToText
 from transformers.video_utils import VideoMetadata
 
 from spacer.attention import WINDOWS
+from spacer.choices import Positions
 from spacer.data.decode import read_video
 from spacer.data.loading import PromptDataset
 from spacer.data.prompts import prompt_text
@@ -39,7 +40,7 @@ from spacer.data.samples import Sample, read_maps, read_samples
 from spacer.evaluation.predict import Answer, Asking, Row, predict
 from spacer.modeling import Packing, load_policy, load_processor, position_rule
 from spacer.scenes import rooms
-from spacer.settings import BenchmarkSettings, ModelSettings, Positions, RoomsSettings, VideoSettings
+from spacer.settings import BenchmarkSettings, ModelSettings, RoomsSettings, VideoSettings
 from tests.speed.measure import timed
 from tests.speed.systems import Endless
 

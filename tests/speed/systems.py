@@ -18,19 +18,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from spacer.choices import Checkpointing, Positions
 from spacer.data.processing import Prompt, PromptBatch, collate
 from spacer.data.samples import Sample
 from spacer.grpo import GrpoModule
 from spacer.modeling import Packing, load_policy, load_processor, load_reference, position_rule
 from spacer.module import Training
-from spacer.settings import (
-    Checkpointing,
-    ModelSettings,
-    ObjectiveSettings,
-    OptimizerSettings,
-    Positions,
-    RewardSettings,
-)
+from spacer.settings import ModelSettings, ObjectiveSettings, OptimizerSettings, RewardSettings
 
 SIDE = 16  # patches: 224 pixels, 64 tokens a pair of frames
 TOKENS_A_STEP = (SIDE // 2) ** 2

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from spacer.benchmarks.question import Kind, Question
+from spacer.choices import Subtitles
 from spacer.data.captions import Caption
 from spacer.data.processing import collate
 from spacer.data.samples import Fault
@@ -19,7 +20,7 @@ from spacer.evaluation import predict
 from spacer.evaluation.asked import answered_row, as_samples, check_media, failed_row, media_settings, vote
 from spacer.evaluation.conditions import conditions, hold_to, weights_digest
 from spacer.evaluation.predict import Answer, Asking, PredictModule, by_medium
-from spacer.settings import BenchmarkSettings, ModelSettings, Subtitles, VideoSettings
+from spacer.settings import BenchmarkSettings, ModelSettings, VideoSettings
 from tests.unit.data.making import about, sample
 
 OPTIONS = ("A. left", "B. right")

@@ -12,16 +12,14 @@ import pytest
 from omegaconf import OmegaConf
 
 from spacer import config
+from spacer.choices import Advantage, Checkpointing, Positions
 from spacer.config import ConfigError, load_settings
 from spacer.settings import (
-    Advantage,
-    Checkpointing,
     JsonlSettings,
     LengthBonusSettings,
     LoraSettings,
     ModelSettings,
     OptimizerSettings,
-    Positions,
     RewardSettings,
     RoomsSettings,
     Settings,

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from spacer.choices import Advantage, LossMean, Ratio
 from spacer.objective import (
     PolicyBatch,
     completion_mask,
@@ -31,7 +32,7 @@ from spacer.objective import (
     truncated,
     zero_variance,
 )
-from spacer.settings import Advantage, LossMean, ObjectiveSettings, Ratio
+from spacer.settings import ObjectiveSettings
 
 CONF = Path(__file__).parents[2] / "conf"
 VARIANTS = sorted(path.stem for path in (CONF / "objective").glob("*.yaml"))

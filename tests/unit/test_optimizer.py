@@ -10,9 +10,10 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
+from spacer.choices import OptimizerKind, Schedule
 from spacer.errors import UserError
 from spacer.optimizer import allow_states, check_trained, configure_adamw, without_frozen
-from spacer.settings import OptimizerKind, OptimizerSettings, Schedule
+from spacer.settings import OptimizerSettings
 from tests.unit.configs import only_problem
 
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
+from spacer.choices import Checkpointing
 from spacer.config import load_settings
 from spacer.errors import UserError
 from spacer.modeling import load_policy
@@ -20,7 +21,7 @@ from spacer.planning.memory import kv_cache, memory_of
 from spacer.planning.setup import Setup, setup_of, work_of
 from spacer.planning.sizes import Sizes, read_sizes
 from spacer.planning.work import Picture, Work, measured
-from spacer.settings import Checkpointing, Settings
+from spacer.settings import Settings
 from spacer.tree import pack
 from tests.unit.configs import only_problem
 

@@ -20,9 +20,9 @@ from transformers import (
     Qwen3VLModel,
 )
 
+from spacer.choices import Positions
 from spacer.modeling import check_text_model, position_rule
 from spacer.positions import IMAGE, TEXT, VIDEO, PositionRule
-from spacer.settings import Positions
 from tests.unit.layouts import Block, Grid, images, laid_out, types, videos
 
 CONFIGS: dict[str, Any] = {

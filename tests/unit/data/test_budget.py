@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from spacer.choices import TooLong
 from spacer.data.captions import Caption
 from spacer.data.decode import Video, frame_indices
 from spacer.data.loading import PromptDataset, TrainLoader
@@ -20,7 +21,7 @@ from spacer.data.processing import Prompt, collate, prepare
 from spacer.data.prompts import prompt_text
 from spacer.data.samples import Fault, Sample
 from spacer.positions import TEXT
-from spacer.settings import DatasetSettings, RoomsSettings, TooLong, VideoSettings
+from spacer.settings import DatasetSettings, RoomsSettings, VideoSettings
 from tests.unit.data.making import RULE, sample, shown
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spacer.choices import OnBad
 from spacer.data.samples import DataError
 from spacer.data.sources import load_train
 from spacer.scenes import candidates
@@ -27,7 +28,7 @@ from spacer.scenes.curating import Curated, curate_scans
 from spacer.scenes.lines import Question
 from spacer.scenes.scans import Scan, annotation_files, read_scans, upright
 from spacer.scenes.scene import Scene, SceneObject
-from spacer.settings import OnBad, ScansSettings
+from spacer.settings import ScansSettings
 from tests.unit.data import rederive
 from tests.unit.data.annotations import about, box_of, entries, write
 

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from spacer.choices import OnBad
 from spacer.data import index, sources
 from spacer.data.index import NAME, IndexWriter, count_questions, is_fresh, read_index
 from spacer.data.samples import PROBLEM_TYPES, DataError, Fault, Sample, read_maps, read_samples
@@ -22,7 +23,7 @@ from spacer.data.sources import load_heldout, load_train
 from spacer.preparing import prepare
 from spacer.preparing.media import Media
 from spacer.preparing.prepare import build_index
-from spacer.settings import JsonlSettings, OnBad
+from spacer.settings import JsonlSettings
 from tests.unit.data.written import FAULTY, jsonl, row, write
 
 pytestmark = pytest.mark.usefixtures("unopened")

@@ -15,11 +15,12 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from spacer.choices import OnBad
 from spacer.config import ConfigError, load_settings
 from spacer.data.loading import MixedDataset, TrainLoader, Use, mixed_order
 from spacer.data.samples import Sample
 from spacer.data.sources import load_pieces
-from spacer.settings import JsonlSettings, MixSettings, OnBad, RoomsSettings
+from spacer.settings import JsonlSettings, MixSettings, RoomsSettings
 from tests.unit.configs import PROMPTS, load, plain, valid
 from tests.unit.data.making import Numbered, sample
 from tests.unit.data.written import jsonl, row, write

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+from spacer.choices import OnBad
 from spacer.data.index import is_fresh
 from spacer.data.samples import DataError
 from spacer.data.sources import load_train
@@ -21,7 +22,7 @@ from spacer.preparing import media, prepare
 from spacer.preparing.archive import is_unpacked
 from spacer.preparing.media import Media, survey
 from spacer.preparing.prepare import Contents, build_index, gather
-from spacer.settings import ArchivedSettings, JsonlSettings, MixSettings, OnBad, RoomsSettings, Settings
+from spacer.settings import ArchivedSettings, JsonlSettings, MixSettings, RoomsSettings, Settings
 from tests.distributed import PREFIX, ROOMS, distribute, write_lines
 from tests.unit.configs import load
 from tests.unit.data.written import jsonl, row, write

@@ -22,11 +22,12 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from spacer.choices import OnBad
 from spacer.data.decode import Video
 from spacer.scenes import rooms
 from spacer.scenes.render import LOOKS, Camera, camera_path, draw
 from spacer.scenes.scene import Scene, SceneObject
-from spacer.settings import OnBad, RoomsSettings, VideoSettings
+from spacer.settings import RoomsSettings, VideoSettings
 
 SCENES = 60
 SEEN_SHARE = 0.9  # an object counts as seen once its foot's centre is in the middle nine tenths of the picture

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from spacer.choices import OnBad
 from spacer.data.samples import DataError, Fault, describe, read_maps, read_samples
 from spacer.data.sources import load_heldout, load_train
-from spacer.settings import OnBad, RoomsSettings
+from spacer.settings import RoomsSettings
 from tests.unit.data.written import FAULTY, jsonl, row, without, write
 
 
