@@ -10,7 +10,7 @@ import torch
 
 from spacer.attention import WINDOWS
 from spacer.config import ConfigError
-from spacer.rules import computes_in_16_bits
+from spacer.implied import computes_in_16_bits
 from spacer.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -27,7 +27,8 @@ from omegaconf.errors import OmegaConfBaseException
 from spacer.checks import CHECKS, NEED_NO_DATA
 from spacer.errors import UserError
 from spacer.faults import PROMPTS_RULE, prompt_faults, run_faults
-from spacer.rules import DATASET_RULES, RULES, asked_benchmarks, sections
+from spacer.implied import asked_benchmarks, sections
+from spacer.rules import DATASET_RULES, RULES
 from spacer.settings import Settings
 
 T = TypeVar("T")

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from spacer.data.index import count_questions
 from spacer.errors import UserError
+from spacer.implied import sections
 from spacer.planning.duration import days_of, seconds_of_step
 from spacer.planning.flops import plain_flops, tree_flops
 from spacer.planning.limits import GIB, Case, Limits, Remedy, limits_of, remedies_of
@@ -19,7 +20,6 @@ from spacer.planning.setup import setup_of, work_of
 from spacer.planning.sizes import read_sizes
 from spacer.report.planned import flops_table, limits_table, memory_table
 from spacer.report.table import write_json
-from spacer.rules import sections
 from spacer.settings import JsonlSettings, PlanSettings, RoomsSettings, Settings
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from glob import glob
 from importlib.util import find_spec
@@ -14,9 +13,19 @@ from typing import Any
 from spacer.benchmarks import names
 from spacer.checks import NEED_NO_DATA, NEED_NO_MODEL
 from spacer.choices import OptimizerKind
+from spacer.implied import (
+    HUB_ID,
+    SHARDED,
+    asked_benchmarks,
+    asks_files,
+    computes_in_16_bits,
+    holds_out,
+    in_zero,
+    sections,
+    trains,
+)
 from spacer.settings import (
     ArchivedSettings,
-    BenchmarkSettings,
     DatasetSettings,
     JsonlSettings,
     MixSettings,
@@ -26,45 +35,7 @@ from spacer.settings import (
     SlurmSettings,
 )
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")  # owner/name
-SHARDED = ("fsdp", "deepspeed_zero3")  # strategies that spread parameters over the processes
 _NARROW = ("bf16-true", "16-true")
-
-
-def computes_in_16_bits(s: Settings) -> bool:
-    """Whether the model's matrix products are taken in 16 bits, which flash-attn needs."""
-    if s.trainer.precision in ("32-true", "32", "64-true", "64"):
-        return s.trainer.precision in ("32-true", "32") and s.model.dtype in ("bfloat16", "float16")
-    return True
-
-
-def _trains(s: Settings) -> bool:
-    return s.stage.name in ("train", "sft")
-
-
-def _in_zero(s: Settings) -> bool:
-    return _trains(s) and s.cluster.strategy == "deepspeed_zero3"
-
-
-def sections(s: Settings) -> list[tuple[str, DatasetSettings]]:
-    """The data sets of a run with the paths of their settings: one, or the parts of a mix."""
-    if isinstance(s.dataset, MixSettings):
-        return [(f"dataset.parts.{name}", part) for name, part in s.dataset.parts.items()]
-    return [("dataset", s.dataset)]
-
-
-def _holds_out(s: Settings) -> bool:
-    return any(isinstance(d, RoomsSettings) or getattr(d, "heldout", None) is not None for _, d in sections(s))
-
-
-def heldout_name(s: Settings) -> str:
-    """What the held-out questions are called in tables and logs: never as a benchmark, of which they are none."""
-    return "rooms" if all(isinstance(dataset, RoomsSettings) for _, dataset in sections(s)) else "heldout"
-
-
-def comes_to_score(s: Settings) -> bool:
-    """Whether a run that trains asks held-out questions after it, which a sweep compares its jobs by."""
-    return not _trains(s) or (_holds_out(s) and s.stage.evaluate_after is not False)
 
 
 def _lacks(d: DatasetSettings, s: Settings, field: str) -> bool:
@@ -77,18 +48,6 @@ def _lacks(d: DatasetSettings, s: Settings, field: str) -> bool:
         return False
     root = expanduser(d.root)
     return isdir(root) and not isfile(join(root, name))
-
-
-def asks_files(s: Settings) -> bool:
-    """Whether the benchmark is one of files, and not what the data hold out."""
-    return s.benchmark.name in names()
-
-
-def asked_benchmarks(s: Settings) -> list[tuple[str, BenchmarkSettings]]:
-    """The benchmarks of files that a run asks or scores, with the paths of their settings."""
-    if s.stage.name == "evaluate" and s.benchmarks:
-        return [(f"benchmarks.{name}", part) for name, part in s.benchmarks.items() if part.root is not None]
-    return [("benchmark", s.benchmark)] if s.stage.name in ("evaluate", "score") and asks_files(s) else []
 
 
 def _lacks_annotations(d: DatasetSettings, s: Settings) -> bool:
@@ -214,7 +173,7 @@ RULES: tuple[tuple[Callable[[Settings], bool], str], ...] = (
         "choose dataset=spacer_151k or dataset=jsonl",
     ),
     (
-        lambda s: s.stage.name == "evaluate" and not asks_files(s) and not s.benchmarks and not _holds_out(s),
+        lambda s: s.stage.name == "evaluate" and not asks_files(s) and not s.benchmarks and not holds_out(s),
         "stage.name=evaluate asks held-out questions, and the data has none: set dataset.heldout to a JSONL file of "
         "them, or choose dataset=rooms",
     ),
@@ -246,7 +205,7 @@ RULES: tuple[tuple[Callable[[Settings], bool], str], ...] = (
         "model.completion.bonus_max={s.model.completion.bonus_max}: swap them",
     ),
     (
-        lambda s: _trains(s) and True in (s.stage.evaluate_before, s.stage.evaluate_after) and not _holds_out(s),
+        lambda s: trains(s) and True in (s.stage.evaluate_before, s.stage.evaluate_after) and not holds_out(s),
         "the data holds no questions out to evaluate on: set stage.evaluate_before=false stage.evaluate_after=false, "
         "or dataset.heldout to a JSONL file of them",
     ),
@@ -301,7 +260,7 @@ RULES: tuple[tuple[Callable[[Settings], bool], str], ...] = (
         "trainer.precision={s.trainer.precision} does not: set trainer.precision=bf16-mixed, or choose auto",
     ),
     (
-        lambda s: _trains(s) and s.trainer.precision in ("16-mixed", "16"),
+        lambda s: trains(s) and s.trainer.precision in ("16-mixed", "16"),
         "trainer.precision={s.trainer.precision} scales its losses, which training on trees does not: "
         "choose bf16-mixed",
     ),
@@ -315,12 +274,12 @@ RULES: tuple[tuple[Callable[[Settings], bool], str], ...] = (
         "pip install -e '.[adamw8bit]', or choose adamw",
     ),
     (
-        lambda s: _trains(s) and s.stage.optimizer is None,
+        lambda s: trains(s) and s.stage.optimizer is None,
         "stage.name={s.stage.name} trains, but stage.optimizer is null: add that section, or choose stage=evaluate",
     ),
     (
         lambda s: (
-            _trains(s)
+            trains(s)
             and s.trainer.max_steps == -1
             and (s.trainer.max_epochs is None or s.trainer.max_epochs == -1)
             and s.trainer.max_time is None
@@ -334,22 +293,22 @@ RULES: tuple[tuple[Callable[[Settings], bool], str], ...] = (
         "choose 32-true or bf16-mixed, or cluster=ddp",
     ),
     (
-        lambda s: _in_zero(s) and find_spec("deepspeed") is None,
+        lambda s: in_zero(s) and find_spec("deepspeed") is None,
         "cluster.strategy=deepspeed_zero3 needs a package that is not installed: pip install -e '.[deepspeed]', "
         "or choose cluster=fsdp, which spreads out the same",
     ),
     (
-        lambda s: _in_zero(s) and s.cluster.accelerator not in ("auto", "gpu", "cuda"),
+        lambda s: in_zero(s) and s.cluster.accelerator not in ("auto", "gpu", "cuda"),
         "cluster.strategy=deepspeed_zero3 trains on CUDA devices, and cluster.accelerator={s.cluster.accelerator} "
         "names others: set cluster.accelerator=cuda, or choose cluster=fsdp",
     ),
     (
-        lambda s: _in_zero(s) and s.trainer.precision not in ("32-true", "32", "bf16-mixed", "bf16"),
+        lambda s: in_zero(s) and s.trainer.precision not in ("32-true", "32", "bf16-mixed", "bf16"),
         "cluster.strategy=deepspeed_zero3 does not compute in trainer.precision={s.trainer.precision}: "
         "choose 32-true or bf16-mixed, or cluster=ddp",
     ),
     (
-        lambda s: _in_zero(s) and s.model.dtype != "float32",
+        lambda s: in_zero(s) and s.model.dtype != "float32",
         "cluster.strategy=deepspeed_zero3 spreads weights of float32, and not of model.dtype={s.model.dtype}: "
         "set model.dtype=float32, or choose cluster=fsdp",
     ),
@@ -385,7 +344,7 @@ RULES: tuple[tuple[Callable[[Settings], bool], str], ...] = (
     ),
     (
         lambda s: (
-            _trains(s)
+            trains(s)
             and s.model.lora is None
             and (s.model.dtype in ("bfloat16", "float16") or s.trainer.precision in _NARROW)
         ),

@@ -34,6 +34,7 @@ from spacer.evaluation.conditions import conditions, hold_to
 from spacer.evaluation.predict import Answer, Asking, Row, fault_row, predict, reward_row
 from spacer.files import read_rows
 from spacer.grpo import GrpoModule
+from spacer.implied import asks_files
 from spacer.modeling import (
     Packing,
     load_policy,
@@ -47,7 +48,6 @@ from spacer.module import Training
 from spacer.preemption import Watch, has_begun_before
 from spacer.provenance import index_samples
 from spacer.report.summary import Fed
-from spacer.rules import asks_files
 from spacer.scenes import rooms
 from spacer.score import choose_questions
 from spacer.settings import RoomsSettings, Settings

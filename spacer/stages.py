@@ -18,13 +18,13 @@ from spacer.data.prompts import ShownTarget
 from spacer.evaluation.asked import check_media
 from spacer.evaluation.scoring import official_intervals, score_predictions, write_scores
 from spacer.grpo import GrpoModule
+from spacer.implied import asks_files, heldout_name
 from spacer.modeling import load_reference
 from spacer.module import SftModule
 from spacer.preemption import Watch
 from spacer.provenance import index_samples
 from spacer.report.summary import mean_reward, report_all, report_benchmark, report_evaluation, report_training
 from spacer.report_runs import report_at_end
-from spacer.rules import asks_files, heldout_name
 from spacer.running import Run
 from spacer.score import choose_questions
 from spacer.settings import Settings, SlurmSettings

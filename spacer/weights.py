@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 
 from spacer.config import ConfigError
-from spacer.rules import HUB_ID
+from spacer.implied import HUB_ID
 from spacer.settings import ModelSettings
 
 REQUEST_SECONDS = 5.0  # for each phase of the one request to the hub

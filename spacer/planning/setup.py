@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 from spacer.choices import Checkpointing
 from spacer.data.decode import TEMPORAL_PATCH
+from spacer.implied import SHARDED, sections
 from spacer.planning.sizes import Sizes, VisionSizes
 from spacer.planning.work import Picture, Work
-from spacer.rules import SHARDED, sections
 from spacer.settings import Settings, VideoSettings
 
 BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}

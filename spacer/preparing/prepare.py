@@ -26,11 +26,11 @@ from spacer.data.leakage import forbidden
 from spacer.data.samples import DataError, Fault, Line, describe, examined, read_maps, to_sample
 from spacer.errors import UserError
 from spacer.files import append_rows, write_text
+from spacer.implied import sections
 from spacer.preparing.archive import FULL, is_unpacked, unpack
 from spacer.preparing.media import Media, survey
 from spacer.preparing.parts import find_parts
 from spacer.progress import progress_bar
-from spacer.rules import sections
 from spacer.settings import ArchivedSettings, BenchmarkSettings, JsonlSettings, Settings
 
 log = logging.getLogger(__name__)

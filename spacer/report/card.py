@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from spacer.errors import UserError
-from spacer.rules import HUB_ID
+from spacer.implied import HUB_ID
 
 SHOWN = ("seed", "stage", "model", "dataset", "reward", "objective", "trainer")  # sections of the settings
 

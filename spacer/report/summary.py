@@ -21,6 +21,7 @@ from spacer.data.samples import Fault, describe
 from spacer.evaluation.intervals import Interval
 from spacer.evaluation.scoring import Scored
 from spacer.evaluation.statistics import PairedDelta, compare, mean_interval
+from spacer.implied import heldout_name
 from spacer.provenance import index_questions
 from spacer.report.drawing import for_screen_and_paper
 from spacer.report.figures import before_after_bars, map_overlay, reward_curves
@@ -28,7 +29,6 @@ from spacer.report.history import read_history
 from spacer.report.table import before_after_table, write_json, write_summary
 from spacer.report_runs import report_at_end
 from spacer.rewards import parse_map
-from spacer.rules import heldout_name
 from spacer.score import show
 from spacer.settings import Settings, VideoSettings
 from spacer.tracking import Index, finish, make_loggers

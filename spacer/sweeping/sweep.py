@@ -12,8 +12,8 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, open_dict
 
 from spacer.config import ConfigError, load_settings
+from spacer.implied import comes_to_score
 from spacer.report.sweep import write_sweep
-from spacer.rules import comes_to_score
 from spacer.settings import Settings
 from spacer.sweeping.naming import axes, chosen, job_name
 from spacer.sweeping.record import Record, Status, changes, plain, read, resumable, write

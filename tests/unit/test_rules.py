@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from spacer import checks, rules
+from spacer import checks, implied, rules
 from spacer.benchmarks import names
 from spacer.checks import CHECKS, NEED_NO_MODEL, STAGES
 from spacer.config import ConfigError, load_settings
@@ -322,7 +322,7 @@ def test_values_of_scans(field: str, value: Any, words: str, tmp_path: Path) -> 
 
 def test_held_out_questions_are_called_as_no_benchmark() -> None:
     settings = load(benchmark__name="vsi_bench", benchmark__root="/tmp")
-    assert rules.heldout_name(settings) == "rooms"
+    assert implied.heldout_name(settings) == "rooms"
     own = JsonlSettings(root="data", prompts=PROMPTS)
-    assert rules.heldout_name(replace(settings, dataset=own)) == "heldout"
+    assert implied.heldout_name(replace(settings, dataset=own)) == "heldout"
     assert "heldout" not in names() and "rooms" not in names()

@@ -12,8 +12,8 @@ import pytest
 from rich.console import Console
 
 from spacer.errors import UserError
+from spacer.implied import comes_to_score
 from spacer.report.sweep import show_sweep, write_sweep
-from spacer.rules import comes_to_score
 from spacer.settings import Settings
 from spacer.sweeping.extras import missing_plugin
 from spacer.sweeping.naming import Axes, axes, folder_name, job_name, sweep_name
