@@ -44,7 +44,7 @@ def test_what_does_not_fit_is_refused_with_advice_after_it_is_told(command: Comm
 def test_the_embedded_model(command: Command, tmp_path: Path) -> None:
     succeeds(command("stage=plan", "cluster.accelerator=cpu", f"hydra.run.dir={tmp_path}"))
     plan = read(tmp_path)
-    assert plan["parameters"] == 3_248_064 and plan["questions"] == 480
+    assert plan["parameters"] == 3_248_064 and plan["questions"] == 960
     assert plan["bytes_per_gpu"]["weights"] == 4 * 3_248_064
 
 
