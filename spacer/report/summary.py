@@ -85,13 +85,10 @@ def report_training(
     }
     write_summary(folder / "summary.json", deltas, seconds, extra)
     name = f"eval/{heldout_name(settings)}"
-    found = {metric: delta.after for metric, delta in deltas.items()} or {
-        metric: score["mean"] for metric, score in scores.items()
-    }
+    after_it = {f"{name}/{metric}": delta.after for metric, delta in deltas.items()}
+    found = after_it or {f"{name}/{metric}": score["mean"] for metric, score in scores.items()}
     beside = {f"{name}/{metric}/{part}": getattr(deltas[metric], part) for metric in deltas for part in _BESIDE}
-    sync = finish(
-        settings, folder, loggers, {f"{name}/{metric}": value for metric, value in found.items()}, pictures, beside
-    )
+    sync = finish(settings, folder, loggers, found, pictures, beside)
     _print_faults(console, fed.faults)
     if fed.withheld.questions:
         console.print(

@@ -15,7 +15,7 @@ from typing import Any
 
 from spacer.errors import UserError
 from spacer.evaluation.conditions import differences
-from spacer.files import append_rows, read_rows, write_text
+from spacer.files import append_rows, drop_torn_line, read_rows, write_text
 from spacer.settings import Settings
 from spacer.sweeping.naming import is_free
 
@@ -65,28 +65,33 @@ def recorded(settings: Settings, run: Callable[[Settings], float]) -> float:
         except Exception as error:
             append_rows(folder / FAILURES, [{"time": time.time(), "process": int(rank), "reason": told(error)}])
             raise
-    start, began = time.monotonic(), time.time()
-    record = Record(Status.running, plain(settings), started=f"{datetime.now().astimezone():%Y-%m-%dT%H:%M:%S%z}")
+    drop_torn_line(folder / FAILURES)
+    start, started = time.monotonic(), datetime.now().astimezone()
+    record = Record(Status.running, plain(settings), started=f"{started:%Y-%m-%dT%H:%M:%S%z}")
     write(folder, record)
 
     def ended(**how: Any) -> None:
         write(folder, replace(record, seconds=round(time.monotonic() - start, 1), **how))
 
+    def broke(status: Status, error: BaseException) -> None:
+        ended(status=status, reason="; ".join([told(error), *_others(folder, started.timestamp())]))
+
     try:
         score = run(settings)
     except Exception as error:
-        ended(status=Status.failed, reason="; ".join([told(error), *_others(folder, began)]))
+        broke(Status.failed, error)
         raise
     except BaseException as error:  # Ctrl-C, or the end that a signal's handler asks for
-        ended(status=Status.killed, reason="; ".join([told(error), *_others(folder, began)]))
+        broke(Status.killed, error)
         raise
     ended(status=Status.done, score=float(score) if math.isfinite(score) else None)
     return score
 
 
-def _others(folder: Path, began: float) -> list[str]:
-    """Why other processes of the run have failed since it began."""
-    failures = [row for row in read_rows(folder / FAILURES) if row["time"] >= began]
+def _others(folder: Path, since: float) -> list[str]:
+    """Why other processes of the run have failed since a time, in seconds of the epoch."""
+    drop_torn_line(folder / FAILURES)  # one may be killed while it tells
+    failures = [row for row in read_rows(folder / FAILURES) if row["time"] >= since]
     return [f"process {row['process']}: {row['reason']}" for row in failures]
 
 

@@ -141,6 +141,8 @@ def test_the_first_tells_of_the_others_errors_in_this_start(settings: Settings, 
     for _ in range(2):  # the second time, the first failure is of an earlier start
         with pytest.raises(SystemExit):
             recorded(settings, first)
+        with open(folder / "failures.jsonl", "a") as file:
+            file.write('{"time": 1')  # a process that was killed while it told
         record = read(folder)
         assert record is not None and record.status == Status.killed
         assert record.reason == "SystemExit: 143; process 1: RuntimeError: out of memory"
