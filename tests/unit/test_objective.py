@@ -12,19 +12,14 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-from hypothesis import given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from spacer.choices import Advantage, LossMean, Ratio
 from spacer.objective import (
     PolicyBatch,
     completion_mask,
     group_advantages,
-    group_stats,
     kept_completions,
     loss_denominator,
     policy_loss,
@@ -360,132 +355,6 @@ def test_an_unknown_choice_is_refused(field: str) -> None:
     settings = shipped("grpo", **{field: "both"})
     with pytest.raises(ValueError, match="both"):
         policy_loss(toy().batch(settings), settings)
-
-
-# ---- advantages and statistics
-
-
-def test_advantages_worked_out_by_hand() -> None:
-    rewards_NG = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 3.0]], dtype=torch.float64)  # stds 1 and sqrt(3)
-    a, b = 1 / 1.0001, 1 / (math.sqrt(3) + 1e-4)
-    expected_NG = torch.tensor([[-a, 0, a], [-b, -b, 2 * b]], dtype=torch.float64)
-    close(group_advantages(rewards_NG), expected_NG)
-    close(
-        group_advantages(rewards_NG, kind=Advantage.mean),
-        torch.tensor([[-1.0, 0, 1], [-1, -1, 2]], dtype=torch.float64),
-    )
-    close(group_advantages(rewards_NG, eps=1.0)[0], torch.tensor([-0.5, 0, 0.5], dtype=torch.float64))
-
-
-@pytest.mark.parametrize("kind", list(Advantage))
-def test_equal_rewards_have_no_advantage(kind: Advantage) -> None:
-    rewards_NG = torch.tensor([[0.1] * 7, [1.7] * 7])  # float32, whose mean is not exactly 0.1
-    assert group_advantages(rewards_NG, kind=kind).eq(0).all()
-    assert zero_variance(rewards_NG).tolist() == [True] * 14
-
-
-def test_bad_rewards_are_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="at least 2 completions, got 1"):
-        group_advantages(torch.ones(3, 1))
-    with pytest.raises(ValueError, match=r"nan \(prompt 0, completion 1\), -inf \(prompt 1, completion 0\)"):
-        group_advantages(torch.tensor([[1.0, math.nan], [-math.inf, 1.0]]))
-    with pytest.raises(ValueError, match="median"):
-        group_advantages(torch.ones(1, 2), kind="median")  # type: ignore[arg-type]
-
-
-eighths = st.integers(-80, 80).map(lambda i: i / 8)  # exact in float64, also after adding a constant
-groups = st.integers(2, 9).flatmap(
-    lambda g: st.lists(st.lists(eighths, min_size=g, max_size=g), min_size=1, max_size=4)
-)
-
-
-@hypothesis_settings(max_examples=50, deadline=None)
-@given(rewards=groups, constant=eighths, kind=st.sampled_from(Advantage))
-def test_advantages_sum_to_zero_and_ignore_a_constant(
-    rewards: list[list[float]], constant: float, kind: Advantage
-) -> None:
-    rewards_NG = torch.tensor(rewards, dtype=torch.float64)
-    advantages_NG = group_advantages(rewards_NG, kind=kind)
-    torch.testing.assert_close(advantages_NG.sum(1), torch.zeros_like(rewards_NG[:, 0]), rtol=0, atol=1e-9)
-    torch.testing.assert_close(group_advantages(rewards_NG + constant, kind=kind), advantages_NG, rtol=1e-9, atol=1e-9)
-
-
-def test_group_stats() -> None:
-    answers_NG = torch.tensor([[1.0, 1.0], [0.0, 0.0], [1.0, 0.5], [0.0, 1.0]])
-    rewards_NG = answers_NG + torch.tensor([[1.0, 1.0], [0.0, 1.0], [0.0, 0.5], [0.0, 0.0]])
-    stats = {key: value.item() for key, value in group_stats(rewards_NG, answers_NG).items()}
-    assert stats == pytest.approx(
-        {
-            "reward_mean": 8 / 8,
-            "reward_std": 2 * math.sqrt(0.5) / 4,
-            "groups_all_right": 0.25,
-            "groups_all_wrong": 0.25,
-            "groups_zero_variance": 0.5,
-        }
-    )
-
-
-# ---- masks
-
-
-def test_completion_mask_and_truncated() -> None:
-    ids_BC = torch.tensor([[5, 2, 5, 2], [2, 2, 2, 2], [5, 5, 5, 2], [5, 5, 5, 5], [5, 3, 2, 5]])
-    assert completion_mask(ids_BC, [2, 3]).sum(1).tolist() == [2, 1, 4, 4, 2]  # of two ends the first counts
-    assert completion_mask(ids_BC, [2]).int().tolist()[0] == [1, 1, 0, 0]
-    assert completion_mask(ids_BC, [2]).sum(1).tolist() == [2, 1, 4, 4, 3]
-    assert truncated(ids_BC, (2, 3)).tolist() == [False, False, False, True, False]
-    assert completion_mask(ids_BC, [2]).dtype == torch.bool
-    for function in (completion_mask, truncated):
-        with pytest.raises(ValueError, match="eos_token_ids is empty"):
-            function(ids_BC, [])
-
-
-# ---- log-probabilities
-
-
-@pytest.mark.parametrize("chunk", [1, 4, 7, 1000])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_token_logps_equal_log_softmax(chunk: int, dtype: torch.dtype) -> None:
-    wide = torch.promote_types(dtype, torch.float32)
-    full_BCV = (5 * torch.randn(3, 6, 11, generator=torch.Generator().manual_seed(0))).to(dtype).requires_grad_()
-    logits_BCV = full_BCV[:, :-1]  # not contiguous, as the logits of a shifted row are
-    ids_BC = torch.randint(0, 11, (3, 5), generator=torch.Generator().manual_seed(1))
-    logp_BC = token_logps(logits_BCV, ids_BC, chunk=chunk)
-    expected_BC = logits_BCV.to(wide).log_softmax(-1).gather(-1, ids_BC[..., None])[..., 0]
-    assert logp_BC.dtype == wide
-    torch.testing.assert_close(logp_BC, expected_BC)
-    weight_BC = torch.arange(15.0).view(3, 5)
-    (grad,) = torch.autograd.grad((logp_BC * weight_BC).sum(), full_BCV)
-    (expected_grad,) = torch.autograd.grad((expected_BC * weight_BC).sum(), full_BCV)
-    torch.testing.assert_close(grad, expected_grad)
-
-
-def test_token_logps_refuses_a_chunk_of_nothing() -> None:
-    with pytest.raises(ValueError, match="chunk must be at least 1, got 0"):
-        token_logps(torch.zeros(1, 1, 2), torch.zeros(1, 1, dtype=torch.long), chunk=0)
-
-
-class LargestFloat32(TorchDispatchMode):
-    """Counts the elements of the largest float32 tensor that any operation makes."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, tuple | list) else [result]:
-            if isinstance(tensor, Tensor) and tensor.dtype == torch.float32:
-                self.elements = max(self.elements, tensor.numel())
-        return result
-
-
-def test_token_logps_never_widens_all_logits() -> None:
-    logits_BCV = torch.randn(2, 32, 50, dtype=torch.bfloat16, requires_grad=True)
-    ids_BC = torch.zeros(2, 32, dtype=torch.long)
-    with LargestFloat32() as forward:
-        total = token_logps(logits_BCV, ids_BC, chunk=8).sum()
-    with LargestFloat32() as backward:
-        total.backward()
-    assert forward.elements == backward.elements == 8 * 50  # a chunk's, of 64 * 50
 
 
 # ---- the whole of it
