@@ -1,8 +1,7 @@
-"""Curated questions follow from their annotation, are balanced and the same after a crash, and faults are told."""
+"""Curated questions follow from their annotation, are balanced and the same after a crash."""
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 import math
@@ -19,15 +18,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spacer.choices import OnBad
-from spacer.data.samples import DataError
 from spacer.data.sources import load_train
 from spacer.scenes import candidates
-from spacer.scenes.balance import FEW_ANSWERS, Posed, _most_of_one, place_letters, spread_answers
+from spacer.scenes.balance import FEW_ANSWERS
 from spacer.scenes.curating import Curated, curate_scans
-from spacer.scenes.lines import Question
-from spacer.scenes.scans import Scan, annotation_files, read_scans, upright
-from spacer.scenes.scene import Scene, SceneObject
+from spacer.scenes.scans import annotation_files, read_scans, upright
+from spacer.scenes.scene import SceneObject
 from spacer.settings import ScansSettings
 from tests.unit.data import rederive
 from tests.unit.data.annotations import about, box_of, entries, write
@@ -182,59 +178,6 @@ def test_a_box_is_made_upright_whatever_the_order_of_its_axes(
         assert min(math.dist(corner, other) for other in found.footprint()) < 1e-6
 
 
-# ---- balance
-
-
-def posed_with(answers: list[str], kind: str = "object_counting") -> list[Posed]:
-    scan = Scan(Scene("s", (0, 0, 1, 1), 1.0, ()), "d", "v.mp4", frozenset(), frozenset(), frozenset(), True)
-    return [
-        Posed(f"q{number}", scan, Question(kind, "numerical", f"{number}?", (), answer, ""))
-        for number, answer in enumerate(answers)
-    ]
-
-
-@given(st.lists(st.integers(1, 40), min_size=1, max_size=8), st.floats(0.05, 1))
-def test_the_largest_share_is_kept_and_no_more_dropped_than_it_takes(sizes: list[int], share: float) -> None:
-    answers = [str(number) for number, size in enumerate(sizes) for _ in range(size)]
-    posed = posed_with(answers)
-    kept = spread_answers(posed, share, seed=1)
-    assert [item for item in posed if item in kept] == kept
-    found = Counter(item.question.answer for item in kept)
-    assert set(found) == set(answers)  # no answer vanishes
-    common = sum(size >= 0.05 * len(answers) for size in sizes)
-    limit = max(share, 1 / common) if common else share
-    most = max(found.values())
-    assert most <= limit * found.total() + 1e-6 or most == 1
-    assert found == Counter({str(number): min(size, most) for number, size in enumerate(sizes)})
-    if most < max(sizes):  # one more of the commonest would break the limit
-        more = sum(min(size, most + 1) for size in sizes)
-        assert most + 1 > limit * more
-
-
-def test_a_rare_answer_does_not_cost_the_others() -> None:
-    assert _most_of_one(Counter(two=500, three=100, four=1), 0.4) == 101
-
-
-def test_other_types_keep_every_answer() -> None:
-    posed = posed_with(["20"] * 9 + ["30"], "room_size_estimation")
-    assert spread_answers(posed, 0.4, seed=1) == posed
-
-
-@given(st.lists(st.integers(2, 4), max_size=60), st.integers(0, 99))
-def test_letters_differ_by_one_at_most(counts: list[int], seed: int) -> None:
-    scan = posed_with([""])[0].scan
-    posed = [
-        Posed(str(i), scan, Question("kind", "multiple choice", "?", ("r", "x", "y", "z")[:count], "A", "."))
-        for i, count in enumerate(counts)
-    ]
-    placed = place_letters(posed, seed)
-    assert all(item.question.content() == "r" for item in placed)
-    for count in set(counts):
-        found = Counter(item.question.answer for item in placed if len(item.question.options) == count)
-        every = [found[letter] for letter in "ABCD"[:count]]
-        assert max(every) - min(every) <= 1
-
-
 # ---- the same again, after an interruption, in any order
 
 
@@ -320,135 +263,3 @@ def test_a_scan_is_asked_the_same_whatever_others_there_are(tmp_path: Path) -> N
     (scan,) = read_scans(alone)[0]
     assert candidates.pose_some(scan, 0, 2) == candidates.pose_some(read_scans(beside)[0][2], 0, 2)
     assert candidates.pose_some(scan, 0, 2) != candidates.pose_some(scan, 1, 2)
-
-
-# ---- faults
-
-BOX = "the first box"
-DROP = object()
-BROKEN: list[tuple[tuple[Any, ...], Any, str, str]] = [
-    (("dataset",), DROP, "missing field", "'dataset' is not there"),
-    (("dataset",), "../up", "wrong field", "'dataset' must be letters"),
-    (("room_size",), 0, "wrong field", "'room_size' must be square metres, more than 0, not 0"),
-    (("room_size",), math.nan, "wrong field", "not nan"),
-    (("room_size",), True, "wrong field", "not True"),
-    (("object_counts",), {"bed": 1.5}, "wrong field", "'object_counts' must be {category: whole number}"),
-    (("object_bbox",), {}, "wrong field", "'object_bbox' holds no box"),
-    (("object_bbox",), {"bed": "no"}, "wrong field", "'object_bbox' must be {category: [box, …]}"),
-    (("object_bbox",), {"a, b": []}, "wrong field", "'object_bbox' holds no box"),
-    ((BOX,), 7, "wrong box", "[0]: must be an object, not int"),
-    ((BOX, "centroid"), DROP, "wrong box", "'centroid' must be 3 numbers, in metres at most 10000, not None"),
-    ((BOX, "centroid"), [1, 2], "wrong box", "'centroid' must be 3 numbers"),
-    ((BOX, "centroid"), [1, 2, "3"], "wrong box", "'centroid' must be 3 numbers"),
-    ((BOX, "centroid"), [1, 2, 10**400], "wrong box", "'centroid' must be 3 numbers"),
-    ((BOX, "axesLengths"), [1, 0, 1], "wrong box", "'axesLengths' must be more than 0"),
-    ((BOX, "normalizedAxes"), [1, 0, 0, 0, 1, 0, 0, 0, 2], "wrong box", "three axes of length 1 at right angles"),
-    ((BOX, "normalizedAxes"), [1, 0, 0, 0, 1, 0, 0, 0, 1], "wrong box", "m off the extent of the box"),
-    ((BOX, "max"), [9, 9, 9], "wrong box", "m off the extent of the box"),
-    ((BOX, "first_seen"), -1, "wrong box", "'first_seen' must be seconds, 0 or more, or null, not -1"),
-    ((BOX, "first_seen"), "soon", "wrong box", "not 'soon'"),
-]
-
-
-def broken(entry: dict[str, Any], keys: tuple[Any, ...], value: Any) -> dict[str, Any]:
-    entry = copy.deepcopy(entry)
-    place: Any = entry
-    for number, key in enumerate(keys):
-        last = number == len(keys) - 1
-        if key == BOX:
-            boxes = next(iter(entry["object_bbox"].values()))
-            if last:
-                boxes[0] = value
-            place = boxes[0]
-        elif last and value is DROP:
-            del place[key]
-        else:
-            place[key] = value
-    return entry
-
-
-@pytest.mark.parametrize(("keys", "value", "kind", "words"), BROKEN)
-def test_a_malformed_scene_is_named(tmp_path: Path, keys: Any, value: Any, kind: str, words: str) -> None:
-    annotations = entries(2)
-    annotations["scene0001"] = broken(annotations["scene0001"], keys, value)
-    for name in annotations:
-        (tmp_path / f"videos/made/{name}.mp4").parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / f"videos/made/{name}.mp4").touch()
-    (tmp_path / "a.json").write_text(json.dumps(annotations))
-    settings = ScansSettings(str(tmp_path), meta_info="a.json")
-    scans, (fault,) = read_scans(settings)
-    assert [scan.scene.name for scan in scans] == ["scene0000"]
-    assert fault.where == "a.json: scene 'scene0001'"
-    assert fault.kind == kind
-    assert words in fault.detail
-    with pytest.raises(DataError, match="1 faulty scene") as caught:
-        curate_scans(settings)
-    assert "dataset.on_bad=skip" in str(caught.value) and fault.detail in str(caught.value)
-    assert not (tmp_path / "questions.jsonl").exists()
-
-
-@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/b", "..", "", "a\nb", "."])
-def test_a_hostile_scene_name_leads_nowhere(tmp_path: Path, name: str) -> None:
-    (tmp_path / "root/meta_info").mkdir(parents=True)
-    (tmp_path / "root/meta_info/made.json").write_text(json.dumps({name: entries(1)["scene0000"]}))
-    scans, faults = read_scans(ScansSettings(str(tmp_path / "root")))
-    assert not scans
-    assert [fault.kind for fault in faults] == ["unusable name"]
-
-
-@pytest.mark.parametrize("category", ["lamp, bed", "lamp\nbed", " lamp", "", "lamp: 2"])
-def test_a_category_that_would_part_an_option_is_a_fault(tmp_path: Path, category: str) -> None:
-    annotations = entries(1)
-    boxes = annotations["scene0000"]["object_bbox"]
-    boxes[category] = boxes.pop(next(iter(boxes)))
-    scans, faults = read_scans(write(tmp_path, annotations))
-    assert not scans and [fault.kind for fault in faults] == ["unusable name"]
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        (b"{broken", "Expecting property name"),
-        (b'{"\xff": 1}', "utf-8"),
-        (b"[1]", "must be an object of scenes, not list"),
-        (b"[" * 100_000, "recursion"),
-        (b'{"a": {}, "a": {}}', "the key 'a' is there twice"),
-    ],
-)
-def test_a_file_that_is_no_annotation_is_a_fault(tmp_path: Path, text: bytes, words: str) -> None:
-    settings = write(tmp_path, entries(1))
-    (tmp_path / "meta_info/z.json").write_bytes(text)
-    scans, (fault,) = read_scans(settings)
-    assert len(scans) == 1
-    assert (fault.where, fault.kind) == ("z.json", "unusable file")
-    assert words in fault.detail
-
-
-def test_a_missing_video_is_a_fault_and_skipped_when_told_to(tmp_path: Path) -> None:
-    settings = write(tmp_path, entries(6), workers=1)
-    (tmp_path / "videos/made/scene0003.mp4").unlink()
-    with pytest.raises(DataError, match="missing file") as caught:
-        curate_scans(settings)
-    assert "scene0003" in str(caught.value)
-    made = curate_scans(dataclasses.replace(settings, on_bad=OnBad.skip))
-    assert [fault.kind for fault in made.faults] == ["missing file"]
-    assert {row["name"] for row in rows(tmp_path / "scenes.jsonl")} == {f"scene000{i}" for i in (0, 1, 2, 4, 5)}
-    assert "scene0003" not in {line["scene"] for line in rows(tmp_path / "questions.jsonl")}
-
-
-def test_two_scenes_cannot_share_a_map(tmp_path: Path) -> None:
-    annotations = entries(1)
-    settings = write(tmp_path, annotations)
-    other = copy.deepcopy(annotations)
-    other["scene0000"]["dataset"] = "other"
-    write(tmp_path, other, name="other")
-    _, (fault,) = read_scans(settings)
-    assert (fault.kind, fault.where) == ("duplicate video", "other.json: scene 'scene0000'")
-    assert "made/scene0000" in fault.detail
-
-
-def test_nothing_to_ask_is_told(tmp_path: Path) -> None:
-    settings = write(tmp_path, entries(1))
-    (tmp_path / "videos/made/scene0000.mp4").unlink()
-    with pytest.raises(DataError, match="none can be asked of any scene"):
-        curate_scans(dataclasses.replace(settings, on_bad=OnBad.skip))
