@@ -1,7 +1,8 @@
-"""What the data tests share: one small rooms data set, its samples, a processor, and a process that decodes."""
+"""What the data tests share: one small rooms data set, its samples, a processor, a process that decodes, an archive."""
 
 from __future__ import annotations
 
+import gzip
 import multiprocessing
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from spacer.data.samples import Sample, read_maps, read_samples
 from spacer.preparing.media import Media
 from spacer.scenes import rooms
 from spacer.settings import RoomsSettings, VideoSettings
+from tests.unit.data.archives import FILES, split, tar
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLProcessor
@@ -102,3 +104,21 @@ def unopened(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "spacer.preparing.prepare.survey", lambda root, files: {path: Media(1.0, None) for path in files}
     )
+
+
+@pytest.fixture(scope="session")
+def stream() -> bytes:
+    """An archive of some files."""
+    return gzip.compress(tar(FILES), compresslevel=1, mtime=0)
+
+
+@pytest.fixture
+def parts(stream: bytes, tmp_path: Path) -> tuple[Path, ...]:
+    """The archive in ten parts."""
+    return split(tmp_path / "parts", stream)
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """The folder to unpack to, which is not there yet."""
+    return tmp_path / "target"
