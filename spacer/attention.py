@@ -9,12 +9,13 @@ forward pass attends with travels down to the layers as the keyword `tree`. Thre
 - `FlexAttention` (CUDA) compiles the mask's rule into one kernel that skips empty blocks.
 - `MaskedAttention` (anywhere) hands the boolean mask to PyTorch's attention.
 
-Shape suffixes: H query heads, K key and value heads, L tokens of the row, D channels of a head, T tokens of a part.
+Shape suffixes: H query heads, K key and value heads, L tokens of the row, D channels of a head, T tokens of a part,
+R tokens whose states after the last layer are read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Any, Protocol, TypeVar
 
@@ -23,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from spacer.tree import PackedRow, sees
+from spacer.tree import PackedRow, Span, sees
 
 Item = TypeVar("Item")
 
@@ -33,7 +34,12 @@ WINDOWS = "spacer_flash_windows"
 
 
 class Attention(Protocol):
-    """What the keyword `tree` of a forward pass must offer."""
+    """What the keyword `tree` of a forward pass must offer.
+
+    `reads_R` are the tokens whose states after the last layer are read, if not all (`spacer.trimming`).
+    """
+
+    reads_R: Tensor | None
 
     def __call__(self, layer: int, q_1HLD: Tensor, k_1KLD: Tensor, v_1KLD: Tensor, scale: float) -> Tensor:
         """The attention output, with the shape of the query."""
@@ -63,23 +69,23 @@ def _attend_in_windows(  # type: ignore[no-untyped-def]
     module, query, key, value, attention_mask, scaling, cu_seq_lens_q, dropout=0.0, **kwargs
 ):
     """The vision tower's attention without a kernel for windows: neighbours of one length together, not one by one."""
-    parts, start = [], 0
-    for length, run in groupby(cu_seq_lens_q.diff().tolist()):
-        stop = start + length * len(list(run))
-        windows = (x[0, :, start:stop].unflatten(1, (-1, length)).transpose(0, 1) for x in (query, key, value))
+    alike = [(length, len(list(run))) for length, run in groupby(cu_seq_lens_q.diff().tolist())]
+    sizes = [length * count for length, count in alike]
+    parts = []
+    for (length, _), *tokens in zip(alike, *(x.squeeze(0).split(sizes, 1) for x in (query, key, value)), strict=True):
+        windows = (x.unflatten(1, (-1, length)).transpose(0, 1) for x in tokens)
         parts.append(F.scaled_dot_product_attention(*windows, dropout_p=dropout, scale=scaling))
-        start = stop
     return torch.cat([part.transpose(1, 2).flatten(0, 1) for part in parts])[None], None
 
 
-def row_attention(row: PackedRow, kind: str, device: torch.device) -> Attention:
-    """The attention over `row` by its name: blocks, flex or masked."""
-    makers: dict[str, Callable[[PackedRow, torch.device], Attention]] = {
-        "blocks": BlockAttention,
-        "flex": FlexAttention,
-        "masked": MaskedAttention,
+def row_attention(row: PackedRow, kind: str, device: torch.device, layers: int) -> Attention:
+    """The attention over `row` in a model of so many layers, by its name: blocks, flex or masked."""
+    makers: dict[str, Callable[[], Attention]] = {
+        "blocks": lambda: BlockAttention(row, layers),
+        "flex": lambda: FlexAttention(row, device),
+        "masked": lambda: MaskedAttention(row, device),
     }
-    return makers[kind](row, device)
+    return makers[kind]()
 
 
 class KeptKeys:
@@ -87,6 +93,7 @@ class KeptKeys:
 
     def __init__(self, inner: Attention) -> None:
         self._inner = inner
+        self.reads_R = inner.reads_R
         self.layers: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __call__(self, layer: int, q_1HLD: Tensor, k_1KLD: Tensor, v_1KLD: Tensor, scale: float) -> Tensor:
@@ -99,6 +106,7 @@ class MaskedAttention:
 
     def __init__(self, row: PackedRow, device: torch.device) -> None:
         self._mask = row.mask()[None, None].to(device)
+        self.reads_R: Tensor | None = row.reads_R.to(device)
 
     def __call__(self, layer: int, q_1HLD: Tensor, k_1KLD: Tensor, v_1KLD: Tensor, scale: float) -> Tensor:
         k, v = _per_query_head(q_1HLD, k_1KLD, v_1KLD)
@@ -123,6 +131,7 @@ class FlexAttention:
             return sees(ancestors_SS, segment_L, query, key)
 
         self._mask = create_block_mask(seen, None, None, len(row), len(row), device=str(device))
+        self.reads_R: Tensor | None = row.reads_R.to(device)
 
     def __call__(self, layer: int, q_1HLD: Tensor, k_1KLD: Tensor, v_1KLD: Tensor, scale: float) -> Tensor:
         output: Tensor = FlexAttention._compiled(
@@ -132,28 +141,52 @@ class FlexAttention:
 
 
 class BlockAttention:
-    """Segment by segment with the CPU's flash kernel. See `_Blocks`."""
+    """Segment by segment with the CPU's flash kernel, in the last layer for queries that are read. See `_Blocks`."""
 
-    ALONE = 256  # a segment of so many tokens is computed by itself; shorter ones of similar length are stacked
+    def __init__(self, row: PackedRow, layers: int) -> None:
+        self._last_layer = layers - 1
+        self._every = Blocks(row.spans, torch.ones(len(row), dtype=torch.bool))
+        self._read = Blocks(row.spans, torch.zeros(len(row), dtype=torch.bool).index_fill(0, row.reads_R, True))
+        self.reads_R: Tensor | None = row.reads_R
 
-    def __init__(self, row: PackedRow, device: torch.device) -> None:
-        held = sorted(((span.start, span.stop) for span in row.spans if span.stop > span.start), key=_length)
+    def __call__(self, layer: int, q_1HLD: Tensor, k_1KLD: Tensor, v_1KLD: Tensor, scale: float) -> Tensor:
+        q, *grouped = (x.squeeze(0).transpose(0, 1) for x in (q_1HLD, k_1KLD, v_1KLD))
+        k, v = _per_query_head(q, *grouped)
+        blocks = self._read if layer == self._last_layer else self._every
+        output_LHD: Tensor = _Blocks.apply(q, k, v, blocks, scale)
+        return output_LHD.transpose(0, 1)[None]
+
+
+class Blocks:
+    """Which queries of a row meet which keys, block by block.
+
+    Long segments are computed by themselves, short ones of similar length are stacked, and then come `across` pairs of
+    a block of queries and one of keys that they all see. Queries that are not wanted are in no block of their own.
+    """
+
+    ALONE = 256  # tokens of a long segment
+
+    def __init__(self, spans: Sequence[Span], wanted_L: Tensor) -> None:
+        self.partial = not bool(wanted_L.all())
+        whole, self.across = [], []
+        for span in spans:
+            wanted = wanted_L[span.start : span.stop].nonzero()[:, 0].tolist()
+            if wanted and len(wanted) == span.stop - span.start:
+                whole.append((span.start, span.stop))
+            else:
+                some = [span.start + place for place in wanted]
+                self.across += [(slice(place, place + 1), slice(span.start, place + 1)) for place in some]
+        held = sorted(whole, key=_length)
         self.alone = [slice(*ends) for ends in held if _length(ends) >= self.ALONE]
         short = [ends for ends in held if _length(ends) < self.ALONE]
         alike = runs(short, lambda first, ends: _length(ends) <= 1.25 * _length(first) + 4)  # little is padded
         self.stacks = [_Stack(group) for group in alike]
         # the queries below each segment that has descendants, and its keys, from the roots down
-        self.across = [
+        self.across += [
             (slice(span.stop, span.below), slice(span.start, span.stop))
-            for span in row.spans
+            for span in spans
             if span.below > span.stop > span.start
         ]
-
-    def __call__(self, layer: int, q_1HLD: Tensor, k_1KLD: Tensor, v_1KLD: Tensor, scale: float) -> Tensor:
-        q, *grouped = (x[0].transpose(0, 1) for x in (q_1HLD, k_1KLD, v_1KLD))
-        k, v = _per_query_head(q, *grouped)
-        output_LHD: Tensor = _Blocks.apply(q, k, v, self, scale)
-        return output_LHD.transpose(0, 1)[None]
 
 
 class _Stack:
@@ -208,7 +241,7 @@ def runs(items: Iterable[Item], alike: Callable[[Item, Item], bool]) -> list[lis
 
 # What F.scaled_dot_product_attention calls on a CPU. The public function keeps the log-sum-exp to itself, and without
 # it parts of a softmax cannot be joined; no public kernel on CPU gives it and can be differentiated.
-_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+flash_on_cpu = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
@@ -221,20 +254,23 @@ class _Blocks(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, q_LHD: Tensor, k_LHD: Tensor, v_LHD: Tensor, blocks: BlockAttention, scale: float) -> Tensor:
+    def forward(ctx: Any, q_LHD: Tensor, k_LHD: Tensor, v_LHD: Tensor, blocks: Blocks, scale: float) -> Tensor:
         # float32 where inputs are bfloat16: parts are added up here
         out_LHD = q_LHD.new_empty(q_LHD.shape, dtype=torch.promote_types(q_LHD.dtype, torch.float32))
         lse_LH = out_LHD.new_empty(out_LHD.shape[:2])
+        if blocks.partial:  # else every token is in a block of its own, which sets what it has
+            out_LHD.zero_()
+            lse_LH.fill_(-torch.inf)
         for own in blocks.alone:
-            part, lse = _flash(*(_heads_first(x[own]) for x in (q_LHD, k_LHD, v_LHD)), 0.0, True, scale=scale)
+            part, lse = flash_on_cpu(*(_heads_first(x[own]) for x in (q_LHD, k_LHD, v_LHD)), 0.0, True, scale=scale)
             out_LHD[own], lse_LH[own] = part[0].transpose(0, 1), lse[0].T
         for stack in blocks.stacks:
-            part, lse = _flash(*(stack.take(x) for x in (q_LHD, k_LHD, v_LHD)), 0.0, True, scale=scale)
+            part, lse = flash_on_cpu(*(stack.take(x) for x in (q_LHD, k_LHD, v_LHD)), 0.0, True, scale=scale)
             out_LHD.index_copy_(0, stack.tokens_N, stack.untake(part).to(out_LHD.dtype))
             lse_LH.index_copy_(0, stack.tokens_N, stack.untake(lse).to(lse_LH.dtype))
         for below, segment in blocks.across:
             blocked = (_heads_first(q_LHD[below]), _heads_first(k_LHD[segment]), _heads_first(v_LHD[segment]))
-            part, lse = _flash(*blocked, 0.0, False, scale=scale)
+            part, lse = flash_on_cpu(*blocked, 0.0, False, scale=scale)
             before, lse = lse_LH[below], lse[0].T
             joined = torch.logaddexp(before, lse)
             out_LHD[below].mul_((before - joined).exp_()[..., None])
@@ -249,9 +285,10 @@ class _Blocks(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_LHD: Tensor) -> tuple[Tensor | None, ...]:
         q_LHD, k_LHD, v_LHD, out_LHD, lse_LH = ctx.saved_tensors
-        blocks: BlockAttention = ctx.blocks
+        blocks: Blocks = ctx.blocks
         wide = torch.promote_types(q_LHD.dtype, torch.float32)
-        grads = [torch.empty_like(x, dtype=wide) for x in (q_LHD, k_LHD, v_LHD)]
+        made = torch.zeros_like if blocks.partial else torch.empty_like
+        grads = [made(x, dtype=wide) for x in (q_LHD, k_LHD, v_LHD)]
 
         def backward(queries: slice, keys: slice, causal: bool) -> list[Tensor]:
             found = _flash_backward(
@@ -267,7 +304,7 @@ class _Blocks(torch.autograd.Function):
             )
             return [part[0].transpose(0, 1) for part in found]
 
-        for own in blocks.alone:  # every token is in one of these or of the stacks, so that all entries are set
+        for own in blocks.alone:
             for grad, part in zip(grads, backward(own, own, True), strict=True):
                 grad[own] = part
         for stack in blocks.stacks:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spacer.attention import runs
+from spacer.attention import flash_on_cpu, runs
 
 GROWTH = 128  # tokens by which the rows' own store grows, and then by as many as it holds
 _ALIKE = 1.5  # segments up to so much longer than the shortest are stacked, padded to one length
@@ -37,9 +37,11 @@ class _Block:
 class LeafCache:
     """Attention of each row's newest token to its prompt, whose keys are shared, and to what the row has written.
 
-    All queries that read a segment meet its keys in one matrix product; parts of the softmax are joined by their maxima
-    and sums, in float32. Given to a forward pass as `tree`; a forward pass adds a token to every row.
+    All queries that read a segment meet its keys at once; parts of the softmax are joined by their log-sum-exp, in
+    float32. Given to a forward pass as `tree`; a forward pass adds a token to every row, and all are read.
     """
+
+    reads_R = None
 
     def __init__(self, kept: dict[int, dict[Layer, KeysValues]], paths: Sequence[Sequence[int]]) -> None:
         """`kept` holds each segment's keys and values by layer, `paths` the segments of each row from the root down."""
@@ -63,26 +65,24 @@ class LeafCache:
         """Queries R x (K Q) x 1 x D; keys and values of the newest tokens R x K x 1 x D."""
         kv_heads = k.shape[1]
         keys, values = self._store(layer, k, v)
-        q_RKQD = (q[:, :, 0] * scale).unflatten(1, (kv_heads, -1))
-        out, top, total = _attend(q_RKQD, keys, values, None)
+        q_RKQD = q[:, :, 0].unflatten(1, (kv_heads, -1))
+        out, lse = attend(q_RKQD, keys, values, None, scale)
         padded = torch.cat([q_RKQD, q_RKQD.new_zeros(1, *q_RKQD.shape[1:])])
         for block in self._blocks:
             n, r = block.slots_nr.shape
             q_nKrQD = padded.index_select(0, block.slots_nr.flatten()).unflatten(0, (n, r)).transpose(1, 2)
-            found = _attend(q_nKrQD.flatten(2, 3), block.keys[layer], block.values[layer], block.bias_n11T)
-            part, part_top, part_total = (
+            found = attend(q_nKrQD.flatten(2, 3), block.keys[layer], block.values[layer], block.bias_n11T, scale)
+            part, part_lse = (
                 x.unflatten(2, (r, -1)).transpose(1, 2).flatten(0, 1).index_select(0, block.places) for x in found
             )
-            held = (out, top, total) if block.rows is None else tuple(x[block.rows] for x in (out, top, total))
-            new_top = torch.maximum(held[1], part_top)
-            before, now = (held[1] - new_top).exp_(), part_top.sub_(new_top).exp_()
-            joined = (part.mul_(now).add_(held[0] * before), new_top, part_total.mul_(now).add_(held[2] * before))
+            held, held_lse = (out, lse) if block.rows is None else (out[block.rows], lse[block.rows])
+            whole_lse = torch.logaddexp(held_lse, part_lse)
+            whole = held * (held_lse - whole_lse).exp_() + part * (part_lse - whole_lse).exp_()
             if block.rows is None:
-                out, top, total = joined
+                out, lse = whole, whole_lse
             else:
-                for whole, mine in zip((out, top, total), joined, strict=True):
-                    whole[block.rows] = mine
-        return (out / total).to(q.dtype).flatten(1, 2)[:, :, None]
+                out[block.rows], lse[block.rows] = whole, whole_lse
+        return out.to(q.dtype).flatten(1, 2)[:, :, None]
 
     def _store(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         room = k.new_empty(k.shape[0], k.shape[1], 0, k.shape[3])
@@ -141,16 +141,27 @@ class LeafCache:
             block.rows = None if everyone else torch.tensor([row for row, _ in places], device=device)
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Σ exp(s - m) v, m = max s and Σ exp(s - m) over the keys, in float32 at least, for s = q kᵀ + bias."""
-    scores = q @ k.transpose(-1, -2)
-    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+    """softmax(s) v and logsumexp s over the keys, for s = scale q kᵀ + bias; both in float32 at least.
+
+    ... x queries x D for the first, ... x queries x 1 for the second.
+    """
+    wide = torch.promote_types(q.dtype, torch.float32)
+    if q.device.type == "cpu":
+        mask = None if bias is None else bias.to(q.dtype)
+        out, lse = flash_on_cpu(q, k, v, 0.0, False, attn_mask=mask, scale=scale)
+        return out.to(wide), lse[..., None].to(wide)
+    return attend_by_products(q, k, v, bias, scale)
+
+
+def attend_by_products(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+    """What `attend` gives, on any device."""
+    wide = torch.promote_types(q.dtype, torch.float32)
+    scores = (q * scale @ k.transpose(-1, -2)).to(wide)
     if bias is not None:
         scores = scores + bias
-    top = scores.amax(-1, keepdim=True)
-    weights = scores.sub_(top).exp_()
-    out = (weights.to(v.dtype) @ v).to(weights.dtype)
-    return out, top, weights.sum(-1, keepdim=True)
+    lse = scores.logsumexp(-1, keepdim=True)
+    return ((scores - lse).exp_().to(v.dtype) @ v).to(wide), lse
 
 
 def _alike(kept: dict[int, dict[Layer, KeysValues]], paths: list[list[int]]) -> list[list[int]]:

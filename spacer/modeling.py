@@ -25,6 +25,7 @@ from spacer.objective import token_logps
 from spacer.positions import PositionRule
 from spacer.settings import ModelSettings
 from spacer.tree import PackedRow
+from spacer.trimming import trim
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLProcessor
@@ -126,6 +127,7 @@ def load_policy(settings: ModelSettings, vision_attention: str = WINDOWS) -> Any
                 target_modules=r".*language_model.*\.(q|k|v|o|gate|up|down)_proj",
             ),
         )
+    trim(plain(model).model.language_model)
     return model
 
 
@@ -226,8 +228,15 @@ def _portions(pixels: Tensor | None, grids: Tensor | None) -> Iterator[tuple[Ten
     yield pixels[start:stop], grids[first:]
 
 
+def attention_over(row: PackedRow, model: Any, packing: Packing) -> Attention:
+    """What the model attends to the row with."""
+    base = plain(model)
+    layers = base.config.get_text_config().num_hidden_layers
+    return row_attention(row, packing.attention, base.lm_head.weight.device, layers)
+
+
 def row_states(model: Any, row: PackedRow, vision: Vision, attention: Attention) -> Tensor:
-    """Final hidden states of a packed row, LH."""
+    """Final hidden states of a packed row, LH; of the tokens of `row.reads_R`, others mean nothing."""
     base = plain(model)
     embed = base.get_input_embeddings()
     device = embed.weight.device
@@ -257,7 +266,7 @@ def row_logps(model: Any, row: PackedRow, vision: Vision, packing: Packing, temp
     """
     head = plain(model).lm_head
     device = head.weight.device
-    states_LH = row_states(model, row, vision, row_attention(row, packing.attention, device))
+    states_LH = row_states(model, row, vision, attention_over(row, model, packing))
     states_NH = states_LH[row.predictors_N.to(device)]
     targets_N = row.targets_N.to(device)
     size = max(1, LOGITS // head.weight.shape[0])

@@ -23,13 +23,17 @@ def text_layer(text: TextSizes, setup: Setup) -> int:
     # queries, keys, values, output; but for FlexAttention, keys and values are repeated for all query heads
     keys = text.keys if setup.attention == "flex" else text.queries
     attention = product * (2 * text.queries + 2 * keys) + _FLOAT * text.heads
-    mlp = product * 4 * text.mlp  # gate, its activation, up, their product
     adapters = 0
     if setup.rank is not None:
         adapters = product * _ADAPTED * setup.rank
         if setup.adapters_turned:  # their inputs are turned by themselves
             adapters += product * text.queries
-    return norms + attention + mlp + adapters
+    return norms + attention + text_mlp(text, setup) + adapters
+
+
+def text_mlp(text: TextSizes, setup: Setup) -> int:
+    """Of these, what the MLP makes: gate, its activation, up, their product."""
+    return setup.product_bytes * 4 * text.mlp
 
 
 def norm_alone(width: int, setup: Setup) -> int:

@@ -23,11 +23,11 @@ _BACK = 2.5  # backward over forward, of attention
 def tree_flops(sizes: Sizes, work: Work, setup: Setup) -> dict[str, int]:
     """Operations of an optimiser step of ours: part → number."""
     adapters = setup.adapters(sizes)
-    prefill, decode = _rollout(sizes, work, work.group, adapters)
+    prefill, decode = _rollout(sizes, work, work.group, setup, adapters)
     encodings = setup.updates
     if setup.shuffled:
         encodings += 1
-        more = _rollout(sizes, work, work.group // 2, adapters)
+        more = _rollout(sizes, work, work.group // 2, setup, adapters)
         prefill, decode = prefill + more[0], decode + more[1]
     if _reference_sees(setup):
         encodings += 1
@@ -38,7 +38,7 @@ def tree_flops(sizes: Sizes, work: Work, setup: Setup) -> dict[str, int]:
         "vision": seen * encodings,
         "rollout_prefill": prefill,
         "rollout_decode": decode,
-        "reference": _rows(sizes, work.rows) if setup.reference else 0,
+        "reference": _rows(sizes, work.rows, setup) if setup.reference else 0,
         "policy_forward": forward * setup.updates,
         "policy_again": again * setup.updates,
         "policy_backward": back * setup.updates,
@@ -54,7 +54,7 @@ def plain_flops(sizes: Sizes, work: Work, setup: Setup) -> dict[str, int]:
 
     So are sampling, policy and reference computed by the released trainer of SpaceR, and by TRL.
     """
-    alone = replace(work, pictures=work.pictures[:1], questions=1, group=1)
+    alone = replace(work, pictures=work.pictures[:1], questions=1, group=1, trimmed=False)
     found = tree_flops(sizes, alone, replace(setup, shuffled=False))
     batches = setup.accumulate / setup.updates
     seen = _vision(sizes, alone.pictures) * batches
@@ -64,7 +64,7 @@ def plain_flops(sizes: Sizes, work: Work, setup: Setup) -> dict[str, int]:
     found = {part: value * work.completions for part, value in found.items()}
     if setup.shuffled:
         answers = work.prompts * (work.group // 2) * batches
-        prefill, decode = _rollout(sizes, alone, 1, setup.adapters(sizes))
+        prefill, decode = _rollout(sizes, alone, 1, setup, setup.adapters(sizes))
         found["vision"] += round(_vision(sizes, alone.pictures) * answers)
         found["rollout_prefill"] += round(prefill * answers)
         found["rollout_decode"] += round(decode * answers)
@@ -80,41 +80,65 @@ def _attention(channels: int, layers: int, pairs: int) -> int:
     return 4 * channels * layers * pairs
 
 
-def _layers(sizes: Sizes, rows: Iterable[Row], adapters: int = 0) -> int:
+def _text_attention(sizes: Sizes, rows: Iterable[Row], setup: Setup) -> int:
+    """Of all layers; in the last only blocks leave out the queries that are not read."""
     text = sizes.text
-    weights = 2 * (text.matrices + adapters)
-    return sum(weights * row.tokens + _attention(text.queries, text.layers, row.pairs) for row in rows)
+    return sum(
+        _attention(text.queries, text.layers - 1, row.pairs)
+        + _attention(text.queries, 1, row.last_pairs if setup.attention == "blocks" else row.pairs)
+        for row in rows
+    )
+
+
+def _products(sizes: Sizes, rows: Iterable[Row]) -> int:
+    """Of all layers; in the last a token that is not read has keys and values alone."""
+    text = sizes.text
+    skipped = text.matrices // text.layers - 2 * text.width * text.keys
+    return sum(2 * (text.matrices * row.tokens - skipped * (row.tokens - row.read)) for row in rows)
+
+
+def _adapter_products(sizes: Sizes, rows: Iterable[Row], adapters: int) -> int:
+    """As `_products`, of the two matrices beside each."""
+    text = sizes.text
+    skipped = adapters // text.layers - adapters * 2 * (text.width + text.keys) // text.adapted
+    return sum(2 * (adapters * row.tokens - skipped * (row.tokens - row.read)) for row in rows)
+
+
+def _layers(sizes: Sizes, rows: Sequence[Row], setup: Setup, adapters: int = 0) -> int:
+    products = _products(sizes, rows) + _adapter_products(sizes, rows, adapters)
+    return products + _text_attention(sizes, rows, setup)
 
 
 def _head(sizes: Sizes, tokens: int) -> int:
     return 2 * sizes.text.vocabulary * sizes.text.width * tokens
 
 
-def _rows(sizes: Sizes, rows: Sequence[Row], adapters: int = 0) -> int:
-    return _layers(sizes, rows, adapters) + _head(sizes, sum(row.predicted for row in rows))
+def _rows(sizes: Sizes, rows: Sequence[Row], setup: Setup, adapters: int = 0) -> int:
+    return _layers(sizes, rows, setup, adapters) + _head(sizes, sum(row.predicted for row in rows))
 
 
-def _rollout(sizes: Sizes, work: Work, group: int, adapters: int) -> tuple[int, int]:
+def _rollout(sizes: Sizes, work: Work, group: int, setup: Setup, adapters: int) -> tuple[int, int]:
     """Prompts at once, then token by token, each of which sees its prompt and what has been written."""
     text, steps = sizes.text, work.length - 1
     pairs = steps * (work.pictures[0].tokens + work.text) + steps * (steps + 1) // 2
     token = 2 * (text.matrices + adapters) + _head(sizes, 1)
     decode = work.prompts * group * (steps * token + _attention(text.queries, text.layers, pairs))
-    return _layers(sizes, work.prefill, adapters) + _head(sizes, work.prompts), decode
+    return _layers(sizes, work.prefill, setup, adapters) + _head(sizes, work.prompts), decode
 
 
 def _trained(sizes: Sizes, work: Work, setup: Setup) -> tuple[float, float, float]:
     """Forward, computed again, backward."""
     text, adapters = sizes.text, setup.adapters(sizes)
-    tokens = sum(row.tokens for row in work.rows)
-    forward = _rows(sizes, work.rows, adapters)
+    forward = _rows(sizes, work.rows, setup, adapters)
     again = 0
-    if setup.checkpointing == Checkpointing.all:  # but for each layer's last product, which nothing is computed from
-        again += _layers(sizes, work.rows, adapters) - 2 * text.last_matrices * tokens
+    if setup.checkpointing == Checkpointing.all:
+        # but for each layer's last product, which nothing is computed from; the last layer's is put back in its place
+        left = 2 * text.last_matrices * (text.layers - 1) // text.layers * sum(row.tokens for row in work.rows)
+        again += _layers(sizes, work.rows, setup, adapters) - left
     at_once = LOGITS // text.vocabulary
     again += sum(_head(sizes, row.predicted) for row in work.rows if row.predicted > at_once)
-    attention = sum(_attention(text.queries, text.layers, row.pairs) for row in work.rows)
-    own = 2 * adapters * tokens
+    attention = _text_attention(sizes, work.rows, setup)
+    own = _adapter_products(sizes, work.rows, adapters)
     products = forward - attention - own
     # frozen weights need no gradient, only that of their input
     back = products * (2 if setup.rank is None else 1) + 2 * own + _BACK * attention

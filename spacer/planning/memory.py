@@ -102,17 +102,18 @@ def _keys(sizes: Sizes, setup: Setup) -> int:
 def activations_of_row(sizes: Sizes, work: Work, setup: Setup) -> int:
     """What the forward pass of the largest packed row leaves for the backward pass, logits apart."""
     text = sizes.text
-    tokens = max(row.tokens for row in work.rows)
-    layer = activations.text_layer(text, setup)
+    largest = max(work.rows, key=lambda row: row.tokens)
+    tokens = largest.tokens
     if setup.checkpointing == Checkpointing.all:
-        kept = text.layers * text.width * setup.seen_bytes
+        kept = text.layers * text.width * setup.seen_bytes * tokens
     else:
-        kept = text.layers * layer
+        kept = text.layers * activations.text_layer(text, setup) * tokens
+        kept -= activations.text_mlp(text, setup) * (tokens - largest.read)  # of the last layer
     predicted = max(row.predicted for row in work.rows)
     mask = _mask(tokens, setup, layers=1 if setup.checkpointing == Checkpointing.all else text.layers)
     last = activations.norm_alone(text.width, setup) * tokens + predicted * text.width * setup.product_bytes
     rotation = 2 * text.channels * setup.seen_bytes * tokens
-    return kept * tokens + last + rotation + mask
+    return kept + last + rotation + mask
 
 
 def _mask(tokens: int, setup: Setup, layers: int) -> int:

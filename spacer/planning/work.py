@@ -6,7 +6,7 @@ The trees are laid out by `spacer.tree.pack` itself, so that rows, and who sees 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -30,11 +30,14 @@ class Picture:
 
 @dataclass(frozen=True)
 class Row:
-    """A packed row: its tokens, those that are predicted, and the pairs of a token and one that it sees."""
+    """A packed row: its tokens, those that are predicted, those whose states after the last layer are read, the pairs
+    of a token and one that it sees, and of these what the last layer computes on a CPU (`spacer.attention.Blocks`)."""
 
     tokens: int
     predicted: int
+    read: int
     pairs: int
+    last_pairs: int
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,8 @@ class Work:
     each answered by `group` completions.
 
     A prompt is a picture's tokens and `text` more, which are the question's own where several share the picture.
-    Completions are all `length` tokens long. `budget` is `objective.row_tokens`.
+    Completions are all `length` tokens long. `budget` is `objective.row_tokens`. `trimmed` is whether the last layer
+    leaves out what is not read (`spacer.trimming`).
     """
 
     pictures: tuple[Picture, ...]
@@ -53,6 +57,7 @@ class Work:
     length: int
     budget: int
     fewer: int = 0
+    trimmed: bool = True
 
     @property
     def prompts(self) -> int:
@@ -79,12 +84,16 @@ class Work:
         """What is trained on: prompts and completions."""
         blank = torch.zeros(self.length, dtype=torch.uint8)
         leaves = [Completion(n // self.group, blank) for n in range(self.completions)]
-        return measured(pack(self._forest, leaves, self.budget))
+        return self._measured(pack(self._forest, leaves, self.budget))
 
     @cached_property
     def prefill(self) -> tuple[Row, ...]:
         """What a rollout begins with: the prompts alone."""
-        return measured(pack(self._forest, None, self.budget))
+        return self._measured(pack(self._forest, None, self.budget))
+
+    def _measured(self, rows: Sequence[PackedRow]) -> tuple[Row, ...]:
+        found = measured(rows)
+        return found if self.trimmed else tuple(replace(r, read=r.tokens, last_pairs=r.pairs) for r in found)
 
     @cached_property
     def _forest(self) -> Forest:
@@ -105,13 +114,27 @@ class Work:
 
 def measured(rows: Sequence[PackedRow]) -> tuple[Row, ...]:
     """The sizes of packed rows."""
-    return tuple(Row(len(row), len(row.targets_N), _pairs(row)) for row in rows)
+    return tuple(
+        Row(len(row), len(row.targets_N), len(row.reads_R), _own(row) + _below(row), _last_own(row) + _below(row))
+        for row in rows
+    )
 
 
-def _pairs(row: PackedRow) -> int:
-    """Each segment causally with itself, and in full with what is below it."""
-    lengths = ((span.stop - span.start, span.below - span.stop) for span in row.spans)
-    return sum(own * (own + 1) // 2 + own * below for own, below in lengths)
+def _own(row: PackedRow) -> int:
+    """Pairs of each segment causally with itself."""
+    lengths = (span.stop - span.start for span in row.spans)
+    return sum(own * (own + 1) // 2 for own in lengths)
+
+
+def _below(row: PackedRow) -> int:
+    """Pairs of each segment in full with what is below it."""
+    return sum((span.stop - span.start) * (span.below - span.stop) for span in row.spans)
+
+
+def _last_own(row: PackedRow) -> int:
+    """As `_own`, of the tokens that are read."""
+    starts = torch.tensor([span.start for span in row.spans])
+    return int((row.reads_R - starts[row.segment_L[row.reads_R]] + 1).sum())
 
 
 def _blank(length: int, parent: int | None) -> Segment:

@@ -217,7 +217,10 @@ def _shade(colour: Colour, light: float) -> Colour:
 def write_video(scene: Scene, cameras: list[Camera], fps: int, path: Path) -> None:
     """Renders a frame for each camera into an H.264 .mp4 at `fps` frames a second."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=fps, options={"crf": "18", "preset": "veryfast"})
+        # x264's look ahead reads what happens to stand in memory, and the same frames give other files now and then;
+        # tuned for no latency it does not look ahead
+        options = {"crf": "18", "preset": "veryfast", "tune": "zerolatency"}
+        stream = container.add_stream("libx264", rate=fps, options=options)
         stream.width = stream.height = cameras[0].pixels
         stream.pix_fmt = "yuv420p"
         stream.thread_count = 1  # scenes are rendered side by side; one encoder thread each

@@ -32,7 +32,7 @@ from spacer.scenes.render import camera_path, draw, overview, write_video
 from spacer.scenes.scene import Scene, SceneObject, polygon_distance
 from spacer.settings import RoomsSettings
 
-VERSION = 3  # raised when the same settings give other rooms, so that cached folders are made anew
+VERSION = 4  # raised when the same settings give other rooms, so that cached folders are made anew
 
 # category → ranges of (width, depth, height) in metres, and how many of it may stand in a room
 FURNITURE: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float, float], int]] = {

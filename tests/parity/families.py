@@ -26,6 +26,7 @@ from spacer.choices import Positions
 from spacer.data.processing import Prompt
 from spacer.data.samples import Sample
 from spacer.modeling import position_rule
+from spacer.trimming import trim
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 VOCABULARY, IMAGE_TOKEN, VIDEO_TOKEN, EOS = 61, 59, 60, 58
@@ -69,6 +70,7 @@ def make(family: str, dtype: torch.dtype = torch.float64) -> Any:
         bias[EOS] = 1.0  # some completions end early
         model.lm_head.bias = torch.nn.Parameter(bias, requires_grad=False)
     model.set_attn_implementation({"text_config": TREE, "vision_config": WINDOWS})
+    trim(model.model.language_model)
     return model.to(dtype).eval()
 
 

@@ -31,6 +31,7 @@ from spacer.planning.setup import setup_of
 from spacer.planning.sizes import Sizes, count, read_sizes
 from spacer.planning.work import Picture, Work
 from spacer.settings import ClusterSettings, LoraSettings, ObjectiveSettings, Settings
+from spacer.trimming import trim
 from tests.parity.conftest import prompts_of
 from tests.parity.measuring import Measured, measuring
 from tests.parity.test_grpo import Repeated
@@ -145,6 +146,7 @@ def model_of(config: Any, checkpointing: Checkpointing = Checkpointing.none) -> 
     model.set_attn_implementation({"text_config": TREE, "vision_config": WINDOWS})
     embed = model.model.visual.patch_embed
     embed.proj = PatchProjection.of(embed.proj)
+    trim(model.model.language_model)
     if checkpointing == Checkpointing.all:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return model

@@ -85,7 +85,7 @@ def test_two_processes_train_as_one(name: str, strategy: str, found: Any) -> Non
     assert weights.keys() == one["weights"].keys()
     for key, value in one["weights"].items():
         # as a whole: Adam scales up the rounding of single gradients that are next to nothing
-        assert float((weights[key] - value).norm() / value.norm()) < (1e-12 if name == "double" else 1e-5), key
+        assert float((weights[key] - value).norm() / value.norm()) < (1e-12 if name == "double" else 5e-5), key
 
 
 def test_parameters_are_in_parts_again_after_each_rollout(found: Any) -> None:

@@ -15,7 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from spacer.attention import BlockAttention
+from spacer.attention import Blocks
 from spacer.data.processing import Prompt, PromptBatch, collate
 from spacer.modeling import Packing, encode_vision, row_logps
 from spacer.tree import Completion, pack
@@ -107,10 +107,34 @@ def test_long_segments_and_every_way_to_attend_agree(family: str, monkeypatch: p
     with torch.no_grad():
         expected = torch.cat([plain_logps(model, prompts[c.prompt], c.ids_C) for c in completions])
         for attention, alone in (("blocks", 1), ("blocks", 6), ("masked", 0), ("flex", 0)):
-            monkeypatch.setattr(BlockAttention, "ALONE", alone)
+            monkeypatch.setattr(Blocks, "ALONE", alone)
             found = tree_logps(model, batch, completions, Packing(attention, 10_000))
             together = torch.cat([found[i] for i in range(len(completions))])
             torch.testing.assert_close(together, expected, rtol=1e-9, atol=1e-9, msg=f"{attention} {alone}")
+
+
+@pytest.mark.parametrize("attention", ["blocks", "masked", "flex"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_last_layer_computes_what_is_read(family: str, attention: str) -> None:
+    model = model_of(family, torch.float64)
+    batch, prompts, completions = drawn(family, model, [("video", 2), ("text", 1)], 2, seed=6, dtype=torch.float64)
+    (row,) = pack(batch.forest, completions, 10_000)
+    met: dict[str, list[int]] = {}
+    layers = model.model.language_model.layers
+    parts = {"first": layers[0].mlp.down_proj, "mlp": layers[-1].mlp.down_proj}
+    parts |= {"query": layers[-1].self_attn.q_proj, "key": layers[-1].self_attn.k_proj}
+    hooks = [
+        part.register_forward_hook(lambda _, args, output, name=name: met.setdefault(name, []).append(args[0].shape[1]))
+        for name, part in parts.items()
+    ]
+    with torch.no_grad():
+        row_logps(model, row, encode_vision(model, batch.pictures), Packing(attention, 10_000))
+        assert met == {"first": [len(row)], "mlp": [len(row.reads_R)], "query": [len(row.reads_R)], "key": [len(row)]}
+        met.clear()
+        plain_logps(model, prompts[0], completions[0].ids_C)  # which has no tree, and all of whose tokens are read
+    assert len({length for (length,) in met.values()}) == 1
+    for hook in hooks:
+        hook.remove()
 
 
 @pytest.mark.parametrize("family", FAMILIES)

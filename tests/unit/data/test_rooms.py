@@ -317,3 +317,17 @@ def test_a_scene_filmed_again_is_the_same_file(folder: Path, settings: RoomsSett
     rooms.make_scene(settings, "train", 1, tmp_path)
     again = (tmp_path / "train_00001.mp4").read_bytes()
     assert again == (folder / "videos" / "train_00001.mp4").read_bytes()
+
+
+def test_no_film_depends_on_what_stands_in_memory(tmp_path: Path) -> None:
+    settings = RoomsSettings(root="nowhere", size_px=224)
+    films: dict[int, set[bytes]] = {index: set() for index in (1, 3, 6)}
+    in_memory: list[np.ndarray] = []
+    for time in range(8):
+        in_memory.append(np.full(40_000 * (time + 1), 17 * time, np.uint8))
+        if time % 3 == 2:
+            in_memory.clear()
+        for index, found in films.items():
+            rooms.make_scene(settings, "heldout", index, tmp_path)
+            found.add((tmp_path / f"heldout_{index:05d}.mp4").read_bytes())
+    assert [len(found) for found in films.values()] == [1, 1, 1]

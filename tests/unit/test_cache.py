@@ -1,0 +1,23 @@
+"""What the cache of a rollout attends with."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from spacer.cache import attend, attend_by_products
+
+
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+@pytest.mark.parametrize("padded", [False, True])
+def test_the_kernel_of_a_cpu_gives_what_products_give_anywhere(dtype: torch.dtype, near: float, padded: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(3, 2, n, 16, generator=generator, dtype=torch.float64) for n in (6, 70, 70))
+    bias = torch.zeros(3, 1, 1, 70)
+    bias[1, ..., 50:] = -torch.inf
+    scores = q @ k.transpose(-1, -2) * 0.3 + (bias if padded else 0)
+    for function in (attend, attend_by_products):
+        out, lse = function(q.to(dtype), k.to(dtype), v.to(dtype), bias if padded else None, 0.3)
+        assert out.dtype == lse.dtype == torch.promote_types(dtype, torch.float32)
+        torch.testing.assert_close(out.double(), scores.softmax(-1) @ v, rtol=near, atol=near)
+        torch.testing.assert_close(lse.double(), scores.logsumexp(-1, keepdim=True), rtol=near, atol=near)
