@@ -19,8 +19,8 @@ from spacer.tree import Completion, pack
 log = logging.getLogger(__name__)
 
 # Mean difference of log-probabilities that rounding may make, by the precision that is computed in. A token that sees
-# what it must not, or stands where it must not, makes differences of 0.05 to 0.16 in the models of the tests. All tokens
-# of a prompt share the rounding of what they see: in bfloat16 the mean of five came to 0.04 where nothing was wrong.
+# what it must not, or stands where it must not, makes differences of 0.05 to 0.16 in the models of the tests. All
+# tokens of a prompt share the rounding of what they see: in bfloat16 the mean of five came to 0.04 with nothing wrong.
 LIMITS = {torch.float64: 1e-8, torch.float32: 1e-4, torch.float16: 0.01, torch.bfloat16: 0.08}
 
 
