@@ -8,7 +8,7 @@ Shape suffixes: M vision tokens of a batch, H hidden, L tokens of a row, N predi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,14 +48,10 @@ class Packing:
 
 @dataclass(frozen=True)
 class Vision:
-    """Features of a batch's vision tokens, images before videos; `deeper_MH` are Qwen3-VL's for the first layers.
-
-    Of a part of them `start` is the number of its first in the batch.
-    """
+    """Features of a batch's vision tokens, images before videos; `deeper_MH` are Qwen3-VL's for the first layers."""
 
     embeds_MH: Tensor | None = None
     deeper_MH: tuple[Tensor, ...] = ()
-    start: int = 0
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -63,21 +59,11 @@ class Vision:
         return () if self.embeds_MH is None else (self.embeds_MH, *self.deeper_MH)
 
     def detach(self) -> Vision:
-        """The same values, cut off from the vision tower."""
-        return _vision([x.detach() for x in self.tensors], self.start)
-
-    def of(self, row: PackedRow) -> Vision:
-        """The features from the first to the last that a row shows, cut off; ready for a gradient, if any had one."""
-        shown = row.vision_L[row.vision_L >= 0]
-        if self.embeds_MH is None or not len(shown):
-            return Vision()
-        low, high = int(shown.min()) - self.start, int(shown.max()) + 1 - self.start
-        parts = [x.detach()[low:high].requires_grad_(x.requires_grad) for x in self.tensors]
-        return _vision(parts, self.start + low)
-
-
-def _vision(tensors: Sequence[Tensor], start: int = 0) -> Vision:
-    return Vision(tensors[0], tuple(tensors[1:]), start) if tensors else Vision()
+        """The same values, cut off from the vision tower. Ready to gather the gradients of rows, if it is trained."""
+        if self.embeds_MH is None:
+            return self
+        first, *deeper = (x.detach().requires_grad_(x.requires_grad) for x in self.tensors)
+        return Vision(first, tuple(deeper))
 
 
 class PatchProjection(torch.nn.Conv3d):
@@ -208,7 +194,10 @@ def encode_vision(model: Any, pictures: Pictures, again: bool = False, passes: i
             found.append(checkpoint(encode, some, their_grids, use_reentrant=False))
         else:
             found.append(encode(some, their_grids))
-    return _vision([torch.cat(parts) for parts in zip(*found, strict=True)])
+    if not found:
+        return Vision()
+    first, *deeper = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return Vision(first, tuple(deeper))
 
 
 def count_passes(pictures: Pictures) -> int:
@@ -255,7 +244,7 @@ def row_states(model: Any, row: PackedRow, vision: Vision, attention: Attention)
     extra: dict[str, Any] = {}
     seen = row.vision_L >= 0
     if vision.embeds_MH is not None and bool(seen.any()):
-        places, features = seen.nonzero()[:, 0].to(device), (row.vision_L[seen] - vision.start).to(device)
+        places, features = seen.nonzero()[:, 0].to(device), row.vision_L[seen].to(device)
         embeds_LH = embeds_LH.index_put((places,), vision.embeds_MH[features].to(embeds_LH.dtype))
         if vision.deeper_MH:
             extra["visual_pos_masks"] = seen[None].to(device)

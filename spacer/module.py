@@ -115,21 +115,21 @@ class TreeModule(pl.LightningModule):
 
         The loss is this process's share: what all processes come to is the sum of their gradients.
         """
+        shared = vision.detach()
         sharded = is_sharded(self.policy)
         # FSDP and DeepSpeed average over the processes
         scale = (ranks.world() if sharded else 1) / self.training_plan.accumulate
         idle = self._at_most(len(rows)) - len(rows)
-        gradients = [torch.zeros_like(x) if x.requires_grad else None for x in vision.tensors]
         for row in rows:
-            shown = vision.of(row)
-            logp_N = self._logps(row, shown, temperature)
+            logp_N = self._logps(row, shared, temperature)
             self.manual_backward(loss_of(row, logp_N) * scale)
-            for whole, part in zip(gradients, shown.tensors, strict=False):  # of a row of text there are no parts
-                if whole is not None and part.grad is not None:
-                    whole[shown.start : shown.start + len(part)] += part.grad
         for _ in range(idle):
             self.manual_backward(self._logps(_FILLER, Vision(), temperature).sum() * 0)
-        through = [(x * g).sum() for x, g in zip(vision.tensors, gradients, strict=True) if g is not None]
+        through = [
+            (x * (torch.zeros_like(x) if g.grad is None else g.grad)).sum()
+            for x, g in zip(vision.tensors, shared.tensors, strict=True)
+            if x.requires_grad and (sharded or g.grad is not None)
+        ]
         if through:
             self.manual_backward(torch.stack(through).sum())  # its gradient is what the rows sent to the features
 
