@@ -30,7 +30,7 @@ from spacer.trimming import trim
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLProcessor
 
-PATCHES = 4096  # that go through the vision tower at once, unless one picture has more
+PATCHES = 4096  # that go through the vision tower at once, unless one frame has more
 LOGITS = 2**24  # logits held at once; where there are more, they are made again in the backward pass, chunk by chunk
 
 register()
@@ -170,7 +170,8 @@ def eos_ids(processor: Qwen2_5_VLProcessor) -> tuple[int, ...]:
 
 
 def encode_vision(model: Any, pictures: Pictures, again: bool = False, passes: int = 0) -> Vision:
-    """Each image and video through the vision tower once, a few thousand patches at a time.
+    """Each image and video through the vision tower once, a few thousand patches at a time: the tower attends within a
+    frame (a pair of a video's), so that long videos may be cut between them.
 
     With `again` only the features are kept, and the backward pass computes the rest anew, again a few thousand patches
     at a time. Where this takes fewer than `passes` forward passes, blank pictures make up the number; their features
@@ -215,17 +216,25 @@ def _blank(base: Any) -> tuple[Tensor, Tensor]:
 
 
 def _portions(pixels: Tensor | None, grids: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
-    """Whole pictures, as many as `PATCHES` allow."""
+    """Whole pictures, as many as `PATCHES` allow; a video that has more by itself in even parts of its frames."""
     if pixels is None or grids is None:
         return
-    patches = grids.prod(1).tolist()
+    parts = [part for grid in grids.tolist() for part in _cut(*grid)]
+    patches = [frames * height * width for frames, height, width in parts]
     first = start = stop = 0
     for place, count in enumerate(patches):
         if place > first and stop + count - start > PATCHES:
-            yield pixels[start:stop], grids[first:place]
+            yield pixels[start:stop], grids.new_tensor(parts[first:place])
             first, start = place, stop
         stop += count
-    yield pixels[start:stop], grids[first:]
+    yield pixels[start:stop], grids.new_tensor(parts[first:])
+
+
+def _cut(frames: int, height: int, width: int) -> list[tuple[int, int, int]]:
+    """Grids of a picture's parts, each of at most `PATCHES` patches or of one frame."""
+    at_most = max(1, PATCHES // (height * width))
+    count = -(-frames // at_most)
+    return [((frames * (n + 1)) // count - (frames * n) // count, height, width) for n in range(count)]
 
 
 def attention_over(row: PackedRow, model: Any, packing: Packing) -> Attention:

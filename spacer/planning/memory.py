@@ -199,8 +199,8 @@ def _vision(sizes: Sizes, work: Work, setup: Setup) -> dict[str, int]:
     block = activations.vision_block(vision, setup)
     ends = activations.vision_ends(vision, setup)
     again = 0
-    # a picture is never cut, and several go through the tower together up to PATCHES
-    largest = max(picture.tokens for picture in work.pictures) * vision.patches_a_token
+    # a frame is never cut, and several go through the tower together up to PATCHES
+    largest = max(picture.height * picture.width for picture in work.pictures) * vision.patches_a_token
     at_once = min(patches, max(largest, PATCHES))
     if setup.checkpointing == Checkpointing.none:
         kept = patches * (vision.blocks * block + ends)
