@@ -15,7 +15,7 @@ R tokens whose states after the last layer are read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Protocol, TypeVar
 
@@ -31,6 +31,9 @@ Item = TypeVar("Item")
 TREE = "spacer_tree"
 # transformers passes the ends of all windows only to implementations with "flash" in their name
 WINDOWS = "spacer_flash_windows"
+
+
+Attended = tuple[Tensor, Tensor]  # what attention comes to: outputs LHD, and the log-sum-exps LH of their scores
 
 
 class Attention(Protocol):
@@ -78,10 +81,15 @@ def _attend_in_windows(  # type: ignore[no-untyped-def]
     return torch.cat([part.transpose(1, 2).flatten(0, 1) for part in parts])[None], None
 
 
-def row_attention(row: PackedRow, kind: str, device: torch.device, layers: int) -> Attention:
-    """The attention over `row` in a model of so many layers, by its name: blocks, flex or masked."""
+def row_attention(
+    row: PackedRow, kind: str, device: torch.device, layers: int, known: Mapping[int, Attended] | None = None
+) -> Attention:
+    """The attention over `row` in a model of so many layers, by its name: blocks, flex or masked.
+
+    `known` is what it comes to in each layer, where blocks are to go on from that.
+    """
     makers: dict[str, Callable[[], Attention]] = {
-        "blocks": lambda: BlockAttention(row, layers),
+        "blocks": lambda: BlockAttention(row, layers, known),
         "flex": lambda: FlexAttention(row, device),
         "masked": lambda: MaskedAttention(row, device),
     }
@@ -89,16 +97,24 @@ def row_attention(row: PackedRow, kind: str, device: torch.device, layers: int) 
 
 
 class KeptKeys:
-    """Attends as `inner` does and keeps the keys and values of every layer, detached: the cache of a prefill."""
+    """Attends as `inner` does and keeps the keys and values of every layer, detached: the cache of a prefill.
+
+    Of blocks it also keeps in `attended` what every layer's attention comes to.
+    """
 
     def __init__(self, inner: Attention) -> None:
         self._inner = inner
         self.reads_R = inner.reads_R
         self.layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self.attended: dict[int, Attended] = {}
 
     def __call__(self, layer: int, q_1HLD: Tensor, k_1KLD: Tensor, v_1KLD: Tensor, scale: float) -> Tensor:
         self.layers[layer] = (k_1KLD.detach(), v_1KLD.detach())
-        return self._inner(layer, q_1HLD, k_1KLD, v_1KLD, scale)
+        if not isinstance(self._inner, BlockAttention):
+            return self._inner(layer, q_1HLD, k_1KLD, v_1KLD, scale)
+        output_LHD, lse_LH = self._inner.attend(layer, q_1HLD, k_1KLD, v_1KLD, scale)
+        self.attended[layer] = (output_LHD.detach(), lse_LH)
+        return output_LHD.transpose(0, 1)[None]
 
 
 class MaskedAttention:
@@ -141,20 +157,28 @@ class FlexAttention:
 
 
 class BlockAttention:
-    """Segment by segment with the CPU's flash kernel, in the last layer for queries that are read. See `_Blocks`."""
+    """Segment by segment with the CPU's flash kernel, in the last layer for queries that are read. See `_Blocks`.
 
-    def __init__(self, row: PackedRow, layers: int) -> None:
+    With `known`, what the attention of each layer comes to is taken from there, and the backward pass goes on from it.
+    """
+
+    def __init__(self, row: PackedRow, layers: int, known: Mapping[int, Attended] | None = None) -> None:
         self._last_layer = layers - 1
+        self._known = known or {}
         self._every = Blocks(row.spans, torch.ones(len(row), dtype=torch.bool))
         self._read = Blocks(row.spans, torch.zeros(len(row), dtype=torch.bool).index_fill(0, row.reads_R, True))
         self.reads_R: Tensor | None = row.reads_R
 
     def __call__(self, layer: int, q_1HLD: Tensor, k_1KLD: Tensor, v_1KLD: Tensor, scale: float) -> Tensor:
+        return self.attend(layer, q_1HLD, k_1KLD, v_1KLD, scale)[0].transpose(0, 1)[None]
+
+    def attend(self, layer: int, q_1HLD: Tensor, k_1KLD: Tensor, v_1KLD: Tensor, scale: float) -> Attended:
+        """The output, and the log-sum-exp of each query's scores, which is not differentiable."""
         q, *grouped = (x.squeeze(0).transpose(0, 1) for x in (q_1HLD, k_1KLD, v_1KLD))
         k, v = _per_query_head(q, *grouped)
         blocks = self._read if layer == self._last_layer else self._every
-        output_LHD: Tensor = _Blocks.apply(q, k, v, blocks, scale)
-        return output_LHD.transpose(0, 1)[None]
+        found: Attended = _Blocks.apply(q, k, v, blocks, scale, self._known.get(layer))
+        return found
 
 
 class Blocks:
@@ -249,41 +273,31 @@ class _Blocks(torch.autograd.Function):
     """softmax(q kᵀ) v over the tree's pairs, as a sum of blocks.
 
     Forward: block b gives output o_b and log-sum-exp l_b; with l = logsumexp_b l_b the whole is Σ_b exp(l_b - l) o_b.
+    Where both are known already, they are the result.
     Backward: a block's probabilities are exp(s - l), so that the kernel's own backward pass, given the *whole* output
     and log-sum-exp in place of the block's, yields that block's share of the gradients.
     """
 
     @staticmethod
-    def forward(ctx: Any, q_LHD: Tensor, k_LHD: Tensor, v_LHD: Tensor, blocks: Blocks, scale: float) -> Tensor:
-        # float32 where inputs are bfloat16: parts are added up here
-        out_LHD = q_LHD.new_empty(q_LHD.shape, dtype=torch.promote_types(q_LHD.dtype, torch.float32))
-        lse_LH = out_LHD.new_empty(out_LHD.shape[:2])
-        if blocks.partial:  # else every token is in a block of its own, which sets what it has
-            out_LHD.zero_()
-            lse_LH.fill_(-torch.inf)
-        for own in blocks.alone:
-            part, lse = flash_on_cpu(*(_heads_first(x[own]) for x in (q_LHD, k_LHD, v_LHD)), 0.0, True, scale=scale)
-            out_LHD[own], lse_LH[own] = part[0].transpose(0, 1), lse[0].T
-        for stack in blocks.stacks:
-            part, lse = flash_on_cpu(*(stack.take(x) for x in (q_LHD, k_LHD, v_LHD)), 0.0, True, scale=scale)
-            out_LHD.index_copy_(0, stack.tokens_N, stack.untake(part).to(out_LHD.dtype))
-            lse_LH.index_copy_(0, stack.tokens_N, stack.untake(lse).to(lse_LH.dtype))
-        for below, segment in blocks.across:
-            blocked = (_heads_first(q_LHD[below]), _heads_first(k_LHD[segment]), _heads_first(v_LHD[segment]))
-            part, lse = flash_on_cpu(*blocked, 0.0, False, scale=scale)
-            before, lse = lse_LH[below], lse[0].T
-            joined = torch.logaddexp(before, lse)
-            out_LHD[below].mul_((before - joined).exp_()[..., None])
-            out_LHD[below].addcmul_(part[0].transpose(0, 1).to(out_LHD.dtype), (lse - joined).exp_()[..., None])
-            lse_LH[below] = joined
+    def forward(
+        ctx: Any,
+        q_LHD: Tensor,
+        k_LHD: Tensor,
+        v_LHD: Tensor,
+        blocks: Blocks,
+        scale: float,
+        known: Attended | None,
+    ) -> Attended:
+        out_LHD, lse_LH = known or _attend_blocks(q_LHD, k_LHD, v_LHD, blocks, scale)
         out_LHD = out_LHD.to(q_LHD.dtype)
         ctx.save_for_backward(q_LHD, k_LHD, v_LHD, out_LHD, lse_LH)
         ctx.blocks, ctx.scale = blocks, scale
-        return out_LHD
+        ctx.mark_non_differentiable(lse_LH)
+        return out_LHD, lse_LH
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_LHD: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_LHD: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         q_LHD, k_LHD, v_LHD, out_LHD, lse_LH = ctx.saved_tensors
         blocks: Blocks = ctx.blocks
         wide = torch.promote_types(q_LHD.dtype, torch.float32)
@@ -316,7 +330,32 @@ class _Blocks(torch.autograd.Function):
             parts = zip(grads, backward(below, segment, False), (below, segment, segment), strict=True)
             for grad, part, where in parts:
                 grad[where] += part
-        return (*(grad.to(q_LHD.dtype) for grad in grads), None, None)
+        return (*(grad.to(q_LHD.dtype) for grad in grads), None, None, None)
+
+
+def _attend_blocks(q_LHD: Tensor, k_LHD: Tensor, v_LHD: Tensor, blocks: Blocks, scale: float) -> Attended:
+    """Outputs and log-sum-exps, in float32 where inputs are bfloat16: parts are added up here."""
+    out_LHD = q_LHD.new_empty(q_LHD.shape, dtype=torch.promote_types(q_LHD.dtype, torch.float32))
+    lse_LH = out_LHD.new_empty(out_LHD.shape[:2])
+    if blocks.partial:  # else every token is in a block of its own, which sets what it has
+        out_LHD.zero_()
+        lse_LH.fill_(-torch.inf)
+    for own in blocks.alone:
+        part, lse = flash_on_cpu(*(_heads_first(x[own]) for x in (q_LHD, k_LHD, v_LHD)), 0.0, True, scale=scale)
+        out_LHD[own], lse_LH[own] = part[0].transpose(0, 1), lse[0].T
+    for stack in blocks.stacks:
+        part, lse = flash_on_cpu(*(stack.take(x) for x in (q_LHD, k_LHD, v_LHD)), 0.0, True, scale=scale)
+        out_LHD.index_copy_(0, stack.tokens_N, stack.untake(part).to(out_LHD.dtype))
+        lse_LH.index_copy_(0, stack.tokens_N, stack.untake(lse).to(lse_LH.dtype))
+    for below, segment in blocks.across:
+        blocked = (_heads_first(q_LHD[below]), _heads_first(k_LHD[segment]), _heads_first(v_LHD[segment]))
+        part, lse = flash_on_cpu(*blocked, 0.0, False, scale=scale)
+        before, lse = lse_LH[below], lse[0].T
+        joined = torch.logaddexp(before, lse)
+        out_LHD[below].mul_((before - joined).exp_()[..., None])
+        out_LHD[below].addcmul_(part[0].transpose(0, 1).to(out_LHD.dtype), (lse - joined).exp_()[..., None])
+        lse_LH[below] = joined
+    return out_LHD, lse_LH
 
 
 def _heads_first(x_LHD: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from spacer.attended import RolloutAttention
 from spacer.attention import flash_on_cpu, runs
 
 GROWTH = 128  # tokens by which the rows' own store grows, and then by as many as it holds
@@ -43,8 +44,18 @@ class LeafCache:
 
     reads_R = None
 
-    def __init__(self, kept: dict[int, dict[Layer, KeysValues]], paths: Sequence[Sequence[int]]) -> None:
-        """`kept` holds each segment's keys and values by layer, `paths` the segments of each row from the root down."""
+    def __init__(
+        self,
+        kept: dict[int, dict[Layer, KeysValues]],
+        paths: Sequence[Sequence[int]],
+        attended: RolloutAttention | None = None,
+    ) -> None:
+        """`kept` holds each segment's keys and values by layer, `paths` the segments of each row from the root down.
+
+        What attention comes to is noted in `attended`, if that is given.
+        """
+        self._attended = attended
+        self._numbers_R = torch.arange(len(paths))  # which of the rows at the start each row is
         self._paths = [list(path) for path in paths]
         self._blocks = [self._block(kept, group) for group in _alike(kept, self._paths)]
         self._own: dict[Layer, tuple[Tensor, Tensor]] = {}  # R x K x capacity x D each
@@ -59,6 +70,7 @@ class LeafCache:
         """Leaves only these rows, in this order; the others cost nothing any more."""
         self._own = {layer: (keys[rows], values[rows]) for layer, (keys, values) in self._own.items()}
         self._paths = [self._paths[i] for i in rows.tolist()]
+        self._numbers_R = self._numbers_R[rows.cpu()]
         self._assign()
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
@@ -82,6 +94,8 @@ class LeafCache:
                 out, lse = whole, whole_lse
             else:
                 out[block.rows], lse[block.rows] = whole, whole_lse
+        if self._attended is not None:
+            self._attended.note_tokens(layer, self._numbers_R, self._written - 1, out.flatten(1, 2), lse.flatten(1))
         return out.to(q.dtype).flatten(1, 2)[:, :, None]
 
     def _store(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

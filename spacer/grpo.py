@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from spacer import ranks
+from spacer.attended import RolloutAttention
 from spacer.data.processing import PromptBatch
 from spacer.measures import measure, rollout_metrics
 from spacer.modeling import Packing, Vision, encode_vision, plain, row_logps
@@ -94,7 +95,8 @@ class GrpoModule(TreeModule):
             return
         vision = self.see(batch)
         start = time.monotonic()
-        scored = self._roll_out(batch, vision.detach(), batch_idx, before=sum(counts[: self.global_rank]))
+        attended = self._room_for_attention(len(batch.samples) * self._objective.group_size)
+        scored = self._roll_out(batch, vision.detach(), batch_idx, sum(counts[: self.global_rank]), attended)
         self.rollout_seconds = time.monotonic() - start
         if batch.samples:
             self.last_rollout = (batch, scored)
@@ -108,12 +110,25 @@ class GrpoModule(TreeModule):
                 if self.trainer.global_step == self.trainer.max_steps:
                     break
                 vision = self.see(batch)
-            metrics.append(self._backward(vision, scored, update))
+                attended = None  # which was another policy's
+            metrics.append(self._backward(vision, scored, update, attended))
             self.step(batch_idx)
         if self.steps_now(batch_idx):
             self._log_objective(sum(counts), metrics)
 
-    def _backward(self, vision: Vision, scored: ScoredRollout, update: int) -> Mapping[str, Tensor]:
+    def _room_for_attention(self, completions: int) -> RolloutAttention | None:
+        """Where the rollout is to leave what its attention comes to, if the first update can go on from that: it must
+        attend in blocks, with no dropout, in a precision in which both compute alike."""
+        kind, parts = self.device.type, list(self.policy.modules())
+        exact = plain(self.policy).lm_head.weight.dtype.itemsize >= 4 and not torch.is_autocast_enabled(kind)
+        dropped = any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in parts)
+        if self.packing.attention != "blocks" or dropped or not exact:
+            return None
+        return RolloutAttention(completions, self._objective.max_completion_length)
+
+    def _backward(
+        self, vision: Vision, scored: ScoredRollout, update: int, attended: RolloutAttention | None
+    ) -> Mapping[str, Tensor]:
         """The gradient of the policy loss of all groups, and its metrics: means over completions, as of one row."""
         rollout = scored.rollout
         kept_B = kept_completions(
@@ -163,18 +178,21 @@ class GrpoModule(TreeModule):
             scored.rows,
             lambda row, logp_N: policy_loss_of(list(row.completions), row.unpack(logp_N)),
             self._objective.temperature,
+            attended,
         )
         totals = ranks.add(torch.stack([torch.stack(list(part.values())) for part in parts]).sum(0))
         return dict(zip(parts[0], totals, strict=True))
 
-    def _roll_out(self, batch: PromptBatch, vision: Vision, batch_idx: int, before: int) -> ScoredRollout:
+    def _roll_out(
+        self, batch: PromptBatch, vision: Vision, batch_idx: int, before: int, attended: RolloutAttention | None
+    ) -> ScoredRollout:
         """`before` prompts of this step are other processes', and come before the batch's."""
         group = self._objective.group_size
         shuffled_texts: list[tuple[str, ...] | None] = [None] * len(batch.samples)
         with gathered(self.policy) as policy:
-            rollout = self._sample(policy, batch, vision, group, batch_idx, before, use=0)
+            rollout = self._sample(policy, batch, vision, group, batch_idx, before, use=0, attended=attended)
             completions = rollout.completions(group)
-            self.check(policy, batch, vision, completions, self.packing)
+            self.check(policy, batch, vision, completions, self.packing, attended)
             if self._reward.temporal is not None and batch.shuffled_video_pixels is not None:
                 with torch.no_grad():
                     mixed = encode_vision(policy, batch.shuffled())
@@ -208,7 +226,15 @@ class GrpoModule(TreeModule):
         )
 
     def _sample(
-        self, policy: Any, batch: PromptBatch, vision: Vision, group: int, batch_idx: int, before: int, use: int
+        self,
+        policy: Any,
+        batch: PromptBatch,
+        vision: Vision,
+        group: int,
+        batch_idx: int,
+        before: int,
+        use: int,
+        attended: RolloutAttention | None = None,
     ) -> Rollout:
         # the 0 names the stream, and no process: a completion is the same whichever of them writes it
         words = [self._seed, 0, self.current_epoch, batch_idx, use]
@@ -220,6 +246,7 @@ class GrpoModule(TreeModule):
             self.packing,
             Decoding(self._objective.temperature, self._objective.top_p, self._objective.max_completion_length),
             seeds=[[*words, before * group + i] for i in range(len(batch.samples) * group)],
+            attended=attended,
         )
 
     @torch.no_grad()

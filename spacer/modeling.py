@@ -8,7 +8,7 @@ Shape suffixes: M vision tokens of a batch, H hidden, L tokens of a row, N predi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from spacer.attention import TREE, WINDOWS, Attention, register, row_attention
+from spacer.attention import TREE, WINDOWS, Attended, Attention, register, row_attention
 from spacer.choices import Checkpointing, Positions
 from spacer.data.processing import Pictures
 from spacer.objective import token_logps
@@ -237,11 +237,13 @@ def _cut(frames: int, height: int, width: int) -> list[tuple[int, int, int]]:
     return [((frames * (n + 1)) // count - (frames * n) // count, height, width) for n in range(count)]
 
 
-def attention_over(row: PackedRow, model: Any, packing: Packing) -> Attention:
-    """What the model attends to the row with."""
+def attention_over(
+    row: PackedRow, model: Any, packing: Packing, known: Mapping[int, Attended] | None = None
+) -> Attention:
+    """What the model attends to the row with; `known` as in `row_attention`."""
     base = plain(model)
     layers = base.config.get_text_config().num_hidden_layers
-    return row_attention(row, packing.attention, base.lm_head.weight.device, layers)
+    return row_attention(row, packing.attention, base.lm_head.weight.device, layers, known)
 
 
 def row_states(model: Any, row: PackedRow, vision: Vision, attention: Attention) -> Tensor:
@@ -268,14 +270,23 @@ def row_states(model: Any, row: PackedRow, vision: Vision, attention: Attention)
     return states
 
 
-def row_logps(model: Any, row: PackedRow, vision: Vision, packing: Packing, temperature: float = 1.0) -> Tensor:
+def row_logps(
+    model: Any,
+    row: PackedRow,
+    vision: Vision,
+    packing: Packing,
+    temperature: float = 1.0,
+    known: Mapping[int, Attended] | None = None,
+) -> Tensor:
     """Log-probability (N, float32 at least) of each predicted token of a row, under logits / temperature.
+
+    `known` is what attention comes to in each layer, where that is known (`spacer.attended`).
 
     The vocabulary is met only where a token is predicted, and in chunks, so that no L x V tensor is made.
     """
     head = plain(model).lm_head
     device = head.weight.device
-    states_LH = row_states(model, row, vision, attention_over(row, model, packing))
+    states_LH = row_states(model, row, vision, attention_over(row, model, packing, known))
     states_NH = states_LH[row.predictors_N.to(device)]
     targets_N = row.targets_N.to(device)
     size = max(1, LOGITS // head.weight.shape[0])

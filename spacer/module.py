@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from spacer import ranks
+from spacer.attended import RolloutAttention
 from spacer.data.processing import PromptBatch
 from spacer.modeling import Packing, Vision, count_passes, encode_vision, row_logps
 from spacer.optimizer import allow_states, check_trained, configure_adamw, without_frozen
@@ -110,10 +111,12 @@ class TreeModule(pl.LightningModule):
         rows: Sequence[PackedRow],
         loss_of: Callable[[PackedRow, Tensor], Tensor],
         temperature: float = 1.0,
+        attended: RolloutAttention | None = None,
     ) -> None:
         """Adds the gradient of Σ loss_of(row, its predicted tokens' log-probabilities) over the rows of a batch.
 
-        The loss is this process's share: what all processes come to is the sum of their gradients.
+        The loss is this process's share: what all processes come to is the sum of their gradients. `attended` is what
+        attention came to as these completions were written, where that is to be taken from there.
         """
         shared = vision.detach()
         sharded = is_sharded(self.policy)
@@ -121,7 +124,7 @@ class TreeModule(pl.LightningModule):
         scale = (ranks.world() if sharded else 1) / self.training_plan.accumulate
         idle = self._at_most(len(rows)) - len(rows)
         for row in rows:
-            logp_N = self._logps(row, shared, temperature)
+            logp_N = self._logps(row, shared, temperature, attended)
             self.manual_backward(loss_of(row, logp_N) * scale)
         for _ in range(idle):
             self.manual_backward(self._logps(_FILLER, Vision(), temperature).sum() * 0)
@@ -133,8 +136,11 @@ class TreeModule(pl.LightningModule):
         if through:
             self.manual_backward(torch.stack(through).sum())  # its gradient is what the rows sent to the features
 
-    def _logps(self, row: PackedRow, vision: Vision, temperature: float) -> Tensor:
-        return as_forward(self.policy, partial(row_logps, self.policy, row, vision, self.packing, temperature))
+    def _logps(
+        self, row: PackedRow, vision: Vision, temperature: float, attended: RolloutAttention | None = None
+    ) -> Tensor:
+        known = None if attended is None else attended.over(row)
+        return as_forward(self.policy, partial(row_logps, self.policy, row, vision, self.packing, temperature, known))
 
     def _at_most(self, count: int) -> int:
         """The largest count of any process, where what is counted are forward passes that all take part in."""

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spacer.attended import RolloutAttention
 from spacer.attention import KeptKeys
 from spacer.cache import KeysValues, LeafCache
 from spacer.modeling import Packing, Vision, attention_over, eos_ids, plain, row_states
@@ -67,12 +68,13 @@ def sample(
     packing: Packing,
     decoding: Decoding,
     seeds: Sequence[Sequence[int]],
+    attended: RolloutAttention | None = None,
 ) -> Rollout:
     """Draws len(seeds) / len(prompts) completions for each prompt in turn.
 
     A completion's random numbers are named by its own seed, whatever stands beside it: equal seeds on equal prompts
     draw equal completions, up to rounding. Rows that have ended leave the batch. No prompts have no completions, of a
-    width of one token.
+    width of one token. What attention comes to is noted in `attended`, if that is given.
     """
     if not forest.ends:
         nothing = torch.zeros(0, 1, device=plain(model).lm_head.weight.device)
@@ -81,7 +83,7 @@ def sample(
     was_training = model.training
     model.eval()
     try:
-        ids_BC, logp_BC = _write(model, processor, forest, vision, packing, decoding, seeds)
+        ids_BC, logp_BC = _write(model, processor, forest, vision, packing, decoding, seeds, attended)
     finally:
         model.train(was_training)
     mask_BC = completion_mask(ids_BC, eos_ids(processor))
@@ -100,14 +102,15 @@ def _write(
     packing: Packing,
     decoding: Decoding,
     seeds: Sequence[Sequence[int]],
+    attended: RolloutAttention | None,
 ) -> tuple[Tensor, Tensor]:
     """Tokens and their log-probabilities, BC: past a completion's end padding and 0."""
     group = len(seeds) // len(forest.ends)
     base = plain(model)
     embed, head, text_model = base.get_input_embeddings(), base.lm_head, base.model.language_model
     device = embed.weight.device
-    states_NH, kept = _prefill(model, forest, vision, packing)
-    cache = LeafCache(kept, [forest.path(end) for end in forest.ends for _ in range(group)])
+    states_NH, kept = _prefill(model, forest, vision, packing, attended)
+    cache = LeafCache(kept, [forest.path(end) for end in forest.ends for _ in range(group)], attended)
     last_3R = torch.stack([forest.segments[end].positions_3L[:, -1] for end in forest.ends], 1)
     last_3R = last_3R.repeat_interleave(group, 1).to(device)
     steps = decoding.max_new_tokens
@@ -143,7 +146,7 @@ def _write(
 
 
 def _prefill(
-    model: Any, forest: Forest, vision: Vision, packing: Packing
+    model: Any, forest: Forest, vision: Vision, packing: Packing, attended: RolloutAttention | None
 ) -> tuple[Tensor, dict[int, dict[int, KeysValues]]]:
     """The state after each prompt's last token, and every segment's keys and values by layer."""
     kept: dict[int, dict[int, KeysValues]] = {}
@@ -151,6 +154,8 @@ def _prefill(
     for row in pack(forest, None, packing.row_tokens):
         attention = KeptKeys(attention_over(row, model, packing))
         states_LH = row_states(model, row, vision, attention)
+        if attended is not None:
+            attended.note_segments(row, attention.attended)
         for segment, span in zip(row.segments, row.spans, strict=True):
             cut = slice(span.start, span.stop)
             kept[segment] = {layer: (k[0, :, cut], v[0, :, cut]) for layer, (k, v) in attention.layers.items()}

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spacer.attended import RolloutAttention
 from spacer.attention import TREE
 from spacer.data.processing import Pictures, PromptBatch
 from spacer.errors import UserError
@@ -35,19 +36,36 @@ class FirstBatchCheck:
         self.due = wanted
 
     def __call__(
-        self, model: Any, batch: PromptBatch, vision: Vision, completions: Sequence[Completion], packing: Packing
+        self,
+        model: Any,
+        batch: PromptBatch,
+        vision: Vision,
+        completions: Sequence[Completion],
+        packing: Packing,
+        attended: RolloutAttention | None = None,
     ) -> None:
-        """`completions` are those of all prompts, of which there may be none; errors as of `check_tree`."""
+        """`completions` are those of all prompts, of which there may be none, with what attention came to as they were
+        written, if it is kept; errors as of `check_tree`."""
         if self.due and completions:
-            check_tree(model, batch, vision, [c for c in completions if c.prompt == 0], packing)
+            first = [c for c in completions if c.prompt == 0]
+            check_tree(model, batch, vision, first, packing)
+            if attended is not None:  # the first prompt's completions are the rollout's first
+                check_tree(model, batch, vision, first, packing, attended)
         self.due = False
 
 
 @torch.no_grad()
 def check_tree(
-    model: Any, batch: PromptBatch, vision: Vision, completions: Sequence[Completion], packing: Packing
+    model: Any,
+    batch: PromptBatch,
+    vision: Vision,
+    completions: Sequence[Completion],
+    packing: Packing,
+    attended: RolloutAttention | None = None,
 ) -> float | None:
     """Compares the log-probabilities of completions of one prompt; returns their mean difference.
+
+    `attended` is what attention came to as these completions were written, where training goes on from that.
 
     A completion that holds a token which stands for a picture is passed over, since the plain forward would look for
     the picture; None where that leaves none.
@@ -57,7 +75,8 @@ def check_tree(
     """
     config = plain(model).config
     standing_in = torch.tensor([config.image_token_id, config.video_token_id])
-    fit = [c for c in completions if not torch.isin(c.ids_C, standing_in).any()]
+    numbers = [n for n, c in enumerate(completions) if not torch.isin(c.ids_C, standing_in).any()]
+    fit = [completions[n] for n in numbers]
     if not fit:
         log.warning("self-check: every completion of the first prompt holds a picture's token; nothing was compared")
         return None
@@ -65,7 +84,10 @@ def check_tree(
     model.eval()
     try:
         in_tree = torch.cat(
-            [row_logps(model, row, vision, packing) for row in pack(batch.forest, fit, packing.row_tokens)]
+            [
+                row_logps(model, row, vision, packing, known=None if attended is None else attended.over(row, numbers))
+                for row in pack(batch.forest, fit, packing.row_tokens)
+            ]
         )
         with _plain_attention(model):
             expected = torch.cat([plain_logps(model, batch, completion) for completion in fit])

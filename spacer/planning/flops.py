@@ -34,13 +34,14 @@ def tree_flops(sizes: Sizes, work: Work, setup: Setup) -> dict[str, int]:
     forward, again, back = _trained(sizes, work, setup)
     seen = _vision(sizes, work.pictures)
     seen_again, seen_back = _vision_backward(sizes, work.pictures, setup)
+    known = _text_attention(sizes, work.rows, setup) if setup.attention_kept else 0
     batch = {
         "vision": seen * encodings,
         "rollout_prefill": prefill,
         "rollout_decode": decode,
         "reference": _rows(sizes, work.rows, setup) if setup.reference else 0,
-        "policy_forward": forward * setup.updates,
-        "policy_again": again * setup.updates,
+        "policy_forward": forward * setup.updates - known,
+        "policy_again": again * setup.updates - (known if setup.checkpointing == Checkpointing.all else 0),
         "policy_backward": back * setup.updates,
         "vision_again": seen_again * setup.updates,
         "vision_backward": seen_back * setup.updates,
@@ -55,7 +56,7 @@ def plain_flops(sizes: Sizes, work: Work, setup: Setup) -> dict[str, int]:
     So are sampling, policy and reference computed by the released trainer of SpaceR, and by TRL.
     """
     alone = replace(work, pictures=work.pictures[:1], questions=1, group=1, trimmed=False)
-    found = tree_flops(sizes, alone, replace(setup, shuffled=False))
+    found = tree_flops(sizes, alone, replace(setup, shuffled=False, attention_kept=False))
     batches = setup.accumulate / setup.updates
     seen = _vision(sizes, alone.pictures) * batches
     found["vision"] += round(seen)  # once to sample, once more to train

@@ -75,6 +75,7 @@ def memory_of(sizes: Sizes, work: Work, setup: Setup) -> Memory:
         "reference": dict.fromkeys(PHASES, base // cut if setup.reference and setup.rank is None else 0),
         "vision": _vision(sizes, work, setup),
         "kv_cache": {"rollout": kv_cache(sizes, work, setup)},
+        "rollout_attention": _rollout_attention(sizes, work, setup),
         "activations": {"policy": activations_of_row(sizes, work, setup)},
         "logits": _logits(sizes, work, setup),
         "working": _working(sizes, work, setup),
@@ -92,6 +93,15 @@ def kv_cache(sizes: Sizes, work: Work, setup: Setup) -> int:
         room *= 2
     tokens = 2 * work.prompt_tokens + work.completions * (room if work.length > 1 else 0)
     return tokens * _keys(sizes, setup)
+
+
+def _rollout_attention(sizes: Sizes, work: Work, setup: Setup) -> dict[str, int]:
+    """Outputs and log-sum-exps of all tokens in all layers, where the first update goes on from them."""
+    if not setup.attention_kept:
+        return {}
+    tokens = work.prompt_tokens + work.completions * work.length
+    held = tokens * sizes.text.layers * (sizes.text.queries + sizes.text.heads) * setup.product_bytes
+    return dict.fromkeys(PHASES, held)
 
 
 def _keys(sizes: Sizes, setup: Setup) -> int:

@@ -24,7 +24,8 @@ class Setup:
 
     `rank` is of the adapters, None where the weights themselves are trained. `reference` is whether the KL is taken,
     `shuffled` whether videos are asked once more with frames shuffled, by half as many completions. `attention` is one
-    of `spacer.attention.row_attention`. `on_gpu` is whether the optimiser steps on all weights at once,
+    of `spacer.attention.row_attention`; `attention_kept` is whether the first update goes on from what the attention of
+    the rollout came to. `on_gpu` is whether the optimiser steps on all weights at once,
     `gathered_whole` whether sharded weights are gathered in their own type for autocast too.
     """
 
@@ -36,6 +37,7 @@ class Setup:
     vision_trained: bool
     checkpointing: Checkpointing
     attention: str
+    attention_kept: bool
     ranks: int
     sharded: bool
     eight_bit: bool
@@ -84,16 +86,20 @@ def setup_of(settings: Settings) -> Setup:
     assert isinstance(settings.cluster.devices, int)  # a rule of the configuration
     # peft keeps adapters of a 16-bit model in float32, until Lightning turns everything
     adapter = weight if precision in _TRUE else max(4, weight)
+    product = 2 if precision in _MIXED else weight
+    attention = "masked" if model.attn_implementation == "sdpa" else "flex" if on_gpu else "blocks"
+    dropped = model.lora is not None and model.lora.dropout > 0
     optimizer = settings.stage.optimizer
     return Setup(
         weight_bytes=weight,
         adapter_bytes=adapter,
-        product_bytes=2 if precision in _MIXED else weight,
+        product_bytes=product,
         autocast=precision in _MIXED,
         rank=None if model.lora is None else model.lora.rank,
         vision_trained=model.lora is None and not model.freeze_vision,
         checkpointing=model.gradient_checkpointing,
-        attention="masked" if model.attn_implementation == "sdpa" else "flex" if on_gpu else "blocks",
+        attention=attention,
+        attention_kept=attention == "blocks" and product >= 4 and not dropped,
         ranks=settings.cluster.devices * settings.cluster.num_nodes,
         sharded=settings.cluster.strategy in SHARDED,
         eight_bit=getattr(optimizer, "kind", "adamw") == "adamw_8bit",

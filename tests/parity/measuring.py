@@ -164,10 +164,10 @@ def measuring(module: GrpoModule, monkeypatch: pytest.MonkeyPatch) -> Iterator[M
         found.flops["reference"] = since()
         return logps
 
-    def backed(self: Any, vision: Any, scored: Any, update: int) -> Any:
+    def backed(self: Any, vision: Any, scored: Any, update: int, attended: Any) -> Any:
         live.enter("policy")
         rows_left[0] = len(scored.rows)
-        return back(self, vision, scored, update)
+        return back(self, vision, scored, update, attended)
 
     def logps_of_row(*args: Any, **kwargs: Any) -> Tensor:
         before, logits = own(), live.logits
@@ -196,8 +196,8 @@ def measuring(module: GrpoModule, monkeypatch: pytest.MonkeyPatch) -> Iterator[M
         found.parts["optimizer"] = bytes_of(states)
 
     class Cache(LeafCache):
-        def __init__(self, kept: Any, paths: Any) -> None:
-            super().__init__(kept, paths)
+        def __init__(self, kept: Any, paths: Any, attended: Any) -> None:
+            super().__init__(kept, paths, attended)
             self._made = [x for layers in kept.values() for pair in layers.values() for x in pair]
 
         def advance(self) -> None:

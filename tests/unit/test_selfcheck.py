@@ -167,7 +167,9 @@ def test_features_at_the_wrong_tokens_are_told_from_rounding(case: Case) -> None
 
 
 def test_figures_that_are_not_numbers_are_refused(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selfcheck, "row_logps", lambda model, row, *_: torch.full((len(row.targets_N),), torch.nan))
+    monkeypatch.setattr(
+        selfcheck, "row_logps", lambda model, row, *_, **__: torch.full((len(row.targets_N),), torch.nan)
+    )
     with pytest.raises(TreeMismatch, match="mean nan in the prefix tree"):
         case.check()
 
@@ -244,7 +246,7 @@ def test_the_model_is_left_as_it_was_by_an_error_too(case: Case, monkeypatch: py
         case.model.eval()
 
 
-def failing(*_: Any) -> Tensor:
+def failing(*_: Any, **__: Any) -> Tensor:
     raise MemoryError
 
 
@@ -259,8 +261,8 @@ def test_nothing_is_kept_for_a_backward_pass(case: Case, monkeypatch: pytest.Mon
 def spied(function: Callable[..., Tensor], needed: list[bool]) -> Callable[..., Tensor]:
     """The function, noting whether what it returns needs a gradient."""
 
-    def call(*args: Any) -> Tensor:
-        result = function(*args)
+    def call(*args: Any, **kwargs: Any) -> Tensor:
+        result = function(*args, **kwargs)
         needed.append(result.requires_grad)
         return result
 
