@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForImageTextToText
@@ -11,11 +12,12 @@ from transformers import AutoModelForImageTextToText
 from spacer import modeling
 from spacer.data.loading import PromptDataset
 from spacer.data.processing import Prompt, collate
-from spacer.modeling import encode_vision, load_policy, row_logps
+from spacer.modeling import count_passes, encode_vision, load_policy, row_logps
 from spacer.objective import token_logps
 from spacer.settings import Settings
 from spacer.tree import Completion, pack
 from tests.parity.conftest import prompts_of
+from tests.parity.families import FAMILIES, exact, make, make_prompts
 from tests.parity.test_rollout import PACKING
 
 
@@ -39,6 +41,24 @@ def test_vision_features_are_those_of_transformers_however_they_are_portioned(
         expected = original.get_video_features(pictures.video_pixels, pictures.video_grids, return_dict=True)
     # the tower rotates in float32
     torch.testing.assert_close(found, torch.cat(expected.pooler_output), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_video_may_be_cut_between_its_frames(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, rng = make(family), np.random.default_rng(0)
+    shown = (("video", 1), ("image", 1), ("video", 1))
+    made = [p for kind, count in shown for p in make_prompts(family, model, rng, kind, count, torch.float64)]
+    pictures = collate(made).pictures
+    assert pictures.video_grids is not None and int(pictures.video_grids[:, 0].max()) > 1
+    found, passes = [], []
+    with torch.no_grad(), exact(model):
+        for patches in (1, 10_000):
+            monkeypatch.setattr(modeling, "PATCHES", patches)
+            found.append(encode_vision(model, pictures).tensors)
+            passes.append(count_passes(pictures))
+    assert passes == [1 + int(pictures.video_grids[:, 0].sum()), 2]
+    for cut, whole in zip(*found, strict=True):
+        torch.testing.assert_close(cut, whole, rtol=1e-9, atol=1e-9)
 
 
 def test_the_vocabulary_is_met_in_chunks_of_equal_result(
