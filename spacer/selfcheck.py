@@ -102,11 +102,8 @@ def check_tree(
             f"a token, where {precision} allows {LIMITS[precision]:.0e}. Try model.attn_implementation=sdpa, "
             "the plainest; trainer.self_check=false goes on regardless"
         )
-    log.info(
-        "self-check: log-probabilities differ by %.1e a token, %.0e allowed",
-        difference,
-        LIMITS[precision],
-    )
+    checked = ": log-probabilities differ" if attended is None else " with attention kept: off"
+    log.info("self-check%s by %.1e a token, %.0e allowed", checked, difference, LIMITS[precision])
     return difference
 
 
