@@ -119,9 +119,9 @@ class GrpoModule(TreeModule):
     def _room_for_attention(self, completions: int) -> RolloutAttention | None:
         """Where the rollout is to leave what its attention comes to, if the first update can go on from that: it must
         attend in blocks, with no dropout, in a precision in which both compute alike."""
-        kind, parts = self.device.type, list(self.policy.modules())
-        exact = plain(self.policy).lm_head.weight.dtype.itemsize >= 4 and not torch.is_autocast_enabled(kind)
-        dropped = any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in parts)
+        autocast = torch.is_autocast_enabled(self.device.type)
+        exact = plain(self.policy).lm_head.weight.dtype.itemsize >= 4 and not autocast
+        dropped = any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in self.policy.modules())
         if self.packing.attention != "blocks" or dropped or not exact:
             return None
         return RolloutAttention(completions, self._objective.max_completion_length)

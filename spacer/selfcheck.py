@@ -47,10 +47,8 @@ class FirstBatchCheck:
         """`completions` are those of all prompts, of which there may be none, with what attention came to as they were
         written, if it is kept; errors as of `check_tree`."""
         if self.due and completions:
-            first = [c for c in completions if c.prompt == 0]
-            check_tree(model, batch, vision, first, packing)
-            if attended is not None:  # the first prompt's completions are the rollout's first
-                check_tree(model, batch, vision, first, packing, attended)
+            # the first prompt's completions are the rollout's first
+            check_tree(model, batch, vision, [c for c in completions if c.prompt == 0], packing, attended)
         self.due = False
 
 
@@ -65,7 +63,8 @@ def check_tree(
 ) -> float | None:
     """Compares the log-probabilities of completions of one prompt; returns their mean difference.
 
-    `attended` is what attention came to as these completions were written, where training goes on from that.
+    `attended` is what attention came to as these completions were written, where training goes on from that; then the
+    trees are compared both with it and without, and the difference is with it.
 
     A completion that holds a token which stands for a picture is passed over, since the plain forward would look for
     the picture; None where that leaves none.
@@ -83,27 +82,27 @@ def check_tree(
     was_training = model.training
     model.eval()
     try:
-        in_tree = torch.cat(
-            [
-                row_logps(model, row, vision, packing, known=None if attended is None else attended.over(row, numbers))
-                for row in pack(batch.forest, fit, packing.row_tokens)
-            ]
-        )
+        rows = pack(batch.forest, fit, packing.row_tokens)
+        found = [torch.cat([row_logps(model, row, vision, packing) for row in rows])]
+        if attended is not None:
+            known = ((row, attended.over(row, numbers)) for row in rows)
+            found.append(torch.cat([row_logps(model, row, vision, packing, known=layers) for row, layers in known]))
         with _plain_attention(model):
             expected = torch.cat([plain_logps(model, batch, completion) for completion in fit])
     finally:
         model.train(was_training)
-    difference = float((in_tree - expected).abs().mean())
-    precision = _precision(model)
-    if not difference <= LIMITS[precision]:
-        raise TreeMismatch(
-            f"log-probabilities of question {batch.samples[fit[0].prompt].id!r}: mean {float(in_tree.mean()):.6f} in "
-            f"the prefix tree, {float(expected.mean()):.6f} in the plain computation. They differ by {difference:.2e} "
-            f"a token, where {precision} allows {LIMITS[precision]:.0e}. Try model.attn_implementation=sdpa, "
-            "the plainest; trainer.self_check=false goes on regardless"
-        )
-    checked = ": log-probabilities differ" if attended is None else " with attention kept: off"
-    log.info("self-check%s by %.1e a token, %.0e allowed", checked, difference, LIMITS[precision])
+    for in_tree in found:
+        difference = float((in_tree - expected).abs().mean())
+        precision = _precision(model)
+        if not difference <= LIMITS[precision]:
+            raise TreeMismatch(
+                f"log-probabilities of question {batch.samples[fit[0].prompt].id!r}: mean {float(in_tree.mean()):.6f} "
+                f"in the prefix tree, {float(expected.mean()):.6f} in the plain computation. They differ by "
+                f"{difference:.2e} a token, where {precision} allows {LIMITS[precision]:.0e}. Try "
+                "model.attn_implementation=sdpa, the plainest; trainer.self_check=false goes on regardless"
+            )
+        checked = ": log-probabilities differ" if in_tree is found[0] else " with attention kept: off"
+        log.info("self-check%s by %.1e a token, %.0e allowed", checked, difference, LIMITS[precision])
     return difference
 
 

@@ -30,12 +30,7 @@ GROUP = 3
 DECODING = Decoding(temperature=1.0, top_p=0.95, max_new_tokens=40)
 
 
-def cuts() -> Any:
-    """Rows of whole trees, and rows that cut them."""
-    return pytest.mark.parametrize("budget", [60, 10_000])
-
-
-@cuts()
+@pytest.mark.parametrize("budget", [60, 10_000])  # rows that cut trees, and rows of whole ones
 @pytest.mark.parametrize("family", FAMILIES)
 def test_log_probabilities_and_gradients_are_the_plain_ones(family: str, budget: int) -> None:
     model, rng = make(family), np.random.default_rng(3)
