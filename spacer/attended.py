@@ -9,6 +9,7 @@ completions in it, H query heads, D channels of a head.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -26,6 +27,7 @@ class RolloutAttention:
     def __init__(self, completions: int, steps: int) -> None:
         """Room for so many completions of at most so many tokens."""
         self._room = completions, steps
+        self._making_room = threading.Lock()  # completions are written by several threads
         self._segments: dict[int, dict[Layer, Attended]] = {}
         self._tokens: dict[Layer, Attended] = {}  # B x C x H x D, and B x C x H
 
@@ -37,11 +39,12 @@ class RolloutAttention:
 
     def note_tokens(self, layer: Layer, completions_R: Tensor, token: int, out_RHD: Tensor, lse_RH: Tensor) -> None:
         """Keeps what one token of each of these completions comes to."""
-        if layer not in self._tokens:
-            self._tokens[layer] = (
-                out_RHD.new_zeros(*self._room, *out_RHD.shape[1:]),
-                lse_RH.new_zeros(*self._room, lse_RH.shape[1]),
-            )
+        with self._making_room:
+            if layer not in self._tokens:
+                self._tokens[layer] = (
+                    out_RHD.new_zeros(*self._room, *out_RHD.shape[1:]),
+                    lse_RH.new_zeros(*self._room, lse_RH.shape[1]),
+                )
         out_BCHD, lse_BCH = self._tokens[layer]
         out_BCHD[completions_R, token], lse_BCH[completions_R, token] = out_RHD, lse_RH
 

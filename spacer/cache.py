@@ -49,13 +49,14 @@ class LeafCache:
         kept: dict[int, dict[Layer, KeysValues]],
         paths: Sequence[Sequence[int]],
         attended: RolloutAttention | None = None,
+        first: int = 0,
     ) -> None:
         """`kept` holds each segment's keys and values by layer, `paths` the segments of each row from the root down.
 
-        What attention comes to is noted in `attended`, if that is given.
+        What attention comes to is noted in `attended`, if that is given, where the rows are numbered from `first`.
         """
         self._attended = attended
-        self._numbers_R = torch.arange(len(paths))  # which of the rows at the start each row is
+        self._numbers_R = first + torch.arange(len(paths))  # which of the rows at the start each row is
         self._paths = [list(path) for path in paths]
         self._blocks = [self._block(kept, group) for group in _alike(kept, self._paths)]
         self._own: dict[Layer, tuple[Tensor, Tensor]] = {}  # R x K x capacity x D each

@@ -14,6 +14,7 @@ from torch import Tensor
 from spacer import ranks
 from spacer.attended import RolloutAttention
 from spacer.data.processing import PromptBatch
+from spacer.lanes import side_by_side
 from spacer.measures import measure, rollout_metrics
 from spacer.modeling import Packing, Vision, encode_vision, plain, row_logps
 from spacer.module import Training, TreeModule
@@ -256,8 +257,11 @@ class GrpoModule(TreeModule):
         logp_BC = torch.zeros_like(rollout.logp_BC)
         with self._as_reference() as model:
             seen = vision if self._sees_alike else encode_vision(model, batch.pictures)
-            for row in rows:
-                found = row.unpack(row_logps(model, row, seen, self.packing, self._objective.temperature))
+
+            def logps(row: PackedRow) -> Tensor:
+                return row.unpack(row_logps(model, row, seen, self.packing, self._objective.temperature))
+
+            for row, found in zip(rows, side_by_side(logps, rows, self.packing.lanes), strict=True):
                 logp_BC[list(row.completions), : found.shape[1]] = found.to(logp_BC.dtype)
         return logp_BC
 

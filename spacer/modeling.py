@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from spacer.attention import TREE, WINDOWS, Attended, Attention, register, row_attention
 from spacer.choices import Checkpointing, Positions
 from spacer.data.processing import Pictures
+from spacer.lanes import at_once
 from spacer.objective import token_logps
 from spacer.positions import PositionRule
 from spacer.settings import ModelSettings
@@ -44,6 +45,11 @@ class Packing:
     attention: str
     row_tokens: int
     vision_again: bool = False
+
+    @property
+    def lanes(self) -> int:
+        """How many rows to compute side by side where no gradient is wanted (`spacer.lanes`)."""
+        return at_once() if self.attention == "blocks" else 1
 
 
 @dataclass(frozen=True)

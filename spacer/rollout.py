@@ -7,22 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from spacer.attended import RolloutAttention
 from spacer.attention import KeptKeys
 from spacer.cache import KeysValues, LeafCache
+from spacer.lanes import side_by_side
 from spacer.modeling import Packing, Vision, attention_over, eos_ids, plain, row_states
 from spacer.objective import completion_mask, truncated
-from spacer.tree import Completion, Forest, pack
+from spacer.tree import Completion, Forest, PackedRow, pack
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLProcessor
 
+_ROWS = 32  # completions that a lane must have, for what they share to be worth reading twice
 _NUCLEUS = 1024  # tokens that are looked at first for top-p
 
 
@@ -70,7 +74,7 @@ def sample(
     seeds: Sequence[Sequence[int]],
     attended: RolloutAttention | None = None,
 ) -> Rollout:
-    """Draws len(seeds) / len(prompts) completions for each prompt in turn.
+    """Draws len(seeds) / len(prompts) completions for each prompt in turn, on a CPU in two lanes where they are many.
 
     A completion's random numbers are named by its own seed, whatever stands beside it: equal seeds on equal prompts
     draw equal completions, up to rounding. Rows that have ended leave the batch. No prompts have no completions, of a
@@ -105,14 +109,45 @@ def _write(
     attended: RolloutAttention | None,
 ) -> tuple[Tensor, Tensor]:
     """Tokens and their log-probabilities, BC: past a completion's end padding and 0."""
+    states_NH, kept = _prefill(model, forest, vision, packing, attended)
     group = len(seeds) // len(forest.ends)
+    lanes = max(1, min(packing.lanes, len(forest.ends), len(seeds) // _ROWS))
+    cuts = [len(forest.ends) * lane // lanes for lane in range(lanes + 1)]
+
+    def decode(prompts: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        first, stop = prompts
+        ends = forest.ends[first:stop]
+        paths = [forest.path(end) for end in ends for _ in range(group)]
+        cache = LeafCache(kept, paths, attended, first * group)
+        last_3N = torch.stack([forest.segments[end].positions_3L[:, -1] for end in ends], 1)
+        mine = seeds[first * group : stop * group]
+        return _decode(model, processor, states_NH[first:stop], cache, last_3N, decoding, mine)
+
+    ids, logps = zip(*side_by_side(decode, list(pairwise(cuts)), lanes), strict=True)
+    return _under_one_another(ids, processor.tokenizer.pad_token_id), _under_one_another(logps, 0)
+
+
+def _under_one_another(tables_RC: Sequence[Tensor], padding: float) -> Tensor:
+    """Tables as one, as wide as the widest."""
+    width = max(table.shape[1] for table in tables_RC)
+    return torch.cat([F.pad(table, (0, width - table.shape[1]), value=padding) for table in tables_RC])
+
+
+def _decode(
+    model: Any,
+    processor: Qwen2_5_VLProcessor,
+    states_NH: Tensor,
+    cache: LeafCache,
+    last_3N: Tensor,
+    decoding: Decoding,
+    seeds: Sequence[Sequence[int]],
+) -> tuple[Tensor, Tensor]:
+    """As `_write`, of some prompts: from the state and the position that each of them ends with."""
+    group = len(seeds) // len(states_NH)
     base = plain(model)
     embed, head, text_model = base.get_input_embeddings(), base.lm_head, base.model.language_model
     device = embed.weight.device
-    states_NH, kept = _prefill(model, forest, vision, packing, attended)
-    cache = LeafCache(kept, [forest.path(end) for end in forest.ends for _ in range(group)], attended)
-    last_3R = torch.stack([forest.segments[end].positions_3L[:, -1] for end in forest.ends], 1)
-    last_3R = last_3R.repeat_interleave(group, 1).to(device)
+    last_3R = last_3N.repeat_interleave(group, 1).to(device)
     steps = decoding.max_new_tokens
     draws_BC = torch.from_numpy(np.stack([np.random.default_rng(list(seed)).random(steps) for seed in seeds])).to(
         device
@@ -151,9 +186,13 @@ def _prefill(
     """The state after each prompt's last token, and every segment's keys and values by layer."""
     kept: dict[int, dict[int, KeysValues]] = {}
     last: dict[int, Tensor] = {}
-    for row in pack(forest, None, packing.row_tokens):
+
+    def states(row: PackedRow) -> tuple[KeptKeys, Tensor]:
         attention = KeptKeys(attention_over(row, model, packing))
-        states_LH = row_states(model, row, vision, attention)
+        return attention, row_states(model, row, vision, attention)
+
+    rows = pack(forest, None, packing.row_tokens)
+    for row, (attention, states_LH) in zip(rows, side_by_side(states, rows, packing.lanes), strict=True):
         if attended is not None:
             attended.note_segments(row, attention.attended)
         for segment, span in zip(row.segments, row.spans, strict=True):
@@ -199,7 +238,10 @@ def _likeliest(logp_RV: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
 
 
 def _descending(values_RV: Tensor) -> Tensor:
-    """Places of the values, largest first."""
-    if values_RV.device.type == "cpu":  # NumPy sorts with vector instructions, several times as fast
-        return torch.from_numpy(np.argsort(values_RV.neg().numpy(), -1))
+    """Places of values, none of which is above 0, largest first."""
+    if values_RV.device.type == "cpu" and values_RV.dtype == torch.float32:
+        # NumPy sorts whole numbers with vector instructions, several times as fast as it does places: the bits of
+        # floats above 0 are in their order, and below them stands each value's place
+        keys_RV = values_RV.neg().view(torch.int32).long() << 32 | torch.arange(values_RV.shape[1])
+        return torch.from_numpy(np.sort(keys_RV.numpy(), -1)) & 0xFFFFFFFF
     return values_RV.argsort(-1, descending=True)

@@ -8,9 +8,13 @@ output projection and MLP are left out. Which tokens are read a forward pass say
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import Any
 
 from torch import Tensor, nn
+
+# the tokens that the layer at work is to compute, of so many; None for all. A thread has its own
+_reads: ContextVar[tuple[Tensor, int] | None] = ContextVar("reads", default=None)
 
 
 def trim(decoder: Any) -> None:
@@ -18,40 +22,34 @@ def trim(decoder: Any) -> None:
 
     Call it when the layer has its adapters, if any: they are then inside of what is skipped.
     """
-    layer, reads = decoder.layers[-1], _Reads()
-    layer.register_forward_pre_hook(reads.begin, with_kwargs=True)
+    layer = decoder.layers[-1]
+    layer.register_forward_pre_hook(_begin, with_kwargs=True)
     for part in (layer.self_attn.q_proj, layer.self_attn.o_proj, layer.mlp):
-        part.register_forward_pre_hook(reads.take)
-        part.register_forward_hook(reads.put_back)
+        part.register_forward_pre_hook(_take)
+        part.register_forward_hook(_put_back)
 
 
-class _Reads:
-    """The hooks of a layer, and what they have in common from its begin to its end.
+def _begin(layer: nn.Module, args: tuple[Tensor, ...], kwargs: Mapping[str, Any]) -> None:
+    """Before the layer, also where it is computed again in the backward pass."""
+    tree = kwargs.get("tree")
+    places_R = None if tree is None else tree.reads_R
+    _reads.set(None if places_R is None else (places_R, args[0].shape[1]))
 
-    A layer that is computed again in the backward pass begins again. It holds no module, so that a copy of a model has
-    a copy of this.
-    """
 
-    def __init__(self) -> None:
-        self._places_R: Tensor | None = None
-        self._length = 0
+def _take(part: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+    """Before a part of it: 1LH → 1RH."""
+    reads = _reads.get()
+    if reads is None:
+        return None
+    (states_1LH,) = args
+    return (states_1LH.index_select(1, reads[0]),)
 
-    def begin(self, layer: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Before the layer."""
-        tree = kwargs.get("tree")
-        self._places_R = None if tree is None else tree.reads_R
 
-    def take(self, part: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-        """Before a part of it: 1LH → 1RH."""
-        if self._places_R is None:
-            return None
-        (states_1LH,) = args
-        self._length = states_1LH.shape[1]
-        return (states_1LH.index_select(1, self._places_R),)
-
-    def put_back(self, part: nn.Module, args: tuple[Tensor, ...], states_1RH: Tensor) -> Tensor | None:
-        """After it: 1RH → 1LH, zero where nothing is read."""
-        if self._places_R is None:
-            return None
-        states_1LH = states_1RH.new_zeros(1, self._length, states_1RH.shape[2])
-        return states_1LH.index_copy_(1, self._places_R, states_1RH)
+def _put_back(part: nn.Module, args: tuple[Tensor, ...], states_1RH: Tensor) -> Tensor | None:
+    """After it: 1RH → 1LH, zero where nothing is read."""
+    reads = _reads.get()
+    if reads is None:
+        return None
+    places_R, length = reads
+    states_1LH = states_1RH.new_zeros(1, length, states_1RH.shape[2])
+    return states_1LH.index_copy_(1, places_R, states_1RH)

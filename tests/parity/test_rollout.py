@@ -10,17 +10,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import AutoModelForImageTextToText
 from transformers.generation.logits_process import TopPLogitsWarper
 
+from spacer import rollout as rollout_file
+from spacer.attended import RolloutAttention
+from spacer.cache import LeafCache
 from spacer.choices import Checkpointing
 from spacer.data.loading import PromptDataset
 from spacer.data.processing import Prompt, collate
 from spacer.modeling import Packing, encode_vision, load_policy, load_processor
 from spacer.rollout import Decoding, Rollout, draw, sample
 from spacer.settings import Settings
+from spacer.tree import pack
 from tests.parity.conftest import prompts_of
-from tests.parity.families import EOS, FAMILIES, make, make_prompts, plain_attention, plain_logps
+from tests.parity.families import EOS, FAMILIES, exact, make, make_prompts, plain_attention, plain_logps
 from tests.parity.test_grpo import naive_positions
 
 GREEDY = Decoding(temperature=0.0, top_p=1.0, max_new_tokens=40)
@@ -133,6 +139,45 @@ def test_log_probabilities_kept_while_sampling_are_the_plain_ones(family: str, q
         torch.testing.assert_close(kept[0].double(), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_completions_written_in_two_lanes_are_those_of_one(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, rng = make(family), np.random.default_rng(5)
+    prompts = [
+        p
+        for kind, count in (("video", 3), ("text", 1), ("images", 1))
+        for p in make_prompts(family, model, rng, kind, count, torch.float64)
+    ]
+    batch, packing, decoding = collate(prompts), Packing("blocks", 100), Decoding(1.0, 0.95, 60)
+    seeds = [[3, i] for i in range(len(prompts) * 4)]
+    with exact(model), torch.no_grad():
+        vision = encode_vision(model, batch.pictures)
+
+        def write(threads: int) -> tuple[Rollout, RolloutAttention]:
+            before = torch.get_num_threads()
+            torch.set_num_threads(threads)
+            attended = RolloutAttention(len(seeds), decoding.max_new_tokens)
+            try:
+                return sample(model, Words(), batch.forest, vision, packing, decoding, seeds, attended), attended
+            finally:
+                torch.set_num_threads(before)
+
+        one, one_attended = write(1)
+        monkeypatch.setattr(rollout_file, "_ROWS", 4)
+        caches: list[LeafCache] = []
+        monkeypatch.setattr(rollout_file, "LeafCache", lambda *given: caches.append(LeafCache(*given)) or caches[-1])
+        two, two_attended = write(2)
+    assert len(caches) == 2
+    assert len(set(one.lengths)) > 3
+    assert torch.equal(one.ids_BC, two.ids_BC) and one.texts == two.texts
+    torch.testing.assert_close(two.logp_BC, one.logp_BC)
+    completions = one.completions(4)
+    for row in pack(batch.forest, completions, 100):
+        expected, found = one_attended.over(row), two_attended.over(row)
+        assert expected.keys() == found.keys()
+        for layer, kept in expected.items():
+            torch.testing.assert_close(found[layer], kept, rtol=1e-9, atol=1e-9)
+
+
 def test_a_completion_depends_on_its_own_seed_and_not_on_what_stands_beside_it(
     settings: Settings, prompts: list[Prompt]
 ) -> None:
@@ -168,6 +213,16 @@ def test_draws_follow_the_distribution_that_transformers_cuts(temperature: float
     frequencies = torch.bincount(ids, minlength=12) / 4000
     torch.testing.assert_close(frequencies, warped, rtol=0, atol=1 / 2000)
     torch.testing.assert_close(logp, (logits / temperature).log_softmax(-1)[0][ids])
+
+
+LOGP = st.floats(max_value=0, width=32) | st.sampled_from([0.0, -0.0, -1.5])
+
+
+@given(st.integers(1, 40).flatmap(lambda n: st.lists(st.lists(LOGP, min_size=n, max_size=n), min_size=1, max_size=4)))
+def test_sorting_on_a_cpu_puts_the_largest_first_and_equal_ones_in_their_order(values: list[list[float]]) -> None:
+    table = torch.tensor(values) + 0.0  # without negative zeros, which NumPy takes for equal to the others
+    expected = np.argsort(-table.numpy(), -1, kind="stable")
+    assert torch.equal(rollout_file._descending(table), torch.from_numpy(expected))
 
 
 def test_the_largest_random_number_draws_a_token_that_top_p_keeps() -> None:

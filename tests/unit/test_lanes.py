@@ -1,0 +1,74 @@
+"""Parts computed side by side: the results of an ordinary map, and a process left as it was."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from spacer.lanes import at_once, side_by_side
+
+
+@pytest.fixture(autouse=True)
+def two_threads() -> Iterator[None]:
+    """As on a machine of two cores; tests run with one thread each."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_results_come_in_the_order_of_the_items_whichever_is_first() -> None:
+    second_done = threading.Event()
+
+    def slow_first(item: int) -> int:
+        if item == 0:
+            assert second_done.wait(60)  # which needs a thread of its own
+        elif item == 1:
+            second_done.set()
+        return item * item
+
+    assert list(side_by_side(slow_first, range(5), 2)) == [0, 1, 4, 9, 16]
+    assert list(side_by_side(lambda item: item, [], 2)) == []
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_modes_of_the_caller_hold_in_each_part(lanes: int) -> None:
+    weight = torch.ones(1, requires_grad=True)
+
+    def tracked(item: int) -> tuple[bool, bool]:
+        product = weight * item
+        return product.requires_grad, product.is_inference()
+
+    assert list(side_by_side(tracked, range(3), lanes)) == [(True, False)] * 3
+    with torch.no_grad():
+        assert list(side_by_side(tracked, range(3), lanes)) == [(False, False)] * 3
+    with torch.inference_mode():
+        assert list(side_by_side(tracked, range(3), lanes)) == [(False, True)] * 3
+
+
+def test_cores_are_shared_out_and_given_back() -> None:
+    assert at_once() == 2
+    inside = list(side_by_side(lambda _: (torch.get_num_threads(), at_once()), range(2), 2))
+    assert inside == [(1, 1), (1, 1)]
+    assert torch.get_num_threads() == 2
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert at_once() == 1
+    torch.set_num_threads(1)
+    assert at_once() == 1
+
+
+def test_an_error_of_a_part_is_the_callers_and_cores_are_given_back() -> None:
+    def fail(item: int) -> int:
+        if item == 2:
+            raise ValueError(f"item {item}")
+        return item
+
+    found = []
+    with pytest.raises(ValueError, match="item 2"):
+        for result in side_by_side(fail, range(4), 2):
+            found.append(result)
+    assert found == [0, 1]
+    assert torch.get_num_threads() == 2
