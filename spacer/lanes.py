@@ -7,7 +7,7 @@ that have nothing to do with each other need not: each of them computes in a thr
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -26,31 +26,37 @@ def at_once() -> int:
     return 1 if alone else min(AT_ONCE, torch.get_num_threads())
 
 
-def side_by_side(function: Callable[[Item], Result], items: Sequence[Item], lanes: int) -> Iterator[Result]:
-    """`function` of each item, in the order of the items, so many at a time.
+def side_by_side(function: Callable[[Item], Result], items: Sequence[Item], lanes: int) -> list[Result]:
+    """`function` of each item, in the order of the items, computed in so many lanes.
 
-    With one lane it is an ordinary map. The first error of any item, in their order, is raised.
+    With one it is an ordinary map. The caller's thread is one of them, since memory that a thread lets go of is its own
+    to use again. The first error of a lane ends that lane, and is raised when all have ended.
     """
     lanes = min(lanes, len(items))
     if lanes < 2:
-        yield from map(function, items)
-        return
+        return [function(item) for item in items]
     threads, grad, inference = torch.get_num_threads(), torch.is_grad_enabled(), torch.is_inference_mode_enabled()
 
-    def begin() -> None:
-        _lane.begun = True
+    def compute(lane: int) -> list[Result]:
         torch.set_num_threads(threads // lanes)
+        _lane.begun = True
+        try:
+            # each thread has modes of its own
+            with torch.inference_mode(inference), torch.set_grad_enabled(grad):
+                return [function(item) for item in items[lane::lanes]]
+        finally:
+            _lane.begun = False
 
-    def compute(item: Item) -> Result:
-        # each thread has modes of its own
-        with torch.inference_mode(inference), torch.set_grad_enabled(grad):
-            return function(item)
-
+    results: list[Result] = [None] * len(items)  # type: ignore[list-item]
     try:
-        with ThreadPoolExecutor(lanes, initializer=begin) as pool:
-            yield from pool.map(compute, items)
+        with ThreadPoolExecutor(lanes - 1) as pool:
+            others = [pool.submit(compute, lane) for lane in range(1, lanes)]
+            results[::lanes] = compute(0)
+            for lane, other in enumerate(others, 1):
+                results[lane::lanes] = other.result()
     finally:
-        torch.set_num_threads(threads)  # MKL's number is one for all threads
+        torch.set_num_threads(threads)  # this thread's, and MKL's number, which is one for all threads
+    return results
 
 
 _lane = threading.local()

@@ -196,8 +196,8 @@ def measuring(module: GrpoModule, monkeypatch: pytest.MonkeyPatch) -> Iterator[M
         found.parts["optimizer"] = bytes_of(states)
 
     class Cache(LeafCache):
-        def __init__(self, kept: Any, paths: Any, attended: Any) -> None:
-            super().__init__(kept, paths, attended)
+        def __init__(self, kept: Any, paths: Any, attended: Any, first: int) -> None:
+            super().__init__(kept, paths, attended, first)
             self._made = [x for layers in kept.values() for pair in layers.values() for x in pair]
 
         def advance(self) -> None:

@@ -30,8 +30,8 @@ def test_results_come_in_the_order_of_the_items_whichever_is_first() -> None:
             second_done.set()
         return item * item
 
-    assert list(side_by_side(slow_first, range(5), 2)) == [0, 1, 4, 9, 16]
-    assert list(side_by_side(lambda item: item, [], 2)) == []
+    assert side_by_side(slow_first, range(5), 2) == [0, 1, 4, 9, 16]
+    assert side_by_side(lambda item: item, [], 2) == []
 
 
 @pytest.mark.parametrize("lanes", [1, 2])
@@ -42,16 +42,16 @@ def test_modes_of_the_caller_hold_in_each_part(lanes: int) -> None:
         product = weight * item
         return product.requires_grad, product.is_inference()
 
-    assert list(side_by_side(tracked, range(3), lanes)) == [(True, False)] * 3
+    assert side_by_side(tracked, range(3), lanes) == [(True, False)] * 3
     with torch.no_grad():
-        assert list(side_by_side(tracked, range(3), lanes)) == [(False, False)] * 3
+        assert side_by_side(tracked, range(3), lanes) == [(False, False)] * 3
     with torch.inference_mode():
-        assert list(side_by_side(tracked, range(3), lanes)) == [(False, True)] * 3
+        assert side_by_side(tracked, range(3), lanes) == [(False, True)] * 3
 
 
 def test_cores_are_shared_out_and_given_back() -> None:
     assert at_once() == 2
-    inside = list(side_by_side(lambda _: (torch.get_num_threads(), at_once()), range(2), 2))
+    inside = side_by_side(lambda _: (torch.get_num_threads(), at_once()), range(2), 2)
     assert inside == [(1, 1), (1, 1)]
     assert torch.get_num_threads() == 2
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -60,15 +60,16 @@ def test_cores_are_shared_out_and_given_back() -> None:
     assert at_once() == 1
 
 
-def test_an_error_of_a_part_is_the_callers_and_cores_are_given_back() -> None:
-    def fail(item: int) -> int:
-        if item == 2:
-            raise ValueError(f"item {item}")
-        return item
+@pytest.mark.parametrize("faulty", [0, 1])  # of the caller's own lane, and of the other
+def test_an_error_of_a_part_is_the_callers_and_cores_are_given_back(faulty: int) -> None:
+    done = []
 
-    found = []
-    with pytest.raises(ValueError, match="item 2"):
-        for result in side_by_side(fail, range(4), 2):
-            found.append(result)
-    assert found == [0, 1]
-    assert torch.get_num_threads() == 2
+    def fail(item: int) -> None:
+        if item == faulty:
+            raise ValueError(f"item {item}")
+        done.append(item)
+
+    with pytest.raises(ValueError, match=f"item {faulty}"):
+        side_by_side(fail, range(4), 2)
+    assert sorted(done) == [item for item in range(4) if item % 2 != faulty]
+    assert torch.get_num_threads() == 2 == at_once()
