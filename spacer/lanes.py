@@ -6,7 +6,6 @@ that have nothing to do with each other need not: each of them computes in a thr
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -20,10 +19,8 @@ Result = TypeVar("Result")
 
 
 def at_once() -> int:
-    """How many parts a CPU is to compute side by side: one under autocast, whose copies of weights are for all threads,
-    and in what is itself a lane."""
-    alone = torch.is_autocast_enabled("cpu") or getattr(_lane, "begun", False)
-    return 1 if alone else min(AT_ONCE, torch.get_num_threads())
+    """How many parts a CPU is to compute side by side: one under autocast, whose copies of weights threads share."""
+    return 1 if torch.is_autocast_enabled("cpu") else min(AT_ONCE, torch.get_num_threads())
 
 
 def side_by_side(function: Callable[[Item], Result], items: Sequence[Item], lanes: int) -> list[Result]:
@@ -39,13 +36,9 @@ def side_by_side(function: Callable[[Item], Result], items: Sequence[Item], lane
 
     def compute(lane: int) -> list[Result]:
         torch.set_num_threads(threads // lanes)
-        _lane.begun = True
-        try:
-            # each thread has modes of its own
-            with torch.inference_mode(inference), torch.set_grad_enabled(grad):
-                return [function(item) for item in items[lane::lanes]]
-        finally:
-            _lane.begun = False
+        # each thread has modes of its own
+        with torch.inference_mode(inference), torch.set_grad_enabled(grad):
+            return [function(item) for item in items[lane::lanes]]
 
     results: list[Result] = [None] * len(items)  # type: ignore[list-item]
     try:
@@ -57,6 +50,3 @@ def side_by_side(function: Callable[[Item], Result], items: Sequence[Item], lane
     finally:
         torch.set_num_threads(threads)  # this thread's, and MKL's number, which is one for all threads
     return results
-
-
-_lane = threading.local()
