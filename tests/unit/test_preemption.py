@@ -27,6 +27,9 @@ def wait():
     while True:
         time.sleep(0.05)
 
+def ready():  # for its signals
+    Path("ready").touch()
+
 def told():
     while watch.told is None:
         time.sleep(0.01)
@@ -39,16 +42,16 @@ def wait_in_c():  # as in a collective operation whose other processes do not co
 signal.signal(signal.SIGUSR2, queue_again)
 watch = preemption.Watch({delay})
 with watch.listening():
-    Path("ready").touch()
     {scene}
 """
-TRAINS = "watch.begin_training(); Path('training').touch(); "
+TRAINS = "watch.begin_training(); ready(); "
 
 
 def ends(folder: Path, scene: str, *signals: signal.Signals, delay: float | None = 60, **env: str) -> tuple[int, str]:
     """The exit status of the run that is sent the signals at its scene, and what it has said."""
     folder.joinpath("squeue").write_text(f"#!/bin/sh\n{env.pop('squeue', 'echo RUNNING')}\n")
     folder.joinpath("squeue").chmod(0o755)
+    folder.joinpath("ready").unlink(missing_ok=True)
     job = {"SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": "7", "PATH": f"{folder}:{os.environ['PATH']}"}
     process = subprocess.Popen(
         [sys.executable, "-c", RUN.format(scene=scene, delay=delay)],
@@ -57,8 +60,7 @@ def ends(folder: Path, scene: str, *signals: signal.Signals, delay: float | None
         stderr=subprocess.PIPE,
         text=True,
     )
-    awaited = folder / ("training" if TRAINS in scene else "ready")
-    while not awaited.exists():
+    while not (folder / "ready").exists():
         assert process.poll() is None, process.communicate()[1]
     for signum in signals:
         process.send_signal(signum)
@@ -93,10 +95,11 @@ def test_ctrl_c_in_training_lets_the_step_end_and_a_second_one_does_not(tmp_path
 
 
 def test_after_training_signals_do_what_they_did_before(tmp_path: Path) -> None:
-    assert ends(tmp_path, TRAINS + "watch.end_training(); wait()", TERM, **BY_HAND)[0] == -TERM
+    scene = "watch.begin_training(); watch.end_training(); ready(); wait()"
+    assert ends(tmp_path, scene, TERM, **BY_HAND)[0] == -TERM
 
 
-@pytest.mark.parametrize("scene", ["wait()", "wait_in_c()"])
+@pytest.mark.parametrize("scene", ["ready(); wait()", "ready(); wait_in_c()"])
 @pytest.mark.parametrize("signum", [signal.SIGUSR2, TERM])
 def test_outside_of_training_a_job_is_queued_again_at_once(scene: str, signum: signal.Signals, tmp_path: Path) -> None:
     assert ends(tmp_path, scene, signum)[0] == 128 + signum
@@ -117,12 +120,13 @@ def test_a_step_that_does_not_end_in_time_is_not_waited_for(tmp_path: Path) -> N
 
 def test_processes_but_the_first_leave_the_queueing_to_it(tmp_path: Path) -> None:
     # what ends them is SLURM's SIGTERM, once the job is queued again
-    assert ends(tmp_path, "told(); os.kill(os.getpid(), 15); wait()", signal.SIGUSR2, SLURM_PROCID="1")[0] == 128 + TERM
+    scene = "ready(); told(); os.kill(os.getpid(), 15); wait()"
+    assert ends(tmp_path, scene, signal.SIGUSR2, SLURM_PROCID="1")[0] == 128 + TERM
     assert ends(tmp_path, TRAINS + "told(); watch.leave()", signal.SIGUSR2, SLURM_PROCID="1")[0] == 0
     assert not queued(tmp_path)
 
 
-@pytest.mark.parametrize("scene", ["wait()", TRAINS + "told(); watch.leave()"])
+@pytest.mark.parametrize("scene", ["ready(); wait()", TRAINS + "told(); watch.leave()"])
 def test_a_job_that_was_cancelled_is_not_queued_again(scene: str, tmp_path: Path) -> None:
     _, said = ends(tmp_path, scene, TERM, squeue="echo COMPLETING")
     assert "SLURM calls this job COMPLETING: it is not queued again" in said
@@ -133,10 +137,10 @@ def test_a_task_of_an_array_asks_for_itself_and_not_for_the_array(tmp_path: Path
     """The last task has the array's id as its own, by which squeue tells of all of them."""
     squeue = 'case "$*" in *--jobs=7_2*) echo RUNNING;; *) printf "PENDING\\nRUNNING\\n";; esac'
     array = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2"}
-    ends(tmp_path, "wait()", signal.SIGUSR2, squeue=squeue, **array)
+    ends(tmp_path, "ready(); wait()", signal.SIGUSR2, squeue=squeue, **array)
     assert queued(tmp_path) == [USR2]
 
 
 def test_a_controller_that_does_not_answer_keeps_no_job_out_of_the_queue(tmp_path: Path) -> None:
-    ends(tmp_path, "wait()", signal.SIGUSR2, squeue="exit 1")
+    ends(tmp_path, "ready(); wait()", signal.SIGUSR2, squeue="exit 1")
     assert queued(tmp_path) == [USR2]
