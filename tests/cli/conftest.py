@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from tests.cli.forks import forking
 from tests.distributed import Folder, distribute
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,9 +48,10 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def command(environment: dict[str, str]) -> Command:
+def command(environment: dict[str, str]) -> Iterator[Command]:
     """Calls run.py with overrides, by default in the repository, and returns what it said."""
-    return _command(environment)
+    with forking(environment) as forks:
+        yield lambda *overrides, cwd=ROOT: forks.call(overrides, cwd)
 
 
 @pytest.fixture
@@ -59,15 +61,12 @@ def without_torch(environment: dict[str, str], tmp_path: Path) -> Command:
     stubs.mkdir()
     for name in ("torch", "transformers", "pytorch_lightning", "wandb"):
         (stubs / f"{name}.py").write_text(f"raise SystemExit('{name} was imported')")
-    return _command(environment | {"PYTHONPATH": f"{stubs}:{ROOT}"})
 
+    without = environment | {"PYTHONPATH": f"{stubs}:{ROOT}"}
 
-def _command(environment: dict[str, str]) -> Command:
-    def call(*overrides: str, timeout: float = 300, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    def call(*overrides: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
         words = [sys.executable, str(ROOT / "run.py"), *overrides]
-        return subprocess.run(
-            words, env=environment, cwd=cwd, text=True, capture_output=True, timeout=timeout, check=False
-        )
+        return subprocess.run(words, env=without, cwd=cwd, text=True, capture_output=True, timeout=300, check=False)
 
     return call
 

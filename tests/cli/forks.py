@@ -1,0 +1,122 @@
+"""Calls of run.py as forks of a process that has imported already what takes a short run most of its time.
+
+    python -m tests.cli.forks SOCKET
+
+listens at SOCKET. A call is a process of its own, with files as stdout and stderr, that runs run.py from its first line
+and ends as Python does. What tests kill, interrupt or hand to SLURM are processes that they start themselves.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TIMEOUT_S = 300
+
+
+@dataclass(frozen=True)
+class Call:
+    """Overrides of run.py, the folder it is called in, and where what it says goes."""
+
+    overrides: tuple[str, ...]
+    cwd: str
+    stdout: str
+    stderr: str
+
+
+class Forks:
+    """The client's side; `call` may be called by several threads."""
+
+    def __init__(self, address: Path) -> None:
+        self._address = str(address)
+
+    def call(self, overrides: Sequence[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+        """As subprocess.run of run.py.
+
+        Raises:
+            TimeoutExpired (subprocess): it took longer than `TIMEOUT_S`, and was killed.
+        """
+        words = ["run.py", *overrides]
+        with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as server:
+            said = [Path(folder) / name for name in ("stdout", "stderr")]
+            server.connect(self._address)
+            server.sendall(json.dumps(asdict(Call(tuple(overrides), str(cwd), *map(str, said)))).encode())
+            server.shutdown(socket.SHUT_WR)
+            answers = server.makefile()
+            pid = int(answers.readline())
+            server.settimeout(TIMEOUT_S)
+            try:
+                status = int(answers.readline())
+            except TimeoutError as error:
+                os.kill(pid, signal.SIGKILL)
+                raise subprocess.TimeoutExpired(words, TIMEOUT_S, *(file.read_bytes() for file in said)) from error
+            return subprocess.CompletedProcess(words, status, *(file.read_text() for file in said))
+
+
+@contextmanager
+def forking(environment: dict[str, str]) -> Iterator[Forks]:
+    """A process to fork from, in that environment; it ends with the context."""
+    with tempfile.TemporaryDirectory() as folder:  # a socket's address is to be short
+        address = Path(folder) / "forks"
+        server = subprocess.Popen([sys.executable, "-m", __name__, str(address)], env=environment, cwd=ROOT)
+        try:
+            while not address.exists():
+                assert server.poll() is None, "it ended before it listened"
+                time.sleep(0.05)
+            yield Forks(address)
+        finally:
+            server.kill()
+            server.wait()
+
+
+def _serve(address: Path) -> None:
+    """Listens until it is killed; in a fork that is to be a call, it is that call."""
+    import spacer.stages  # noqa: F401  # and with it torch, Lightning and transformers
+
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # for those that look after a call, whose end concerns nobody
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(f"{address}.new")
+        listening.listen()
+        Path(f"{address}.new").rename(address)
+        while True:
+            connection, _ = listening.accept()
+            if not os.fork():
+                break
+            connection.close()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    with connection:
+        call = Call(**json.loads(connection.makefile().read()))
+        if pid := os.fork():
+            connection.sendall(f"{pid}\n".encode())
+            connection.sendall(f"{os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}\n".encode())
+            os._exit(0)
+    _become(call)
+
+
+def _become(call: Call) -> None:
+    """What a new process is, and then run.py."""
+    os.chdir(call.cwd)
+    for path, stream in ((os.devnull, 0), (call.stdout, 1), (call.stderr, 2)):
+        file = os.open(path, os.O_RDWR | os.O_CREAT)
+        os.dup2(file, stream)
+        os.close(file)
+    random.seed()  # else all forks would draw the same names
+    sys.argv = [str(ROOT / "run.py"), *call.overrides]
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    _serve(Path(sys.argv[1]))
