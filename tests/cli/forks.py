@@ -2,16 +2,19 @@
 
     python -m tests.cli.forks SOCKET
 
-listens at SOCKET. A call is a process of its own, with files as stdout and stderr, that runs run.py from its first line
-and ends as Python does. What tests kill, interrupt or hand to SLURM are processes that they start themselves.
+listens at SOCKET until its stdin ends, as it does with the process that started it. A call is a process of its own,
+with files as stdout and stderr, that runs run.py from its first line and ends as Python does. What tests kill,
+interrupt or hand to SLURM are processes that they start themselves.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import random
 import runpy
+import select
 import signal
 import socket
 import subprocess
@@ -25,6 +28,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 300
+# run.py first, which sets what OpenMP looks at when torch is loaded; not wandb, whose folder for temporary files would
+# be one for all forks, and gone with the first of them that ends
+IMPORTED = ("run", "pytorch_lightning", "spacer.modeling")
 
 
 @dataclass(frozen=True)
@@ -71,27 +77,27 @@ def forking(environment: dict[str, str]) -> Iterator[Forks]:
     """A process to fork from, in that environment; it ends with the context."""
     with tempfile.TemporaryDirectory() as folder:  # a socket's address is to be short
         address = Path(folder) / "forks"
-        server = subprocess.Popen([sys.executable, "-m", __name__, str(address)], env=environment, cwd=ROOT)
-        try:
+        words = [sys.executable, "-m", __name__, str(address)]
+        with subprocess.Popen(words, env=environment, cwd=ROOT, stdin=subprocess.PIPE) as server:
             while not address.exists():
                 assert server.poll() is None, "it ended before it listened"
                 time.sleep(0.05)
             yield Forks(address)
-        finally:
-            server.kill()
-            server.wait()
 
 
 def _serve(address: Path) -> None:
-    """Listens until it is killed; in a fork that is to be a call, it is that call."""
-    import spacer.stages  # noqa: F401  # and with it torch, Lightning and transformers
-
+    """Listens for calls, and in a fork becomes the call that it is for."""
+    for name in IMPORTED:
+        importlib.import_module(name)
+    assert "wandb" not in sys.modules
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # for those that look after a call, whose end concerns nobody
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(f"{address}.new")
         listening.listen()
         Path(f"{address}.new").rename(address)
         while True:
+            if sys.stdin in select.select([listening, sys.stdin], [], [])[0]:
+                return
             connection, _ = listening.accept()
             if not os.fork():
                 break
