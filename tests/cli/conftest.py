@@ -14,10 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.forks import forking
+from tests.cli.forks import ROOT, TIMEOUT_S, forking
 from tests.distributed import Folder, distribute
 
-ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
     "dataset.train_scenes=10",
     "dataset.heldout_scenes=4",
@@ -61,12 +60,13 @@ def without_torch(environment: dict[str, str], tmp_path: Path) -> Command:
     stubs.mkdir()
     for name in ("torch", "transformers", "pytorch_lightning", "wandb"):
         (stubs / f"{name}.py").write_text(f"raise SystemExit('{name} was imported')")
-
     without = environment | {"PYTHONPATH": f"{stubs}:{ROOT}"}
 
     def call(*overrides: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
         words = [sys.executable, str(ROOT / "run.py"), *overrides]
-        return subprocess.run(words, env=without, cwd=cwd, text=True, capture_output=True, timeout=300, check=False)
+        return subprocess.run(
+            words, env=without, cwd=cwd, text=True, capture_output=True, timeout=TIMEOUT_S, check=False
+        )
 
     return call
 
