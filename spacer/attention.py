@@ -96,25 +96,22 @@ def row_attention(
     return makers[kind]()
 
 
-class KeptKeys:
-    """Attends as `inner` does and keeps the keys and values of every layer, detached: the cache of a prefill.
+class Prefill:
+    """Attends as `inner` does and hands on what a rollout keeps of each layer: keys and values K x L x D, and of blocks
+    also what the attention comes to."""
 
-    Of blocks it also keeps in `attended` what every layer's attention comes to.
-    """
-
-    def __init__(self, inner: Attention) -> None:
+    def __init__(self, inner: Attention, keep: Callable[[int, Tensor, Tensor, Attended | None], None]) -> None:
         self._inner = inner
+        self._keep = keep
         self.reads_R = inner.reads_R
-        self.layers: dict[int, tuple[Tensor, Tensor]] = {}
-        self.attended: dict[int, Attended] = {}
 
     def __call__(self, layer: int, q_1HLD: Tensor, k_1KLD: Tensor, v_1KLD: Tensor, scale: float) -> Tensor:
-        self.layers[layer] = (k_1KLD.detach(), v_1KLD.detach())
         if not isinstance(self._inner, BlockAttention):
+            self._keep(layer, k_1KLD[0], v_1KLD[0], None)
             return self._inner(layer, q_1HLD, k_1KLD, v_1KLD, scale)
-        output_LHD, lse_LH = self._inner.attend(layer, q_1HLD, k_1KLD, v_1KLD, scale)
-        self.attended[layer] = (output_LHD.detach(), lse_LH)
-        return output_LHD.transpose(0, 1)[None]
+        found = self._inner.attend(layer, q_1HLD, k_1KLD, v_1KLD, scale)
+        self._keep(layer, k_1KLD[0], v_1KLD[0], found)
+        return found[0].transpose(0, 1)[None]
 
 
 class MaskedAttention:

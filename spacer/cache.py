@@ -6,6 +6,7 @@ T tokens of a segment, n segments of a block, r rows that read one segment.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,22 +15,23 @@ from torch import Tensor
 
 from spacer.attended import RolloutAttention
 from spacer.attention import flash_on_cpu, runs
+from spacer.tree import Forest
 
 GROWTH = 128  # tokens by which the rows' own store grows, and then by as many as it holds
 _ALIKE = 1.5  # segments up to so much longer than the shortest are stacked, padded to one length
 
 Layer = int
-KeysValues = tuple[Tensor, Tensor]  # K x T x D each
 
 
 @dataclass
 class _Block:
     """Segments of similar length, at most one of them in any row's path. Keys and values are n x K x T x D."""
 
+    segments: list[int]
+    length: int  # T
     keys: dict[Layer, Tensor]
     values: dict[Layer, Tensor]
     bias_n11T: Tensor | None  # -inf where a shorter segment is padded
-    segments: list[int]
     slots_nr: Tensor  # the rows that read each segment; R stands for none
     rows: Tensor | None  # the rows that read the block, ascending; None where all do
     places: Tensor  # where these are among the n * r
@@ -46,22 +48,39 @@ class LeafCache:
 
     def __init__(
         self,
-        kept: dict[int, dict[Layer, KeysValues]],
+        forest: Forest,
         paths: Sequence[Sequence[int]],
+        device: torch.device,
         attended: RolloutAttention | None = None,
         first: int = 0,
     ) -> None:
-        """`kept` holds each segment's keys and values by layer, `paths` the segments of each row from the root down.
+        """`paths` are the segments of the forest that each row reads, from the root down: to be filled, before tokens
+        are written, with their keys and values, which are on `device`.
 
         What attention comes to is noted in `attended`, if that is given, where the rows are numbered from `first`.
         """
+        self._device = device
+        self._making_room = threading.Lock()  # prompts are computed by several threads
         self._attended = attended
         self._numbers_R = first + torch.arange(len(paths))  # which of the rows at the start each row is
         self._paths = [list(path) for path in paths]
-        self._blocks = [self._block(kept, group) for group in _alike(kept, self._paths)]
+        lengths = [len(segment.ids_L) for segment in forest.segments]
+        self._blocks = [self._block(lengths, group) for group in _alike(lengths, self._paths)]
         self._own: dict[Layer, tuple[Tensor, Tensor]] = {}  # R x K x capacity x D each
         self._written = 0
         self._assign()
+
+    def fill(self, segment: int, layer: Layer, k_KTD: Tensor, v_KTD: Tensor) -> None:
+        """Takes in a segment's keys and values, unless no row reads it."""
+        block = next((block for block in self._blocks if segment in block.segments), None)
+        if block is None:
+            return
+        place, length = block.segments.index(segment), k_KTD.shape[1]
+        for layers, part in ((block.keys, k_KTD), (block.values, v_KTD)):
+            with self._making_room:
+                if layer not in layers:
+                    layers[layer] = part.new_zeros(len(block.segments), part.shape[0], block.length, part.shape[2])
+            layers[layer][place, :, :length] = part
 
     def advance(self) -> None:
         """Begins a token: call it before each forward pass."""
@@ -109,25 +128,14 @@ class LeafCache:
         keys[:, :, self._written - 1], values[:, :, self._written - 1] = k[:, :, 0], v[:, :, 0]
         return keys[:, :, : self._written], values[:, :, : self._written]
 
-    @staticmethod
-    def _block(kept: dict[int, dict[Layer, KeysValues]], group: list[int]) -> _Block:
-        lengths = [next(iter(kept[segment].values()))[0].shape[1] for segment in group]
-        layers = list(kept[group[0]])
-        device = kept[group[0]][layers[0]][0].device
-        stacked: list[dict[Layer, Tensor]] = [{}, {}]
-        for layer in layers:
-            for which in (0, 1):
-                parts = [kept[segment][layer][which] for segment in group]
-                room = parts[0].new_zeros(len(group), parts[0].shape[0], max(lengths), parts[0].shape[2])
-                for place, part in enumerate(parts):
-                    room[place, :, : lengths[place]] = part
-                stacked[which][layer] = room
+    def _block(self, length_of: Sequence[int], segments: list[int]) -> _Block:
+        lengths = [length_of[segment] for segment in segments]
         bias = None
         if min(lengths) < max(lengths):
             past = torch.arange(max(lengths)) >= torch.tensor(lengths)[:, None]
-            bias = torch.zeros(past.shape).masked_fill(past, -torch.inf)[:, None, None].to(device)
+            bias = torch.zeros(past.shape).masked_fill(past, -torch.inf)[:, None, None].to(self._device)
         nothing = torch.zeros(0, dtype=torch.long)
-        return _Block(stacked[0], stacked[1], bias, list(group), nothing, None, nothing)
+        return _Block(segments, max(lengths), {}, {}, bias, nothing, None, nothing)
 
     def _assign(self) -> None:
         """Works out which rows read which segments, and lets go of segments that none reads any more."""
@@ -147,13 +155,12 @@ class LeafCache:
                     if segment in place_of:
                         readers[place_of[segment]].append(row)
             most = max(map(len, readers))
-            device = next(iter(block.keys.values())).device
             slots = [[*rows, *[len(self._paths)] * (most - len(rows))] for rows in readers]
-            block.slots_nr = torch.tensor(slots, device=device)
+            block.slots_nr = torch.tensor(slots, device=self._device)
             places = sorted((row, place * most + i) for place, rows in enumerate(readers) for i, row in enumerate(rows))
-            block.places = torch.tensor([place for _, place in places], device=device)
+            block.places = torch.tensor([place for _, place in places], device=self._device)
             everyone = len(places) == len(self._paths)
-            block.rows = None if everyone else torch.tensor([row for row, _ in places], device=device)
+            block.rows = None if everyone else torch.tensor([row for row, _ in places], device=self._device)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
@@ -179,11 +186,10 @@ def attend_by_products(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, sca
     return ((scores - lse).exp_().to(v.dtype) @ v).to(wide), lse
 
 
-def _alike(kept: dict[int, dict[Layer, KeysValues]], paths: list[list[int]]) -> list[list[int]]:
+def _alike(lengths: Sequence[int], paths: list[list[int]]) -> list[list[int]]:
     """The segments that rows read, grouped by depth in the path and by length, shortest first."""
     depths = {segment: depth for path in paths for depth, segment in enumerate(path)}
-    length = {segment: next(iter(kept[segment].values()))[0].shape[1] for segment in depths}
     return runs(
-        sorted(depths, key=lambda s: (depths[s], length[s])),
-        lambda first, s: depths[first] == depths[s] and length[s] <= _ALIKE * length[first],
+        sorted(depths, key=lambda s: (depths[s], lengths[s])),
+        lambda first, s: depths[first] == depths[s] and lengths[s] <= _ALIKE * lengths[first],
     )

@@ -16,7 +16,7 @@ from spacer.attended import RolloutAttention
 from spacer.data.processing import PromptBatch
 from spacer.lanes import side_by_side
 from spacer.measures import measure, rollout_metrics
-from spacer.modeling import Packing, Vision, encode_vision, plain, row_logps
+from spacer.modeling import Packing, Vision, encode_vision, plain, row_logps, trains_vision
 from spacer.module import Training, TreeModule
 from spacer.objective import (
     PolicyBatch,
@@ -31,7 +31,7 @@ from spacer.rollout import Decoding, Rollout, sample
 from spacer.settings import ObjectiveSettings, RewardSettings
 from spacer.sharding import gathered
 from spacer.strategies import shard_for
-from spacer.tree import PackedRow, pack
+from spacer.tree import Forest, PackedRow, pack
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLProcessor
@@ -81,8 +81,7 @@ class GrpoModule(TreeModule):
         self._objective = objective
         self._reward = reward
         self._seed = seed
-        # adapters are on the language model alone
-        self._sees_alike = not any(p.requires_grad for p in plain(policy).model.visual.parameters())
+        self._sees_alike = not trains_vision(policy)  # adapters are on the language model alone
 
     def configure_model(self) -> None:
         """Spreads the models over the processes, where the strategy does."""
@@ -96,7 +95,7 @@ class GrpoModule(TreeModule):
             return
         vision = self.see(batch)
         start = time.monotonic()
-        attended = self._room_for_attention(len(batch.samples) * self._objective.group_size)
+        attended = self._room_for_attention(batch.forest)
         scored = self._roll_out(batch, vision.detach(), batch_idx, sum(counts[: self.global_rank]), attended)
         self.rollout_seconds = time.monotonic() - start
         if batch.samples:
@@ -112,12 +111,12 @@ class GrpoModule(TreeModule):
                     break
                 vision = self.see(batch)
                 attended = None  # which was another policy's
-            metrics.append(self._backward(vision, scored, update, attended))
+            metrics.append(self._backward(batch, vision, scored, update, attended))
             self.step(batch_idx)
         if self.steps_now(batch_idx):
             self._log_objective(sum(counts), metrics)
 
-    def _room_for_attention(self, completions: int) -> RolloutAttention | None:
+    def _room_for_attention(self, forest: Forest) -> RolloutAttention | None:
         """Where the rollout is to leave what its attention comes to, if the first update can go on from that: it must
         attend in blocks, with no dropout, in a precision in which both compute alike."""
         autocast = torch.is_autocast_enabled(self.device.type)
@@ -125,10 +124,16 @@ class GrpoModule(TreeModule):
         dropped = any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in self.policy.modules())
         if self.packing.attention != "blocks" or dropped or not exact:
             return None
-        return RolloutAttention(completions, self._objective.max_completion_length)
+        completions = len(forest.ends) * self._objective.group_size
+        return RolloutAttention(forest, completions, self._objective.max_completion_length)
 
     def _backward(
-        self, vision: Vision, scored: ScoredRollout, update: int, attended: RolloutAttention | None
+        self,
+        batch: PromptBatch,
+        vision: Vision,
+        scored: ScoredRollout,
+        update: int,
+        attended: RolloutAttention | None,
     ) -> Mapping[str, Tensor]:
         """The gradient of the policy loss of all groups, and its metrics: means over completions, as of one row."""
         rollout = scored.rollout
@@ -175,6 +180,7 @@ class GrpoModule(TreeModule):
         parts: list[dict[str, Tensor]] = []
         policy_loss_of([], rollout.logp_BC[[]])  # names the metrics where this process has no completions
         self.backward_rows(
+            batch,
             vision,
             scored.rows,
             lambda row, logp_N: policy_loss_of(list(row.completions), row.unpack(logp_N)),

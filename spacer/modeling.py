@@ -40,7 +40,7 @@ register()
 @dataclass(frozen=True)
 class Packing:
     """How trees are computed: the attention over a row (`spacer.attention.row_attention`), the tokens of a row, and
-    whether the vision tower computes again in the backward pass what it would otherwise keep."""
+    whether the vision tower keeps its features alone, and computes the rest again for its backward pass."""
 
     attention: str
     row_tokens: int
@@ -63,6 +63,11 @@ class Vision:
     def tensors(self) -> tuple[Tensor, ...]:
         """All features."""
         return () if self.embeds_MH is None else (self.embeds_MH, *self.deeper_MH)
+
+    @property
+    def trained(self) -> bool:
+        """Whether the vision tower is to have their gradient."""
+        return any(x.requires_grad for x in self.tensors)
 
     def detach(self) -> Vision:
         """The same values, cut off from the vision tower. Ready to gather the gradients of rows, if it is trained."""
@@ -154,6 +159,11 @@ def load_reference(settings: ModelSettings, vision_attention: str = WINDOWS) -> 
     return model.requires_grad_(False).eval()
 
 
+def trains_vision(model: Any) -> bool:
+    """Whether the vision tower is trained."""
+    return any(parameter.requires_grad for parameter in plain(model).model.visual.parameters())
+
+
 def plain(model: Any) -> Any:
     """The transformers model inside peft's wrapper; adapters act in it too."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -175,36 +185,44 @@ def eos_ids(processor: Qwen2_5_VLProcessor) -> tuple[int, ...]:
     return (processor.tokenizer.eos_token_id,)
 
 
-def encode_vision(model: Any, pictures: Pictures, again: bool = False, passes: int = 0) -> Vision:
-    """Each image and video through the vision tower once, a few thousand patches at a time: the tower attends within a
-    frame (a pair of a video's), so that long videos may be cut between them.
+@dataclass(frozen=True)
+class Portion:
+    """Pictures, or frames of a video, that go through the vision tower together."""
 
-    With `again` only the features are kept, and the backward pass computes the rest anew, again a few thousand patches
-    at a time. Where this takes fewer than `passes` forward passes, blank pictures make up the number; their features
-    come last, where no token stands for them.
-    """
-    found: list[list[Tensor]] = []
-    base = plain(model)
-    portions = [
-        *((base.get_image_features, *part) for part in _portions(pictures.image_pixels, pictures.image_grids)),
-        *((base.get_video_features, *part) for part in _portions(pictures.video_pixels, pictures.video_grids)),
-    ]
-    portions += [(base.get_image_features, *_blank(base))] * (passes - len(portions))
-    for features, some, their_grids in portions:
+    video: bool
+    pixels_PD: Tensor
+    grids_N3: Tensor
 
-        def encode(some: Tensor, their_grids: Tensor, features: Any = features) -> list[Tensor]:
-            output = features(some, their_grids, return_dict=True)
-            deeper = getattr(output, "deepstack_features", None) or ()
-            return [torch.cat(output.pooler_output), *(torch.cat(feature) for feature in deeper)]
+    def encode(self, model: Any) -> tuple[Tensor, ...]:
+        """Their features, as `Vision.tensors`."""
+        base = plain(model)
+        features = base.get_video_features if self.video else base.get_image_features
+        output = features(self.pixels_PD, self.grids_N3, return_dict=True)
+        deeper = getattr(output, "deepstack_features", None) or ()
+        return (torch.cat(output.pooler_output), *(torch.cat(feature) for feature in deeper))
 
-        if again and torch.is_grad_enabled():
-            found.append(checkpoint(encode, some, their_grids, use_reentrant=False))
-        else:
-            found.append(encode(some, their_grids))
+
+def encode_vision(model: Any, pictures: Pictures, passes: int = 0) -> Vision:
+    """Each image and video through the vision tower once, by portions; `passes` as in `portions`."""
+    found = [portion.encode(model) for portion in portions(model, pictures, passes)]
     if not found:
         return Vision()
     first, *deeper = (torch.cat(parts) for parts in zip(*found, strict=True))
     return Vision(first, tuple(deeper))
+
+
+def portions(model: Any, pictures: Pictures, passes: int = 0) -> list[Portion]:
+    """Images and then videos, a few thousand patches at a time: the tower attends within a frame (a pair of a video's),
+    so that long videos may be cut between them.
+
+    Where there are fewer than `passes`, blank pictures make up the number; their features come last, where no token
+    stands for them.
+    """
+    found = [
+        *(Portion(False, *part) for part in _portions(pictures.image_pixels, pictures.image_grids)),
+        *(Portion(True, *part) for part in _portions(pictures.video_pixels, pictures.video_grids)),
+    ]
+    return found + [Portion(False, *_blank(plain(model)))] * (passes - len(found))
 
 
 def count_passes(pictures: Pictures) -> int:

@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor
 from spacer import ranks
 from spacer.attended import RolloutAttention
 from spacer.data.processing import PromptBatch
-from spacer.modeling import Packing, Vision, count_passes, encode_vision, row_logps
+from spacer.modeling import Packing, Vision, count_passes, encode_vision, portions, row_logps, trains_vision
 from spacer.optimizer import allow_states, check_trained, configure_adamw, without_frozen
 from spacer.selfcheck import FirstBatchCheck
 from spacer.settings import OptimizerSettings
@@ -96,24 +96,31 @@ class TreeModule(pl.LightningModule):
         self.prompts_seen = checkpoint["prompts_seen"]
 
     def see(self, batch: PromptBatch) -> Vision:
-        """The policy's vision features of the batch."""
-        passes = self._at_most(count_passes(batch.pictures))
+        """The policy's vision features of the batch; cut off from the tower where it is to compute again."""
 
         def encode() -> tuple[Tensor, ...]:  # of tensors: where gradients pass, DeepSpeed has parameters gathered
-            return encode_vision(self.policy, batch.pictures, self.packing.vision_again, passes).tensors
+            return encode_vision(self.policy, batch.pictures, self._passes(batch)).tensors
 
-        found = as_forward(self.policy, encode)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.packing.vision_again):
+            found = as_forward(self.policy, encode)
+        if self.packing.vision_again and trains_vision(self.policy):
+            found = tuple(x.requires_grad_() for x in found)
         return Vision(found[0], found[1:]) if found else Vision()
+
+    def _passes(self, batch: PromptBatch) -> int:
+        return self._at_most(count_passes(batch.pictures))
 
     def backward_rows(
         self,
+        batch: PromptBatch,
         vision: Vision,
         rows: Sequence[PackedRow],
         loss_of: Callable[[PackedRow, Tensor], Tensor],
         temperature: float = 1.0,
         attended: RolloutAttention | None = None,
     ) -> None:
-        """Adds the gradient of Σ loss_of(row, its predicted tokens' log-probabilities) over the rows of a batch.
+        """Adds the gradient of Σ loss_of(row, its predicted tokens' log-probabilities) over the rows of a batch, of
+        which `vision` is what `see` has seen.
 
         The loss is this process's share: what all processes come to is the sum of their gradients. `attended` is what
         attention came to as these completions were written, where that is to be taken from there.
@@ -128,13 +135,30 @@ class TreeModule(pl.LightningModule):
             self.manual_backward(loss_of(row, logp_N) * scale)
         for _ in range(idle):
             self.manual_backward(self._logps(_FILLER, Vision(), temperature).sum() * 0)
-        through = [
-            (x * (torch.zeros_like(x) if g.grad is None else g.grad)).sum()
-            for x, g in zip(vision.tensors, shared.tensors, strict=True)
-            if x.requires_grad and (sharded or g.grad is not None)
-        ]
-        if through:
-            self.manual_backward(torch.stack(through).sum())  # its gradient is what the rows sent to the features
+        gradients = [x.grad for x in shared.tensors]
+        if shared.trained and (sharded or any(gradient is not None for gradient in gradients)):
+            whole = [
+                torch.zeros_like(x) if gradient is None else gradient
+                for x, gradient in zip(shared.tensors, gradients, strict=True)
+            ]
+            if self.packing.vision_again:
+                self._see_again(batch, whole)
+            else:
+                self._send_on(vision.tensors, whole)
+
+    def _see_again(self, batch: PromptBatch, gradients: Sequence[Tensor]) -> None:
+        """The tower's forward and backward pass, a portion of the pictures at a time."""
+        start = 0
+        for portion in portions(self.policy, batch.pictures, self._passes(batch)):
+            features = as_forward(self.policy, partial(portion.encode, self.policy))
+            stop = start + len(features[0])
+            self._send_on(features, [gradient[start:stop] for gradient in gradients])
+            start = stop
+
+    def _send_on(self, features: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+        """Sends to the tower what the rows sent to its features."""
+        parts = [(x * gradient).sum() for x, gradient in zip(features, gradients, strict=True)]
+        self.manual_backward(torch.stack(parts).sum())  # whose gradient it is
 
     def _logps(
         self, row: PackedRow, vision: Vision, temperature: float, attended: RolloutAttention | None = None
@@ -194,7 +218,7 @@ class SftModule(TreeModule):
             if self.check.due:
                 with gathered(self.policy) as policy:
                     self.check(policy, batch, vision, completions, self.packing)
-            self.backward_rows(vision, pack(batch.forest, completions, self.packing.row_tokens), loss_of)
+            self.backward_rows(batch, vision, pack(batch.forest, completions, self.packing.row_tokens), loss_of)
             if self.steps_now(batch_idx):
                 self.log_step()
                 loss = ranks.add(torch.stack([part.detach() for part in losses]).sum())

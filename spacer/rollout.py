@@ -1,6 +1,7 @@
 """Prompts → completions: each segment of the prefix tree is prefilled once, all completions are written together.
 
-Shape suffixes: R rows (completions still being written), B completions, C tokens, H hidden, V vocabulary.
+Shape suffixes: R rows (completions still being written), B completions, C tokens, H hidden, V vocabulary, L tokens of
+a packed row, S segments in it, K key and value heads, D channels of a head.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spacer.attended import RolloutAttention
-from spacer.attention import KeptKeys
-from spacer.cache import KeysValues, LeafCache
+from spacer.attention import Attended, Prefill
+from spacer.cache import LeafCache
 from spacer.lanes import side_by_side
 from spacer.modeling import Packing, Vision, attention_over, eos_ids, plain, row_states
 from spacer.objective import completion_mask, truncated
@@ -109,21 +110,23 @@ def _write(
     attended: RolloutAttention | None,
 ) -> tuple[Tensor, Tensor]:
     """Tokens and their log-probabilities, BC: past a completion's end padding and 0."""
-    states_NH, kept = _prefill(model, forest, vision, packing, attended)
     group = len(seeds) // len(forest.ends)
     lanes = max(1, min(packing.lanes, len(forest.ends), len(seeds) // _ROWS))
     cuts = [len(forest.ends) * lane // lanes for lane in range(lanes + 1)]
+    parts = [range(first, stop) for first, stop in pairwise(cuts)]
+    caches = []
+    for part in parts:
+        paths = [forest.path(forest.ends[n]) for n in part for _ in range(group)]
+        caches.append(LeafCache(forest, paths, plain(model).lm_head.weight.device, attended, part.start * group))
+    states_NH = _prefill(model, forest, vision, packing, caches, attended)
 
-    def decode(prompts: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        first, stop = prompts
-        ends = forest.ends[first:stop]
-        paths = [forest.path(end) for end in ends for _ in range(group)]
-        cache = LeafCache(kept, paths, attended, first * group)
-        last_3N = torch.stack([forest.segments[end].positions_3L[:, -1] for end in ends], 1)
-        mine = seeds[first * group : stop * group]
-        return _decode(model, processor, states_NH[first:stop], cache, last_3N, decoding, mine)
+    def decode(lane: int) -> tuple[Tensor, Tensor]:
+        part = parts[lane]
+        last_3N = torch.stack([forest.segments[forest.ends[n]].positions_3L[:, -1] for n in part], 1)
+        states, mine = states_NH[part.start : part.stop], seeds[part.start * group : part.stop * group]
+        return _decode(model, processor, states, caches[lane], last_3N, decoding, mine)
 
-    ids, logps = zip(*side_by_side(decode, list(pairwise(cuts)), lanes), strict=True)
+    ids, logps = zip(*side_by_side(decode, range(lanes), lanes), strict=True)
     return _under_one_another(ids, processor.tokenizer.pad_token_id), _under_one_another(logps, 0)
 
 
@@ -181,25 +184,32 @@ def _decode(
 
 
 def _prefill(
-    model: Any, forest: Forest, vision: Vision, packing: Packing, attended: RolloutAttention | None
-) -> tuple[Tensor, dict[int, dict[int, KeysValues]]]:
-    """The state after each prompt's last token, and every segment's keys and values by layer."""
-    kept: dict[int, dict[int, KeysValues]] = {}
-    last: dict[int, Tensor] = {}
+    model: Any,
+    forest: Forest,
+    vision: Vision,
+    packing: Packing,
+    caches: Sequence[LeafCache],
+    attended: RolloutAttention | None,
+) -> Tensor:
+    """The state after each prompt's last token; fills the caches."""
 
-    def states(row: PackedRow) -> tuple[KeptKeys, Tensor]:
-        attention = KeptKeys(attention_over(row, model, packing))
-        return attention, row_states(model, row, vision, attention)
+    def last_states(row: PackedRow) -> Tensor:
+        def keep(layer: int, k_KLD: Tensor, v_KLD: Tensor, found: Attended | None) -> None:
+            for segment, span in zip(row.segments, row.spans, strict=True):
+                cut = slice(span.start, span.stop)
+                for cache in caches:
+                    cache.fill(segment, layer, k_KLD[:, cut], v_KLD[:, cut])
+            if attended is not None and found is not None:
+                attended.note_segments(layer, row, found)
+
+        states_LH = row_states(model, row, vision, Prefill(attention_over(row, model, packing), keep))
+        return states_LH[[span.stop - 1 for span in row.spans]]
 
     rows = pack(forest, None, packing.row_tokens)
-    for row, (attention, states_LH) in zip(rows, side_by_side(states, rows, packing.lanes), strict=True):
-        if attended is not None:
-            attended.note_segments(row, attention.attended)
-        for segment, span in zip(row.segments, row.spans, strict=True):
-            cut = slice(span.start, span.stop)
-            kept[segment] = {layer: (k[0, :, cut], v[0, :, cut]) for layer, (k, v) in attention.layers.items()}
-            last[segment] = states_LH[span.stop - 1]
-    return torch.stack([last[end] for end in forest.ends]), kept
+    last: dict[int, Tensor] = {}
+    for row, states_SH in zip(rows, side_by_side(last_states, rows, packing.lanes), strict=True):
+        last |= zip(row.segments, states_SH, strict=True)
+    return torch.stack([last[end] for end in forest.ends])
 
 
 def draw(logits_RV: Tensor, decoding: Decoding, uniform_R: Tensor) -> tuple[Tensor, Tensor]:

@@ -84,14 +84,14 @@ def memory_of(sizes: Sizes, work: Work, setup: Setup) -> Memory:
 
 
 def kv_cache(sizes: Sizes, work: Work, setup: Setup) -> int:
-    """Keys and values of a rollout: those of prompts as they were made and stacked, those of completions with room.
+    """Keys and values of a rollout: those of prompts, and those of completions with room.
 
     A completion's store doubles as it grows, and its last token has no keys.
     """
     room = GROWTH
     while room < work.length - 1:
         room *= 2
-    tokens = 2 * work.prompt_tokens + work.completions * (room if work.length > 1 else 0)
+    tokens = work.prompt_tokens + work.completions * (room if work.length > 1 else 0)
     return tokens * _keys(sizes, setup)
 
 
@@ -240,8 +240,7 @@ def _working(sizes: Sizes, work: Work, setup: Setup) -> dict[str, int]:
         back += largest * activations.text_layer(text, setup)
     matrix = sizes.largest * setup.seen_bytes if setup.rank is None else 0  # a gradient that is about to be added
     trainable = setup.trainable(sizes) // (setup.ranks if setup.sharded else 1)
-    # prompts pass before their keys are stacked and completions have any; logits are made after layers, and gone before
-    # the backward pass of layers
+    # prompts pass before completions have keys; logits are made after layers, and gone before layers' backward pass
     logits = _logits(sizes, work, setup)
     later = kv_cache(sizes, work, setup) - work.prompt_tokens * _keys(sizes, setup) + logits["rollout"]
     return {

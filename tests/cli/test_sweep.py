@@ -165,7 +165,9 @@ def test_killed_and_interrupted_jobs_go_on_and_end_as_one_run_alone(
     jobs = jobs_of(sweep)
     assert [jobs[job.name]["status"] for job in (first, second)] == ["killed", "killed"]
     assert jobs[first.name]["reason"] == "SIGKILL" and "killed: objective.beta=0.0: SIGKILL" in said
-    assert "best" not in said.splitlines()[-1] and "Traceback" not in said
+    # what loads data for a job that is killed may be handing it something over, and then says so
+    interrupted = said[said.index("objective.beta=0.01 …") :]
+    assert "best" not in said.splitlines()[-1] and "Traceback" not in interrupted
 
     killed(words, environment, lambda: record(first)["status"] == "running")  # now the sweep itself, with its job
 

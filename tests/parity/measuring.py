@@ -164,10 +164,10 @@ def measuring(module: GrpoModule, monkeypatch: pytest.MonkeyPatch) -> Iterator[M
         found.flops["reference"] = since()
         return logps
 
-    def backed(self: Any, vision: Any, scored: Any, update: int, attended: Any) -> Any:
+    def backed(self: Any, batch: Any, vision: Any, scored: Any, update: int, attended: Any) -> Any:
         live.enter("policy")
         rows_left[0] = len(scored.rows)
-        return back(self, vision, scored, update, attended)
+        return back(self, batch, vision, scored, update, attended)
 
     def logps_of_row(*args: Any, **kwargs: Any) -> Tensor:
         before, logits = own(), live.logits
@@ -196,15 +196,11 @@ def measuring(module: GrpoModule, monkeypatch: pytest.MonkeyPatch) -> Iterator[M
         found.parts["optimizer"] = bytes_of(states)
 
     class Cache(LeafCache):
-        def __init__(self, kept: Any, paths: Any, attended: Any, first: int) -> None:
-            super().__init__(kept, paths, attended, first)
-            self._made = [x for layers in kept.values() for pair in layers.values() for x in pair]
-
         def advance(self) -> None:
             super().advance()
             stacked = [x for block in self._blocks for kind in (block.keys, block.values) for x in kind.values()]
             own = [x for pair in self._own.values() for x in pair]
-            found.largest("kv_cache", bytes_of([*self._made, *stacked, *own]))
+            found.largest("kv_cache", bytes_of([*stacked, *own]))
 
     with monkeypatch.context() as patch:
         patch.setattr(TreeModule, "see", seen)

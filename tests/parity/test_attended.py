@@ -41,7 +41,7 @@ def test_log_probabilities_and_gradients_are_the_plain_ones(family: str, budget:
         with torch.no_grad():
             vision = encode_vision(model, batch.pictures)
         seeds = [[1, i] for i in range(len(prompts) * GROUP)]
-        attended = RolloutAttention(len(seeds), DECODING.max_new_tokens)
+        attended = RolloutAttention(batch.forest, len(seeds), DECODING.max_new_tokens)
         rollout = sample(model, Words(), batch.forest, vision, packing, DECODING, seeds, attended)
         completions = rollout.completions(GROUP)
         assert len(set(rollout.lengths)) > 3  # some ended before the others
@@ -73,11 +73,11 @@ def test_the_self_check_looks_at_what_the_rollout_attended_to() -> None:
     with torch.no_grad():
         vision = encode_vision(model, batch.pictures)
     seeds = [[1, i] for i in range(len(prompts) * GROUP)]
-    attended = RolloutAttention(len(seeds), DECODING.max_new_tokens)
+    attended = RolloutAttention(batch.forest, len(seeds), DECODING.max_new_tokens)
     rollout = sample(model, Words(), batch.forest, vision, packing, DECODING, seeds, attended)
     first = rollout.completions(GROUP)[:GROUP]
     assert check_tree(model, batch, vision, first, packing, attended) is not None
-    others = RolloutAttention(len(seeds), DECODING.max_new_tokens)
+    others = RolloutAttention(batch.forest, len(seeds), DECODING.max_new_tokens)
     turned = replace(vision, embeds_MH=None if vision.embeds_MH is None else vision.embeds_MH.flip(0))
     sample(model, Words(), batch.forest, turned, packing, DECODING, seeds, others)
     with pytest.raises(TreeMismatch):

@@ -155,7 +155,7 @@ def test_completions_written_in_two_lanes_are_those_of_one(family: str, monkeypa
         def write(threads: int) -> tuple[Rollout, RolloutAttention]:
             before = torch.get_num_threads()
             torch.set_num_threads(threads)
-            attended = RolloutAttention(len(seeds), decoding.max_new_tokens)
+            attended = RolloutAttention(batch.forest, len(seeds), decoding.max_new_tokens)
             try:
                 return sample(model, Words(), batch.forest, vision, packing, decoding, seeds, attended), attended
             finally:

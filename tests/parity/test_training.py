@@ -183,6 +183,17 @@ def test_gradient_checkpointing_changes_nothing(settings: Settings, prompts: lis
             torch.testing.assert_close(other[name], gradient, rtol=1e-6, atol=1e-9, msg=name)
 
 
+def test_a_tower_that_computes_again_keeps_its_features_alone(settings: Settings, prompts: list[Prompt]) -> None:
+    batch, module = collate(prompts), grpo(settings, settings.model, training(settings))
+    kept = module.see(batch).embeds_MH
+    module.packing = replace(PACKING, vision_again=True)
+    again = module.see(batch).embeds_MH
+    assert kept is not None and again is not None and torch.equal(kept, again)
+    assert kept.grad_fn is not None and again.requires_grad and again.grad_fn is None
+    module.policy.model.visual.requires_grad_(False)
+    assert not module.see(batch).trained
+
+
 def test_accumulated_batches_make_one_step_of_their_mean_gradient(settings: Settings, prompts: list[Prompt]) -> None:
     def targets(module: SftModule, count: int, accumulate: int) -> dict[str, Tensor]:
         return fit(module, imitated(prompts, "<answer>B</answer>"), count)

@@ -32,7 +32,7 @@ from tests.speed.nearness import nearness
 from tests.speed.systems import Cell, Plan, Released, Spacer, System, Trl
 
 LENGTHS, GROUPS, COMPLETION, VIDEOS = (814, 1454, 2606), (2, 4, 8, 16), 128, (1, 4)
-QUESTIONS = 16  # in a rollout of ours
+QUESTIONS = 32  # in a rollout of ours
 TARGETS = {(814, 1): 4, (1454, 1): 5, (2606, 1): 6, (814, 4): 6, (1454, 4): 8, (2606, 4): 10}  # times, at G = 8
 
 
@@ -65,8 +65,8 @@ def vision_bound(cell: Cell) -> float:
 
 
 def ours(cell: Cell) -> Spacer:
-    """A rollout of sixteen questions, trained on in rows of a third of the tokens that the released algorithm holds, or
-    of one question where that is more. A tree that is mostly video is left whole: each cut computes that again."""
+    """A rollout of many questions, trained on in rows of a third of the tokens that the released algorithm holds, or of
+    one question where that is more. A tree that is mostly video is left whole: each cut computes that again."""
     third = cell.group_size * (cell.prompt_tokens + cell.completion_tokens) // 3
     one = cell.prompt_tokens + cell.group_size * cell.completion_tokens
     tree = cell.video_tokens + cell.questions_per_video * (one - cell.video_tokens)

@@ -86,8 +86,8 @@ def test_the_7b_by_hand(seven: tuple[Sizes, Work, Setup]) -> None:
     weights = 4 * PUBLISHED["qwen7b"]
     assert parts["weights"] == parts["gradients"] == parts["reference"] == weights
     assert parts["optimizer"] == 2 * weights
-    # 28 layers, keys and values of 4 heads of 128 numbers of two bytes; prompts twice, completions in stores of 1,024
-    assert parts["kv_cache"] == (2 * 1224 + 8 * 1024) * 28 * 2 * 4 * 128 * 2
+    # 28 layers, keys and values of 4 heads of 128 numbers of two bytes; completions in stores of 1,024
+    assert parts["kv_cache"] == (1224 + 8 * 1024) * 28 * 2 * 4 * 128 * 2
 
 
 def test_strategies_share_what_they_say(seven: tuple[Sizes, Work, Setup]) -> None:
@@ -168,10 +168,10 @@ def test_shuffled_frames_are_encoded_and_answered_once_more(seven: tuple[Sizes, 
 
 def test_a_store_of_keys_doubles(seven: tuple[Sizes, Work, Setup]) -> None:
     sizes, work, setup = seven
-    token = kv_cache(sizes, replace(work, length=1), setup) // (2 * work.prompt_tokens)
+    token = kv_cache(sizes, replace(work, length=1), setup) // work.prompt_tokens
     rooms = {2: 128, 129: 128, 130: 256, 513: 512, 514: 1024}
     for length, room in rooms.items():
-        held = kv_cache(sizes, replace(work, length=length), setup) // token - 2 * work.prompt_tokens
+        held = kv_cache(sizes, replace(work, length=length), setup) // token - work.prompt_tokens
         assert held == work.completions * room, length
 
 
