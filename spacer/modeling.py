@@ -8,7 +8,7 @@ Shape suffixes: M vision tokens of a batch, H hidden, L tokens of a row, N predi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +59,11 @@ class Vision:
     embeds_MH: Tensor | None = None
     deeper_MH: tuple[Tensor, ...] = ()
 
+    @classmethod
+    def of(cls, tensors: Sequence[Tensor]) -> Vision:
+        """The features as `tensors` gives them."""
+        return cls(tensors[0], tuple(tensors[1:])) if tensors else cls()
+
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         """All features."""
@@ -70,11 +75,12 @@ class Vision:
         return any(x.requires_grad for x in self.tensors)
 
     def detach(self) -> Vision:
-        """The same values, cut off from the vision tower. Ready to gather the gradients of rows, if it is trained."""
-        if self.embeds_MH is None:
-            return self
-        first, *deeper = (x.detach().requires_grad_(x.requires_grad) for x in self.tensors)
-        return Vision(first, tuple(deeper))
+        """The same values, cut off from the vision tower."""
+        return Vision.of([x.detach() for x in self.tensors])
+
+    def take(self, features_N: Tensor) -> Vision:
+        """Some of the features, cut off from the others: to be given a gradient, if the tower is trained."""
+        return Vision.of([x.detach()[features_N.to(x.device)].requires_grad_(x.requires_grad) for x in self.tensors])
 
 
 class PatchProjection(torch.nn.Conv3d):
@@ -205,10 +211,7 @@ class Portion:
 def encode_vision(model: Any, pictures: Pictures, passes: int = 0) -> Vision:
     """Each image and video through the vision tower once, by portions; `passes` as in `portions`."""
     found = [portion.encode(model) for portion in portions(model, pictures, passes)]
-    if not found:
-        return Vision()
-    first, *deeper = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return Vision(first, tuple(deeper))
+    return Vision.of([torch.cat(parts) for parts in zip(*found, strict=True)])
 
 
 def portions(model: Any, pictures: Pictures, passes: int = 0) -> list[Portion]:

@@ -105,7 +105,7 @@ class TreeModule(pl.LightningModule):
             found = as_forward(self.policy, encode)
         if self.packing.vision_again and trains_vision(self.policy):
             found = tuple(x.requires_grad_() for x in found)
-        return Vision(found[0], found[1:]) if found else Vision()
+        return Vision.of(found)
 
     def _passes(self, batch: PromptBatch) -> int:
         return self._at_most(count_passes(batch.pictures))
@@ -125,26 +125,27 @@ class TreeModule(pl.LightningModule):
         The loss is this process's share: what all processes come to is the sum of their gradients. `attended` is what
         attention came to as these completions were written, where that is to be taken from there.
         """
-        shared = vision.detach()
         sharded = is_sharded(self.policy)
         # FSDP and DeepSpeed average over the processes
         scale = (ranks.world() if sharded else 1) / self.training_plan.accumulate
         idle = self._at_most(len(rows)) - len(rows)
+        gradients = [torch.zeros_like(x) for x in vision.tensors] if vision.trained else []
         for row in rows:
-            logp_N = self._logps(row, shared, temperature, attended)
+            # a gradient of the features of all rows would be as large as these, and mostly 0
+            alone, features_N = row.alone()
+            mine = vision.take(features_N)
+            logp_N = self._logps(alone, mine, temperature, attended)
             self.manual_backward(loss_of(row, logp_N) * scale)
+            for whole, part in zip(gradients, mine.tensors, strict=False):  # none, where the tower is not trained
+                if part.grad is not None:
+                    whole.index_add_(0, features_N.to(whole.device), part.grad)
         for _ in range(idle):
             self.manual_backward(self._logps(_FILLER, Vision(), temperature).sum() * 0)
-        gradients = [x.grad for x in shared.tensors]
-        if shared.trained and (sharded or any(gradient is not None for gradient in gradients)):
-            whole = [
-                torch.zeros_like(x) if gradient is None else gradient
-                for x, gradient in zip(shared.tensors, gradients, strict=True)
-            ]
+        if gradients and (sharded or rows):
             if self.packing.vision_again:
-                self._see_again(batch, whole)
+                self._see_again(batch, gradients)
             else:
-                self._send_on(vision.tensors, whole)
+                self._send_on(vision.tensors, gradients)
 
     def _see_again(self, batch: PromptBatch, gradients: Sequence[Tensor]) -> None:
         """The tower's forward and backward pass, a portion of the pictures at a time."""

@@ -191,6 +191,11 @@ class PackedRow:
                 related[place] |= related[span.parent]
         return related
 
+    def alone(self) -> tuple[PackedRow, Tensor]:
+        """The row with its vision features numbered among themselves, and which of the batch's they are."""
+        seen_L = self.vision_L >= 0
+        return replace(self, vision_L=torch.where(seen_L, seen_L.cumsum(0) - 1, -1)), self.vision_L[seen_L]
+
     def mask(self) -> Tensor:
         """Bool (L, L): which token (row) sees which (column)."""
         order = torch.arange(len(self))
