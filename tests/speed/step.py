@@ -132,7 +132,7 @@ def table(rows: list[Row]) -> Table:
 def main() -> None:
     """Measures, prints, and writes what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="prompts of 1,454 tokens and G = 8 alone: three minutes")
+    parser.add_argument("--quick", action="store_true", help="prompts of 1,454 tokens and G = 8 alone: ten minutes")
     parser.add_argument("--prompts", type=int, nargs="+", choices=LENGTHS, default=LENGTHS, help="tokens of a prompt")
     parser.add_argument("--groups", type=int, nargs="+", default=GROUPS, help="completions of a prompt, G")
     parser.add_argument("--repeats", type=int, default=3, help="timed steps of each system; the median counts")
