@@ -155,8 +155,11 @@ def interval(
     tie = 1e-12 * max(1.0, abs(value))
     below = float((found < value - tie).mean() + (found <= value + tie).mean()) / 2
     bias = _NORMAL.inv_cdf(min(max(below, 0.5 / len(found)), 1 - 0.5 / len(found)))
-    spread = float((influences_C**2).sum())
-    acceleration = float((influences_C**3).sum()) / (6 * spread**1.5) if spread > 0 else 0.0
+    largest = float(np.abs(influences_C).max(initial=0.0))
+    acceleration = 0.0
+    if largest > 0:
+        scaled_C = influences_C / largest  # the skew is the same, and powers of small numbers would come to 0
+        acceleration = float((scaled_C**3).sum()) / (6 * float((scaled_C**2).sum()) ** 1.5)
 
     def share(side: float) -> float:
         moved = bias + side

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from spacer.evaluation import resampling, statistics
@@ -87,6 +87,7 @@ def test_excludes_zero(low, high, expected):
 
 @settings(max_examples=60, deadline=None)
 @given(clustered())
+@example(([0.0, 0.0], [0.0, 8.75e-122], ["a", "b"]))
 def test_properties(data):
     before, after, scenes = data
     first = paired_delta(before, after, scenes, resamples=200)
