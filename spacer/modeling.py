@@ -221,17 +221,21 @@ def portions(model: Any, pictures: Pictures, passes: int = 0) -> list[Portion]:
     Where there are fewer than `passes`, blank pictures make up the number; their features come last, where no token
     stands for them.
     """
-    found = [
-        *(Portion(False, *part) for part in _portions(pictures.image_pixels, pictures.image_grids)),
-        *(Portion(True, *part) for part in _portions(pictures.video_pixels, pictures.video_grids)),
-    ]
+    found = _pictured(pictures)
     return found + [Portion(False, *_blank(plain(model)))] * (passes - len(found))
 
 
 def count_passes(pictures: Pictures) -> int:
     """How many forward passes of the vision tower `encode_vision` takes."""
-    both = ((pictures.image_pixels, pictures.image_grids), (pictures.video_pixels, pictures.video_grids))
-    return sum(1 for part in both for _ in _portions(*part))
+    return len(_pictured(pictures))
+
+
+def _pictured(pictures: Pictures) -> list[Portion]:
+    """Portions of what there is."""
+    return [
+        *(Portion(False, *part) for part in _portions(pictures.image_pixels, pictures.image_grids)),
+        *(Portion(True, *part) for part in _portions(pictures.video_pixels, pictures.video_grids)),
+    ]
 
 
 def _blank(base: Any) -> tuple[Tensor, Tensor]:

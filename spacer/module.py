@@ -98,8 +98,10 @@ class TreeModule(pl.LightningModule):
     def see(self, batch: PromptBatch) -> Vision:
         """The policy's vision features of the batch; cut off from the tower where it is to compute again."""
 
+        passes = self._passes(batch)
+
         def encode() -> tuple[Tensor, ...]:  # of tensors: where gradients pass, DeepSpeed has parameters gathered
-            return encode_vision(self.policy, batch.pictures, self._passes(batch)).tensors
+            return encode_vision(self.policy, batch.pictures, passes).tensors
 
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.packing.vision_again):
             found = as_forward(self.policy, encode)
