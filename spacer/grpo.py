@@ -16,8 +16,8 @@ from spacer.attended import RolloutAttention
 from spacer.data.processing import PromptBatch
 from spacer.lanes import side_by_side
 from spacer.measures import measure, rollout_metrics
-from spacer.modeling import Packing, Vision, encode_vision, plain, row_logps, trains_vision
-from spacer.module import Training, TreeModule
+from spacer.modeling import Packing, Vision, drops, encode_vision, plain, row_logps, trains_vision
+from spacer.module import RowLoss, Training, TreeModule
 from spacer.objective import (
     PolicyBatch,
     group_advantages,
@@ -121,8 +121,7 @@ class GrpoModule(TreeModule):
         attend in blocks, with no dropout, in a precision in which both compute alike."""
         autocast = torch.is_autocast_enabled(self.device.type)
         exact = plain(self.policy).lm_head.weight.dtype.itemsize >= 4 and not autocast
-        dropped = any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in self.policy.modules())
-        if self.packing.attention != "blocks" or dropped or not exact:
+        if self.packing.attention != "blocks" or drops(self.policy) or not exact:
             return None
         completions = len(forest.ends) * self._objective.group_size
         return RolloutAttention(forest, completions, self._objective.max_completion_length)
@@ -154,41 +153,40 @@ class GrpoModule(TreeModule):
             )
         )
 
-        def policy_loss_of(rows: list[int], logp_BC: Tensor) -> Tensor:
-            width = logp_BC.shape[1]
+        def loss_of(completions_B: Sequence[int], logp_BC: Tensor) -> RowLoss:
+            mine, width = list(completions_B), logp_BC.shape[1]
             found = policy_loss(
                 PolicyBatch(
                     logp_BC=logp_BC,
-                    advantages_B=scored.advantages_B[rows],
-                    mask_BC=rollout.mask_BC[rows, :width],
+                    advantages_B=scored.advantages_B[mine],
+                    mask_BC=rollout.mask_BC[mine, :width],
                     # the policy that sampled is the policy of the first update: its ratio is 1
-                    old_logp_BC=rollout.logp_BC[rows, :width] if update else None,
-                    ref_logp_BC=None if scored.ref_logp_BC is None else scored.ref_logp_BC[rows, :width],
-                    truncated_B=rollout.truncated_B[rows],
-                    zero_variance_B=scored.zero_variance_B[rows],
+                    old_logp_BC=rollout.logp_BC[mine, :width] if update else None,
+                    ref_logp_BC=None if scored.ref_logp_BC is None else scored.ref_logp_BC[mine, :width],
+                    truncated_B=rollout.truncated_B[mine],
+                    zero_variance_B=scored.zero_variance_B[mine],
                 ),
                 self._objective,
                 denominator,
             )
-            parts.append({name: value * len(rows) / completions for name, value in found.metrics.items()})
-            parts[-1]["loss"] = found.loss.detach()
+            logged = {name: value * len(mine) / completions for name, value in found.metrics.items()}
+            logged["loss"] = found.loss.detach()
             if not update:
-                drift = (logp_BC.detach() - rollout.logp_BC[rows, :width]).abs() * rollout.mask_BC[rows, :width]
-                parts[-1]["sampling_drift"] = drift.sum() / tokens
-            return found.loss
+                drift = (logp_BC.detach() - rollout.logp_BC[mine, :width]).abs() * rollout.mask_BC[mine, :width]
+                logged["sampling_drift"] = drift.sum() / tokens
+            return found.loss, logged
 
-        parts: list[dict[str, Tensor]] = []
-        policy_loss_of([], rollout.logp_BC[[]])  # names the metrics where this process has no completions
-        self.backward_rows(
+        _, nothing = loss_of([], rollout.logp_BC[[]])  # names the metrics where this process has no completions
+        parts = self.backward_rows(
             batch,
             vision,
             scored.rows,
-            lambda row, logp_N: policy_loss_of(list(row.completions), row.unpack(logp_N)),
+            lambda row, logp_N: loss_of(row.completions, row.unpack(logp_N)),
             self._objective.temperature,
             attended,
         )
-        totals = ranks.add(torch.stack([torch.stack(list(part.values())) for part in parts]).sum(0))
-        return dict(zip(parts[0], totals, strict=True))
+        totals = ranks.add(torch.stack([torch.stack(list(part.values())) for part in (nothing, *parts)]).sum(0))
+        return dict(zip(nothing, totals, strict=True))
 
     def _roll_out(
         self, batch: PromptBatch, vision: Vision, batch_idx: int, before: int, attended: RolloutAttention | None
@@ -202,7 +200,7 @@ class GrpoModule(TreeModule):
             self.check(policy, batch, vision, completions, self.packing, attended)
             if self._reward.temporal is not None and batch.shuffled_video_pixels is not None:
                 with torch.no_grad():
-                    mixed = encode_vision(policy, batch.shuffled())
+                    mixed = encode_vision(policy, batch.shuffled(), self.packing.lanes)
                 shuffled = self._sample(policy, batch, mixed, group // 2, batch_idx, before, use=1)
                 for n, item in enumerate(batch.samples):
                     if item.data_type == "video":
@@ -262,7 +260,7 @@ class GrpoModule(TreeModule):
     ) -> Tensor:
         logp_BC = torch.zeros_like(rollout.logp_BC)
         with self._as_reference() as model:
-            seen = vision if self._sees_alike else encode_vision(model, batch.pictures)
+            seen = vision if self._sees_alike else encode_vision(model, batch.pictures, self.packing.lanes)
 
             def logps(row: PackedRow) -> Tensor:
                 return row.unpack(row_logps(model, row, seen, self.packing, self._objective.temperature))

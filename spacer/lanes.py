@@ -6,11 +6,13 @@ that have nothing to do with each other need not: each of them computes in a thr
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 AT_ONCE = 2  # parts that are in memory together
 
@@ -50,3 +52,35 @@ def side_by_side(function: Callable[[Item], Result], items: Sequence[Item], lane
     finally:
         torch.set_num_threads(threads)  # this thread's, and MKL's number, which is one for all threads
     return results
+
+
+def train_side_by_side(
+    function: Callable[[Any, Item], Result], model: nn.Module, items: Sequence[Item], lanes: int
+) -> list[Result]:
+    """`function` of the model and each item, in the order of the items; their backward passes add to its gradients.
+
+    Every lane but the first is given a model with the same weights and gradients of its own. These are added up when
+    all lanes have ended, in the order of the lanes, so that no sum depends on which of them was faster.
+    """
+    lanes = min(lanes, len(items))
+    if lanes < 2:
+        return [function(model, item) for item in items]
+    models = [model, *(_with_own_gradients(model) for _ in range(lanes - 1))]
+
+    def compute(lane: int) -> list[Result]:
+        return [function(models[lane], item) for item in items[lane::lanes]]
+
+    results: list[Result] = [None] * len(items)  # type: ignore[list-item]
+    for lane, found in enumerate(side_by_side(compute, range(lanes), lanes)):
+        results[lane::lanes] = found
+    for other in models[1:]:
+        for whole, part in zip(model.parameters(), other.parameters(), strict=True):
+            if part.grad is not None:
+                whole.grad = part.grad if whole.grad is None else whole.grad.add_(part.grad)
+    return results
+
+
+def _with_own_gradients(model: nn.Module) -> nn.Module:
+    """A model that shares all tensors but the gradients."""
+    shared: dict[int, Any] = {id(x): nn.Parameter(x.detach(), x.requires_grad) for x in model.parameters()}
+    return copy.deepcopy(model, shared | {id(x): x for x in model.buffers()})

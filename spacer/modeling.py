@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from spacer.attention import TREE, WINDOWS, Attended, Attention, register, row_attention
 from spacer.choices import Checkpointing, Positions
 from spacer.data.processing import Pictures
-from spacer.lanes import at_once
+from spacer.lanes import at_once, side_by_side
 from spacer.objective import token_logps
 from spacer.positions import PositionRule
 from spacer.settings import ModelSettings
@@ -48,7 +48,7 @@ class Packing:
 
     @property
     def lanes(self) -> int:
-        """How many rows to compute side by side where no gradient is wanted (`spacer.lanes`)."""
+        """How many rows, or portions of pictures, to compute side by side (`spacer.lanes`)."""
         return at_once() if self.attention == "blocks" else 1
 
 
@@ -170,6 +170,11 @@ def trains_vision(model: Any) -> bool:
     return any(parameter.requires_grad for parameter in plain(model).model.visual.parameters())
 
 
+def drops(model: Any) -> bool:
+    """Whether a part of the model drops activations at random, in training."""
+    return any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in model.modules())
+
+
 def plain(model: Any) -> Any:
     """The transformers model inside peft's wrapper; adapters act in it too."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -199,6 +204,10 @@ class Portion:
     pixels_PD: Tensor
     grids_N3: Tensor
 
+    def tokens(self, model: Any) -> int:
+        """How many features they have."""
+        return int(self.grids_N3.prod(1).sum()) // plain(model).config.vision_config.spatial_merge_size ** 2
+
     def encode(self, model: Any) -> tuple[Tensor, ...]:
         """Their features, as `Vision.tensors`."""
         base = plain(model)
@@ -208,9 +217,9 @@ class Portion:
         return (torch.cat(output.pooler_output), *(torch.cat(feature) for feature in deeper))
 
 
-def encode_vision(model: Any, pictures: Pictures, passes: int = 0) -> Vision:
-    """Each image and video through the vision tower once, by portions; `passes` as in `portions`."""
-    found = [portion.encode(model) for portion in portions(model, pictures, passes)]
+def encode_vision(model: Any, pictures: Pictures, lanes: int = 1, passes: int = 0) -> Vision:
+    """Each image and video through the vision tower once, so many portions at once; `passes` as in `portions`."""
+    found = side_by_side(lambda portion: portion.encode(model), portions(model, pictures, passes), lanes)
     return Vision.of([torch.cat(parts) for parts in zip(*found, strict=True)])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -15,7 +15,18 @@ from torch.distributed.tensor import DTensor
 from spacer import ranks
 from spacer.attended import RolloutAttention
 from spacer.data.processing import PromptBatch
-from spacer.modeling import Packing, Vision, count_passes, encode_vision, portions, row_logps, trains_vision
+from spacer.lanes import train_side_by_side
+from spacer.modeling import (
+    Packing,
+    Portion,
+    Vision,
+    count_passes,
+    drops,
+    encode_vision,
+    portions,
+    row_logps,
+    trains_vision,
+)
 from spacer.optimizer import allow_states, check_trained, configure_adamw, without_frozen
 from spacer.selfcheck import FirstBatchCheck
 from spacer.settings import OptimizerSettings
@@ -25,6 +36,7 @@ from spacer.tree import Completion, Forest, PackedRow, Segment, pack
 from spacer.zero import clip_parts
 
 T = TypeVar("T")
+RowLoss = tuple[Tensor, Mapping[str, Tensor]]  # a scalar to differentiate, and detached ones to log
 
 
 @dataclass(frozen=True)
@@ -101,7 +113,7 @@ class TreeModule(pl.LightningModule):
         passes = self._passes(batch)
 
         def encode() -> tuple[Tensor, ...]:  # of tensors: where gradients pass, DeepSpeed has parameters gathered
-            return encode_vision(self.policy, batch.pictures, passes).tensors
+            return encode_vision(self.policy, batch.pictures, self._lanes, passes).tensors
 
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.packing.vision_again):
             found = as_forward(self.policy, encode)
@@ -117,57 +129,81 @@ class TreeModule(pl.LightningModule):
         batch: PromptBatch,
         vision: Vision,
         rows: Sequence[PackedRow],
-        loss_of: Callable[[PackedRow, Tensor], Tensor],
+        loss_of: Callable[[PackedRow, Tensor], RowLoss],
         temperature: float = 1.0,
         attended: RolloutAttention | None = None,
-    ) -> None:
+    ) -> list[Mapping[str, Tensor]]:
         """Adds the gradient of Σ loss_of(row, its predicted tokens' log-probabilities) over the rows of a batch, of
-        which `vision` is what `see` has seen.
+        which `vision` is what `see` has seen. Returns what there is to log of each row.
 
         The loss is this process's share: what all processes come to is the sum of their gradients. `attended` is what
-        attention came to as these completions were written, where that is to be taken from there.
+        attention came to as these completions were written, where that is to be taken from there. `loss_of` may be
+        called by several threads at once.
         """
         sharded = is_sharded(self.policy)
         # FSDP and DeepSpeed average over the processes
         scale = (ranks.world() if sharded else 1) / self.training_plan.accumulate
         idle = self._at_most(len(rows)) - len(rows)
-        gradients = [torch.zeros_like(x) for x in vision.tensors] if vision.trained else []
-        for row in rows:
+        lanes = self._lanes
+        backward = self._backward_pass(lanes)
+
+        def train(policy: Any, row: PackedRow) -> tuple[Mapping[str, Tensor], Tensor, list[Tensor | None]]:
             # a gradient of the features of all rows would be as large as these, and mostly 0
             alone, features_N = row.alone()
             mine = vision.take(features_N)
-            logp_N = self._logps(alone, mine, temperature, attended)
-            self.manual_backward(loss_of(row, logp_N) * scale)
-            for whole, part in zip(gradients, mine.tensors, strict=False):  # none, where the tower is not trained
-                if part.grad is not None:
-                    whole.index_add_(0, features_N.to(whole.device), part.grad)
+            loss, logged = loss_of(row, self._logps(policy, alone, mine, temperature, attended))
+            backward(loss * scale)
+            return logged, features_N, [x.grad for x in mine.tensors]
+
+        trained = train_side_by_side(train, self.policy, rows, lanes)
         for _ in range(idle):
-            self.manual_backward(self._logps(_FILLER, Vision(), temperature).sum() * 0)
-        if gradients and (sharded or rows):
+            backward(self._logps(self.policy, _FILLER, Vision(), temperature).sum() * 0)
+        if vision.trained and (sharded or rows):
+            gradients = [torch.zeros_like(x) for x in vision.tensors]
+            for _, features_N, parts in trained:
+                for whole, part in zip(gradients, parts, strict=True):
+                    if part is not None:
+                        whole.index_add_(0, features_N.to(whole.device), part)
             if self.packing.vision_again:
                 self._see_again(batch, gradients)
             else:
-                self._send_on(vision.tensors, gradients)
+                self.manual_backward(_whose_gradient(vision.tensors, gradients))
+        return [logged for logged, _, _ in trained]
 
     def _see_again(self, batch: PromptBatch, gradients: Sequence[Tensor]) -> None:
         """The tower's forward and backward pass, a portion of the pictures at a time."""
-        start = 0
-        for portion in portions(self.policy, batch.pictures, self._passes(batch)):
-            features = as_forward(self.policy, partial(portion.encode, self.policy))
-            stop = start + len(features[0])
-            self._send_on(features, [gradient[start:stop] for gradient in gradients])
-            start = stop
+        found = portions(self.policy, batch.pictures, self._passes(batch))
+        counts = [portion.tokens(self.policy) for portion in found]
+        parts = list(zip(found, zip(*(whole.split(counts) for whole in gradients), strict=True), strict=True))
+        lanes = self._lanes
+        backward = self._backward_pass(lanes)
 
-    def _send_on(self, features: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
-        """Sends to the tower what the rows sent to its features."""
-        parts = [(x * gradient).sum() for x, gradient in zip(features, gradients, strict=True)]
-        self.manual_backward(torch.stack(parts).sum())  # whose gradient it is
+        def train(policy: Any, part: tuple[Portion, Sequence[Tensor]]) -> None:
+            portion, mine = part
+            backward(_whose_gradient(as_forward(policy, partial(portion.encode, policy)), mine))
+
+        train_side_by_side(train, self.policy, parts, lanes)
+
+    def _backward_pass(self, lanes: int) -> Callable[[Tensor], None]:
+        """Lightning's, whose hooks are for one at a time, or torch's own."""
+        return self.manual_backward if lanes == 1 else torch.Tensor.backward
 
     def _logps(
-        self, row: PackedRow, vision: Vision, temperature: float, attended: RolloutAttention | None = None
+        self,
+        policy: Any,
+        row: PackedRow,
+        vision: Vision,
+        temperature: float,
+        attended: RolloutAttention | None = None,
     ) -> Tensor:
         known = None if attended is None else attended.over(row)
-        return as_forward(self.policy, partial(row_logps, self.policy, row, vision, self.packing, temperature, known))
+        return as_forward(policy, partial(row_logps, policy, row, vision, self.packing, temperature, known))
+
+    @property
+    def _lanes(self) -> int:
+        """How many rows, or portions of pictures, are trained on side by side. One where a pass waits for those of
+        other processes, and where dropout draws from the one stream of random numbers."""
+        return 1 if is_sharded(self.policy) or drops(self.policy) else self.packing.lanes
 
     def _at_most(self, count: int) -> int:
         """The largest count of any process, where what is counted are forward passes that all take part in."""
@@ -211,22 +247,28 @@ class SftModule(TreeModule):
             completions = [Completion(n, target) for n, target in enumerate(batch.targets or ())]
             assert len(completions) == len(batch.samples)
             tokens = sum(ranks.gather(sum(len(completion.ids_C) for completion in completions), self.device))
-            losses = [torch.zeros((), device=self.device)]
 
-            def loss_of(row: PackedRow, logp_N: Tensor) -> Tensor:
-                losses.append(-logp_N.sum() / tokens)
-                return losses[-1]
+            def loss_of(row: PackedRow, logp_N: Tensor) -> RowLoss:
+                loss = -logp_N.sum() / tokens
+                return loss, {"loss": loss.detach()}
 
             vision = self.see(batch)
             if self.check.due:
                 with gathered(self.policy) as policy:
                     self.check(policy, batch, vision, completions, self.packing)
-            self.backward_rows(batch, vision, pack(batch.forest, completions, self.packing.row_tokens), loss_of)
+            rows = pack(batch.forest, completions, self.packing.row_tokens)
+            logged = self.backward_rows(batch, vision, rows, loss_of)
             if self.steps_now(batch_idx):
                 self.log_step()
-                loss = ranks.add(torch.stack([part.detach() for part in losses]).sum())
+                none = torch.zeros((), device=self.device)  # where this process has no samples
+                loss = ranks.add(torch.stack([none, *(row["loss"] for row in logged)]).sum())
                 self.log("train/loss", loss, prog_bar=True, batch_size=samples)
         self.step(batch_idx)
+
+
+def _whose_gradient(features: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
+    """A scalar with these gradients to these features: it sends to the tower what rows sent to its features."""
+    return torch.stack([(x * gradient).sum() for x, gradient in zip(features, gradients, strict=True)]).sum()
 
 
 def clip_gradients(parameters: Sequence[torch.nn.Parameter], most: float | None) -> Tensor:

@@ -240,11 +240,11 @@ def _likeliest(logp_RV: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
     """
     if logp_RV.shape[1] > _NUCLEUS:
         best = logp_RV.topk(_NUCLEUS, -1)
-        sums_Rn = best.values.double().exp().cumsum(-1)
+        sums_Rn = best.values.exp().double().cumsum(-1)
         if bool((sums_Rn[:, -1] >= top_p).all()):
             return sums_Rn, best.indices
     order_RV = _descending(logp_RV)
-    return logp_RV.gather(1, order_RV).double().exp().cumsum(-1), order_RV
+    return logp_RV.gather(1, order_RV).exp().double().cumsum(-1), order_RV
 
 
 def _descending(values_RV: Tensor) -> Tensor:
@@ -252,6 +252,8 @@ def _descending(values_RV: Tensor) -> Tensor:
     if values_RV.device.type == "cpu" and values_RV.dtype == torch.float32:
         # NumPy sorts whole numbers with vector instructions, several times as fast as it does places: the bits of
         # floats above 0 are in their order, and below them stands each value's place
-        keys_RV = values_RV.neg().view(torch.int32).long() << 32 | torch.arange(values_RV.shape[1])
-        return torch.from_numpy(np.sort(keys_RV.numpy(), -1)) & 0xFFFFFFFF
+        keys_RV = values_RV.neg().view(torch.int32).long()
+        keys_RV.bitwise_left_shift_(32).bitwise_or_(torch.arange(values_RV.shape[1]))
+        keys_RV.numpy().sort(-1)
+        return keys_RV.bitwise_and_(0xFFFFFFFF)
     return values_RV.argsort(-1, descending=True)

@@ -139,7 +139,7 @@ class RolloutTable(Callback):
             policy,
             self._watched.processor,
             batch.forest,
-            encode_vision(policy, batch.pictures),
+            encode_vision(policy, batch.pictures, module.packing.lanes),
             module.packing,
             Decoding(0.0, 1.0, self._watched.max_new_tokens),
             seeds=[[0]] * len(batch.samples),  # greedy: no number is used

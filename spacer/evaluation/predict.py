@@ -102,7 +102,7 @@ class PredictModule(pl.LightningModule):
         by_id = {item.id: item for item in asking.dataset.samples} if batch.faults else {}
         rows = [asking.row_of_fault(by_id[fault.where], fault) for fault in batch.faults]
         if batch.samples:
-            vision = encode_vision(self._whole, batch.pictures)
+            vision = encode_vision(self._whole, batch.pictures, asking.packing.lanes)
             answers = self._answers(batch, batch.forest, vision, range(len(batch.samples)))
             for item, answer in zip(batch.samples, answers, strict=True):
                 if answer is None:

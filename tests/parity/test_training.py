@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
+import spacer.module as module_file
 from spacer.choices import Checkpointing, Schedule
 from spacer.data.loading import PromptDataset
 from spacer.data.processing import Prompt, PromptBatch, collate
 from spacer.grpo import GrpoModule
+from spacer.lanes import train_side_by_side
 from spacer.modeling import Packing, load_policy, load_processor, load_reference
 from spacer.module import SftModule, Training, TreeModule
 from spacer.rewards import score_group
@@ -54,11 +56,13 @@ def training(settings: Settings, **changes: Any) -> Training:
     return Training(optimizer, **changes)
 
 
-def grpo(settings: Settings, model: ModelSettings, plan: Training, **changes: Any) -> GrpoModule:
+def grpo(
+    settings: Settings, model: ModelSettings, plan: Training, packing: Packing = PACKING, **changes: Any
+) -> GrpoModule:
     objective = replace(settings.objective, group_size=GROUP, max_completion_length=LENGTH, **changes)
     reference = load_reference(model) if model.lora is None and objective.beta else None
     processor = load_processor(model)
-    return GrpoModule(load_policy(model), reference, processor, objective, settings.reward, PACKING, plan, SEED)
+    return GrpoModule(load_policy(model), reference, processor, objective, settings.reward, packing, plan, SEED)
 
 
 def doubled(batch: PromptBatch) -> PromptBatch:
@@ -192,6 +196,57 @@ def test_a_tower_that_computes_again_keeps_its_features_alone(settings: Settings
     assert kept.grad_fn is not None and again.requires_grad and again.grad_fn is None
     module.policy.model.visual.requires_grad_(False)
     assert not module.see(batch).trained
+
+
+@pytest.mark.parametrize("changes", [{}, {"gradient_checkpointing": Checkpointing.all}, {"freeze_vision": True}])
+def test_rows_trained_side_by_side_give_the_gradient_of_one_after_the_other(
+    changes: dict[str, Any], settings: Settings, prompts: list[Prompt]
+) -> None:
+    batch, model = collate(prompts), replace(settings.model, **changes)
+    for packing in (Packing("blocks", 150), Packing("blocks", 150, vision_again=True)):
+
+        def step(threads: int, packing: Packing = packing) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+            module = grpo(settings, model, training(settings), packing=packing)
+            before = torch.get_num_threads()
+            torch.set_num_threads(threads)
+            try:
+                gradients = fit(module, batch)
+            finally:
+                torch.set_num_threads(before)
+            assert module.last_rollout is not None
+            assert len(module.last_rollout[1].rows) > 4
+            return gradients, module.trainer.logged_metrics
+
+        (alone, metrics), (beside, shown), (again, _) = step(1), step(2), step(2)
+        assert alone.keys() == beside.keys()
+        largest = max(float(gradient.abs().max()) for gradient in alone.values())
+        for name, gradient in alone.items():
+            assert float((beside[name] - gradient).abs().max()) <= 1e-5 * largest, name
+            assert torch.equal(beside[name], again[name])
+        assert metrics.keys() == shown.keys()
+        for name in ("train/kl", "train/loss", "train/ratio_mean", "train/sampling_drift", "train/gradient_norm"):
+            torch.testing.assert_close(shown[name], metrics[name], rtol=1e-4, atol=1e-6)
+
+
+def test_rows_are_trained_one_after_the_other_where_dropout_draws(
+    settings: Settings, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lanes: list[int] = []
+
+    def watched(function: Any, model: Any, items: Any, count: int) -> Any:
+        lanes.append(count)
+        return train_side_by_side(function, model, items, count)
+
+    monkeypatch.setattr(module_file, "train_side_by_side", watched)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for dropout in (0.0, 0.1):
+            model = replace(settings.model, lora=LoraSettings(4, 8, dropout))
+            fit(grpo(settings, model, training(settings)), collate(prompts))
+    finally:
+        torch.set_num_threads(before)
+    assert lanes == [2, 1]
 
 
 def test_accumulated_batches_make_one_step_of_their_mean_gradient(settings: Settings, prompts: list[Prompt]) -> None:

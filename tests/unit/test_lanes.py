@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from spacer.lanes import at_once, side_by_side
+from spacer.lanes import at_once, side_by_side, train_side_by_side
 
 
 @pytest.fixture(autouse=True)
@@ -73,3 +73,46 @@ def test_an_error_of_a_part_is_the_callers_and_cores_are_given_back(faulty: int)
         side_by_side(fail, range(4), 2)
     assert sorted(done) == [item for item in range(4) if item % 2 != faulty]
     assert torch.get_num_threads() == 2 == at_once()
+
+
+class Tied(torch.nn.Module):
+    """Two names of one weight, a weight that is frozen, and a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = torch.nn.Linear(3, 3, bias=False)
+        self.second = torch.nn.Linear(3, 3, bias=False)
+        self.second.weight = self.first.weight
+        self.frozen = torch.nn.Parameter(torch.ones(3), requires_grad=False)
+        self.register_buffer("shift", torch.ones(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (self.second(self.first(x).tanh()) * self.frozen + self.shift).sum()
+
+
+def test_gradients_of_all_lanes_are_added_to_what_the_model_has() -> None:
+    torch.manual_seed(0)
+    model, items = Tied(), list(torch.randn(5, 3))
+    seen: dict[int, tuple[int, int]] = {}
+
+    def train(policy: Tied, item: torch.Tensor) -> float:
+        seen[id(policy)] = policy.first.weight.data_ptr(), policy.shift.data_ptr()
+        loss = policy(item)
+        loss.backward()
+        return float(loss)
+
+    expected = [train(model, item) for item in items]
+    wanted = 2 * model.first.weight.grad  # once more is added to it
+    seen.clear()
+    assert train_side_by_side(train, model, items, 2) == expected
+    assert len(seen) == 2 and len(set(seen.values())) == 1  # two models, one memory
+    torch.testing.assert_close(model.first.weight.grad, wanted)
+    assert model.first.weight.grad is model.second.weight.grad
+    assert model.frozen.grad is None
+
+
+def test_one_lane_trains_the_model_itself() -> None:
+    model = Tied()
+    assert train_side_by_side(lambda policy, _: policy is model, model, range(3), 1) == [True] * 3
+    assert train_side_by_side(lambda policy, _: policy is model, model, range(1), 2) == [True]
+    assert train_side_by_side(lambda policy, _: policy is model, model, [], 2) == []
