@@ -183,9 +183,11 @@ class Blocks:
 
     Long segments are computed by themselves, short ones of similar length are stacked, and then come `across` pairs of
     a block of queries and one of keys that they all see. Queries that are not wanted are in no block of their own.
+
+    Longer ones are cut: of what a causal block throws away, the kernel computes a good part all the same.
     """
 
-    ALONE = 256  # tokens of a long segment
+    ALONE = 256  # tokens of a long segment, and of the parts that longer ones are cut into
 
     def __init__(self, spans: Sequence[Span], wanted_L: Tensor) -> None:
         self.partial = not bool(wanted_L.all())
@@ -193,7 +195,10 @@ class Blocks:
         for span in spans:
             wanted = wanted_L[span.start : span.stop].nonzero()[:, 0].tolist()
             if wanted and len(wanted) == span.stop - span.start:
-                whole.append((span.start, span.stop))
+                starts = range(span.start, span.stop, self.ALONE)
+                parts = [(start, min(start + self.ALONE, span.stop)) for start in starts]
+                whole += parts
+                self.across += [(slice(*ends), slice(span.start, ends[0])) for ends in parts[1:]]
             else:
                 some = [span.start + place for place in wanted]
                 self.across += [(slice(place, place + 1), slice(span.start, place + 1)) for place in some]

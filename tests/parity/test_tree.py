@@ -104,13 +104,17 @@ def test_long_segments_and_every_way_to_attend_agree(family: str, monkeypatch: p
     batch, prompts, completions = drawn(
         family, model, [("video", 3), ("images", 2), ("text", 1)], 3, seed=5, dtype=torch.float64
     )
-    with torch.no_grad():
-        expected = torch.cat([plain_logps(model, prompts[c.prompt], c.ids_C) for c in completions])
-        for attention, alone in (("blocks", 1), ("blocks", 6), ("masked", 0), ("flex", 0)):
-            monkeypatch.setattr(Blocks, "ALONE", alone)
+    expected = torch.cat([plain_logps(model, prompts[c.prompt], c.ids_C) for c in completions])
+    plain = gradients(model, expected.sin().sum())
+    for attention, alone in (("blocks", 1), ("blocks", 6), ("blocks", 10_000), ("masked", 0), ("flex", 0)):
+        monkeypatch.setattr(Blocks, "ALONE", alone)
+        with torch.set_grad_enabled(attention == "blocks"):
             found = tree_logps(model, batch, completions, Packing(attention, 10_000))
-            together = torch.cat([found[i] for i in range(len(completions))])
-            torch.testing.assert_close(together, expected, rtol=1e-9, atol=1e-9, msg=f"{attention} {alone}")
+        together = torch.cat([found[i] for i in range(len(completions))])
+        torch.testing.assert_close(together, expected, rtol=1e-9, atol=1e-9, msg=f"{attention} {alone}")
+        if attention == "blocks":
+            for name, gradient in gradients(model, together.sin().sum()).items():
+                torch.testing.assert_close(gradient, plain[name], rtol=1e-7, atol=1e-9, msg=f"{name} {alone}")
 
 
 @pytest.mark.parametrize("attention", ["blocks", "masked", "flex"])
