@@ -20,6 +20,7 @@ from spacer.evaluation import predict
 from spacer.evaluation.asked import answered_row, as_samples, check_media, failed_row, media_settings, vote
 from spacer.evaluation.conditions import conditions, hold_to, weights_digest
 from spacer.evaluation.predict import Answer, Asking, PredictModule, by_medium
+from spacer.modeling import Packing
 from spacer.settings import BenchmarkSettings, ModelSettings, VideoSettings
 from tests.unit.data.making import about, sample
 
@@ -217,7 +218,7 @@ def asked_of(monkeypatch: pytest.MonkeyPatch) -> Any:
             dataset,
             BenchmarkSettings("x"),
             0,
-            None,  # type: ignore[arg-type]
+            Packing("blocks", 1000),
             False,
             lambda item, found: {"id": item.id, "prediction": found.texts[0]},
             failed_row,
