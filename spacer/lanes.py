@@ -26,7 +26,7 @@ def at_once() -> int:
 
 
 def side_by_side(function: Callable[[Item], Result], items: Sequence[Item], lanes: int) -> list[Result]:
-    """`function` of each item, in the order of the items, computed in so many lanes.
+    """`function` of each item, in the order of the items, computed in so many lanes: item n in lane n modulo `lanes`.
 
     With one it is an ordinary map. The caller's thread is one of them, since memory that a thread lets go of is its own
     to use again. The first error of a lane ends that lane, and is raised when all have ended.
@@ -63,16 +63,8 @@ def train_side_by_side(
     all lanes have ended, in the order of the lanes, so that no sum depends on which of them was faster.
     """
     lanes = min(lanes, len(items))
-    if lanes < 2:
-        return [function(model, item) for item in items]
     models = [model, *(_with_own_gradients(model) for _ in range(lanes - 1))]
-
-    def compute(lane: int) -> list[Result]:
-        return [function(models[lane], item) for item in items[lane::lanes]]
-
-    results: list[Result] = [None] * len(items)  # type: ignore[list-item]
-    for lane, found in enumerate(side_by_side(compute, range(lanes), lanes)):
-        results[lane::lanes] = found
+    results = side_by_side(lambda n: function(models[n % lanes], items[n]), range(len(items)), lanes)
     for other in models[1:]:
         for whole, part in zip(model.parameters(), other.parameters(), strict=True):
             if part.grad is not None:

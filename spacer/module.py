@@ -59,7 +59,8 @@ class TreeModule(pl.LightningModule):
     """Training on prefix trees, row by row.
 
     Lightning's automatic optimisation knows one backward pass a step. Here a batch has one for each packed row, so that
-    only one row is in memory, and one for the vision tower, whose features all rows share; hence the manual one.
+    only one row is in memory (on a CPU one a lane, `spacer.lanes`), and more for the vision tower, whose features all
+    rows share; hence the manual one.
 
     Several processes train as one would on their batches side by side: each loss is its share of a mean over all of
     them, gradients are added up, and what is logged is of all batches together. One whose samples are all at fault

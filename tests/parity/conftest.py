@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 
 from spacer.config import load_settings
@@ -33,6 +36,17 @@ def prompts_of(dataset: PromptDataset, *indices: int) -> list[Prompt]:
     prompts = [prompt for prompt in made if isinstance(prompt, Prompt)]
     assert len(prompts) == len(indices)
     return prompts
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """torch computes with so many, as on a machine of that many cores; tests have one each."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def small(root: Path | str) -> Settings:

@@ -25,7 +25,7 @@ from spacer.modeling import Packing, encode_vision, load_policy, load_processor
 from spacer.rollout import Decoding, Rollout, draw, sample
 from spacer.settings import Settings
 from spacer.tree import pack
-from tests.parity.conftest import prompts_of
+from tests.parity.conftest import prompts_of, threads
 from tests.parity.families import EOS, FAMILIES, exact, make, make_prompts, plain_attention, plain_logps
 from tests.parity.test_grpo import naive_positions
 
@@ -152,14 +152,10 @@ def test_completions_written_in_two_lanes_are_those_of_one(family: str, monkeypa
     with exact(model), torch.no_grad():
         vision = encode_vision(model, batch.pictures)
 
-        def write(threads: int) -> tuple[Rollout, RolloutAttention]:
-            before = torch.get_num_threads()
-            torch.set_num_threads(threads)
+        def write(count: int) -> tuple[Rollout, RolloutAttention]:
             attended = RolloutAttention(batch.forest, len(seeds), decoding.max_new_tokens)
-            try:
+            with threads(count):
                 return sample(model, Words(), batch.forest, vision, packing, decoding, seeds, attended), attended
-            finally:
-                torch.set_num_threads(before)
 
         one, one_attended = write(1)
         monkeypatch.setattr(rollout_file, "_ROWS", 4)

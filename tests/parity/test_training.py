@@ -26,7 +26,7 @@ from spacer.module import SftModule, Training, TreeModule
 from spacer.rewards import score_group
 from spacer.rollout import Decoding
 from spacer.settings import LoraSettings, ModelSettings, ObjectiveSettings, Settings
-from tests.parity.conftest import prompts_of
+from tests.parity.conftest import prompts_of, threads
 from tests.parity.test_grpo import Capture, Repeated, naive_logps, naive_positions
 from tests.parity.test_rollout import rolled
 
@@ -205,14 +205,10 @@ def test_rows_trained_side_by_side_give_the_gradient_of_one_after_the_other(
     batch, model = collate(prompts), replace(settings.model, **changes)
     for packing in (Packing("blocks", 150), Packing("blocks", 150, vision_again=True)):
 
-        def step(threads: int, packing: Packing = packing) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        def step(count: int, packing: Packing = packing) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
             module = grpo(settings, model, training(settings), packing=packing)
-            before = torch.get_num_threads()
-            torch.set_num_threads(threads)
-            try:
+            with threads(count):
                 gradients = fit(module, batch)
-            finally:
-                torch.set_num_threads(before)
             assert module.last_rollout is not None
             assert len(module.last_rollout[1].rows) > 4
             return gradients, module.trainer.logged_metrics
@@ -238,14 +234,10 @@ def test_rows_are_trained_one_after_the_other_where_dropout_draws(
         return train_side_by_side(function, model, items, count)
 
     monkeypatch.setattr(module_file, "train_side_by_side", watched)
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        for dropout in (0.0, 0.1):
-            model = replace(settings.model, lora=LoraSettings(4, 8, dropout))
+    for dropout in (0.0, 0.1):
+        model = replace(settings.model, lora=LoraSettings(4, 8, dropout))
+        with threads(2):
             fit(grpo(settings, model, training(settings)), collate(prompts))
-    finally:
-        torch.set_num_threads(before)
     assert lanes == [2, 1]
 
 
