@@ -18,10 +18,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class AttentionChoice:
-    """`vision` is a name of transformers, `rows` one of `spacer.attention.row_attention`."""
+    """`vision` is a name of transformers, `rows` one of `spacer.attention.row_attention`, `decoding` one of
+    `spacer.cache.LeafCache`."""
 
     vision: str
     rows: str
+    decoding: str
 
 
 def choose_attention(settings: Settings) -> AttentionChoice:
@@ -41,9 +43,12 @@ def choose_attention(settings: Settings) -> AttentionChoice:
     flash = asked == "flash_attention_2" or (
         asked == "auto" and device == "cuda" and narrow and find_spec("flash_attn") is not None
     )
-    windows = WINDOWS if asked == "auto" and device != "cuda" else "sdpa"
-    choice = AttentionChoice("flash_attention_2" if flash else windows, rows)
-    log.info("attention on %s: %s (vision), %s (packed rows)", device, choice.vision, choice.rows)
+    windows = WINDOWS if asked == "auto" else "sdpa"
+    choice = AttentionChoice("flash_attention_2" if flash else windows, rows, "flash_attn" if flash else "torch")
+    log.info(
+        "attention on %s: %s (vision), %s (packed rows), %s (decoding)",
+        *(device, choice.vision, choice.rows, choice.decoding),
+    )
     return choice
 
 

@@ -23,6 +23,29 @@ _ALIKE = 1.5  # segments up to so much longer than the shortest are stacked, pad
 Layer = int
 
 
+@dataclass(frozen=True)
+class Padding:
+    """Where the segments of a block end: how many of T keys are a segment's own, and the same as what is added to
+    scores, -inf past the end."""
+
+    lengths_n: Tensor  # int32
+    bias_n11T: Tensor
+
+    @classmethod
+    def of(cls, lengths: Sequence[int], device: torch.device) -> Padding | None:
+        """None where all are of one length."""
+        if min(lengths) == max(lengths):
+            return None
+        lengths_n = torch.tensor(lengths, dtype=torch.int32)
+        past = torch.arange(max(lengths)) >= lengths_n[:, None]
+        bias = torch.zeros(past.shape).masked_fill(past, -torch.inf)[:, None, None]
+        return cls(lengths_n.to(device), bias.to(device))
+
+    def only(self, places: list[int]) -> Padding:
+        """Of some of the segments."""
+        return Padding(self.lengths_n[places], self.bias_n11T[places])
+
+
 @dataclass
 class _Block:
     """Segments of similar length, at most one of them in any row's path. Keys and values are n x K x T x D."""
@@ -31,7 +54,7 @@ class _Block:
     length: int  # T
     keys: dict[Layer, Tensor]
     values: dict[Layer, Tensor]
-    bias_n11T: Tensor | None  # -inf where a shorter segment is padded
+    padding: Padding | None  # where shorter segments are padded
     slots_nr: Tensor  # the rows that read each segment; R stands for none
     rows: Tensor | None  # the rows that read the block, ascending; None where all do
     places: Tensor  # where these are among the n * r
@@ -51,15 +74,18 @@ class LeafCache:
         forest: Forest,
         paths: Sequence[Sequence[int]],
         device: torch.device,
+        kernel: str = "torch",
         attended: RolloutAttention | None = None,
         first: int = 0,
     ) -> None:
         """`paths` are the segments of the forest that each row reads, from the root down: to be filled, before tokens
-        are written, with their keys and values, which are on `device`.
+        are written, with their keys and values, which are on `device`. `kernel` is torch or, of 16 bits on CUDA,
+        flash_attn.
 
         What attention comes to is noted in `attended`, if that is given, where the rows are numbered from `first`.
         """
         self._device = device
+        self._attend = {"torch": attend, "flash_attn": attend_by_flash}[kernel]
         self._making_room = threading.Lock()  # prompts are computed by several threads
         self._attended = attended
         self._numbers_R = first + torch.arange(len(paths))  # which of the rows at the start each row is
@@ -98,12 +124,12 @@ class LeafCache:
         kv_heads = k.shape[1]
         keys, values = self._store(layer, k, v)
         q_RKQD = q[:, :, 0].unflatten(1, (kv_heads, -1))
-        out, lse = attend(q_RKQD, keys, values, None, scale)
+        out, lse = self._attend(q_RKQD, keys, values, None, scale)
         padded = torch.cat([q_RKQD, q_RKQD.new_zeros(1, *q_RKQD.shape[1:])])
         for block in self._blocks:
             n, r = block.slots_nr.shape
             q_nKrQD = padded.index_select(0, block.slots_nr.flatten()).unflatten(0, (n, r)).transpose(1, 2)
-            found = attend(q_nKrQD.flatten(2, 3), block.keys[layer], block.values[layer], block.bias_n11T, scale)
+            found = self._attend(q_nKrQD.flatten(2, 3), block.keys[layer], block.values[layer], block.padding, scale)
             part, part_lse = (
                 x.unflatten(2, (r, -1)).transpose(1, 2).flatten(0, 1).index_select(0, block.places) for x in found
             )
@@ -130,12 +156,8 @@ class LeafCache:
 
     def _block(self, length_of: Sequence[int], segments: list[int]) -> _Block:
         lengths = [length_of[segment] for segment in segments]
-        bias = None
-        if min(lengths) < max(lengths):
-            past = torch.arange(max(lengths)) >= torch.tensor(lengths)[:, None]
-            bias = torch.zeros(past.shape).masked_fill(past, -torch.inf)[:, None, None].to(self._device)
         nothing = torch.zeros(0, dtype=torch.long)
-        return _Block(segments, max(lengths), {}, {}, bias, nothing, None, nothing)
+        return _Block(segments, max(lengths), {}, {}, Padding.of(lengths, self._device), nothing, None, nothing)
 
     def _assign(self) -> None:
         """Works out which rows read which segments, and lets go of segments that none reads any more."""
@@ -146,7 +168,7 @@ class LeafCache:
             if len(left) <= len(block.segments) // 2:
                 block.keys = {layer: x[left] for layer, x in block.keys.items()}
                 block.values = {layer: x[left] for layer, x in block.values.items()}
-                block.bias_n11T = None if block.bias_n11T is None else block.bias_n11T[left]
+                block.padding = None if block.padding is None else block.padding.only(left)
                 block.segments = [block.segments[place] for place in left]
             readers: list[list[int]] = [[] for _ in block.segments]
             place_of = {segment: place for place, segment in enumerate(block.segments)}
@@ -163,27 +185,41 @@ class LeafCache:
             block.rows = None if everyone else torch.tensor([row for row, _ in places], device=self._device)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
-    """softmax(s) v and logsumexp s over the keys, for s = scale q kᵀ + bias; both in float32 at least.
+def attend(q: Tensor, k: Tensor, v: Tensor, padding: Padding | None, scale: float) -> tuple[Tensor, Tensor]:
+    """softmax(s) v and logsumexp s over the keys, for s = scale q kᵀ where they are not padded; both in float32 at
+    least.
 
-    ... x queries x D for the first, ... x queries x 1 for the second.
+    n x K x queries x D for the first, n x K x queries x 1 for the second.
     """
     wide = torch.promote_types(q.dtype, torch.float32)
     if q.device.type == "cpu":
-        mask = None if bias is None else bias.to(q.dtype)
+        mask = None if padding is None else padding.bias_n11T.to(q.dtype)
         out, lse = flash_on_cpu(q, k, v, 0.0, False, attn_mask=mask, scale=scale)
         return out.to(wide), lse[..., None].to(wide)
-    return attend_by_products(q, k, v, bias, scale)
+    return attend_by_products(q, k, v, padding, scale)
 
 
-def attend_by_products(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+def attend_by_products(q: Tensor, k: Tensor, v: Tensor, padding: Padding | None, scale: float) -> tuple[Tensor, Tensor]:
     """What `attend` gives, on any device."""
     wide = torch.promote_types(q.dtype, torch.float32)
     scores = (q * scale @ k.transpose(-1, -2)).to(wide)
-    if bias is not None:
-        scores = scores + bias
+    if padding is not None:
+        scores = scores + padding.bias_n11T
     lse = scores.logsumexp(-1, keepdim=True)
     return ((scores - lse).exp_().to(v.dtype) @ v).to(wide), lse
+
+
+def attend_by_flash(q: Tensor, k: Tensor, v: Tensor, padding: Padding | None, scale: float) -> tuple[Tensor, Tensor]:
+    """What `attend` gives, by flash-attn's kernel for decoding, which splits the keys where queries are few."""
+    from flash_attn import flash_attn_with_kvcache
+
+    out, lse = flash_attn_with_kvcache(
+        *(x.transpose(1, 2) for x in (q, k, v)),
+        cache_seqlens=None if padding is None else padding.lengths_n,
+        softmax_scale=scale,
+        return_softmax_lse=True,
+    )
+    return out.transpose(1, 2).float(), lse[..., None]
 
 
 def _alike(lengths: Sequence[int], paths: list[list[int]]) -> list[list[int]]:

@@ -39,12 +39,14 @@ register()
 
 @dataclass(frozen=True)
 class Packing:
-    """How trees are computed: the attention over a row (`spacer.attention.row_attention`), the tokens of a row, and
-    whether the vision tower keeps its features alone, and computes the rest again for its backward pass."""
+    """How trees are computed: the attention over a row (`spacer.attention.row_attention`), the tokens of a row,
+    whether the vision tower keeps its features alone, and computes the rest again for its backward pass, and the
+    attention of tokens that are written (`spacer.cache.LeafCache`)."""
 
     attention: str
     row_tokens: int
     vision_again: bool = False
+    decoding: str = "torch"
 
     @property
     def lanes(self) -> int:

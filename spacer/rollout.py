@@ -117,7 +117,8 @@ def _write(
     caches = []
     for part in parts:
         paths = [forest.path(forest.ends[n]) for n in part for _ in range(group)]
-        caches.append(LeafCache(forest, paths, plain(model).lm_head.weight.device, attended, part.start * group))
+        device = plain(model).lm_head.weight.device
+        caches.append(LeafCache(forest, paths, device, packing.decoding, attended, part.start * group))
     states_NH = _prefill(model, forest, vision, packing, caches, attended)
 
     def decode(lane: int) -> tuple[Tensor, Tensor]:

@@ -96,6 +96,7 @@ class Run:
             self.attention.rows,
             settings.objective.row_tokens,
             vision_again=settings.model.gradient_checkpointing == Checkpointing.vision,
+            decoding=self.attention.decoding,
         )
 
     @property

@@ -34,8 +34,6 @@ PATCH = 3 * 2 * 4 * 4  # channels, frames, height and width of a patch
 
 _TEXT: dict[str, Any] = {
     "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "intermediate_size": 48,
     "num_hidden_layers": 3,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
@@ -54,11 +52,11 @@ _TOKENS: dict[str, Any] = {
 }
 
 
-def make(family: str, dtype: torch.dtype = torch.float64) -> Any:
+def make(family: str, dtype: torch.dtype = torch.float64, head_dim: int = 8) -> Any:
     """An untrained model, the same each time, that attends in trees."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(11)
-        model = _FAMILY[family]()
+        model = _FAMILY[family](head_dim // 8)
         for parameter in model.parameters():  # large enough that pictures and positions matter
             if parameter.ndim > 1:
                 torch.nn.init.normal_(parameter, std=0.8 * parameter[0].numel() ** -0.5)
@@ -110,33 +108,40 @@ def _rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Ten
     return q * cos + turned(q) * sin, k * cos + turned(k) * sin
 
 
-def _qwen2_vl() -> Any:
-    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}
-    vision = {"depth": 2, "embed_dim": 16, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2, "patch_size": 4}
+def _text_config(times: int, sections: list[int], **rope: Any) -> dict[str, Any]:
+    """Heads of 8 channels, so many times."""
+    rope |= {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [times * n for n in sections]}
+    sizes = {"hidden_size": 32 * times, "intermediate_size": 48 * times, "head_dim": 8 * times}
+    return {**_TEXT, **sizes, "rope_parameters": rope}
+
+
+def _vision_config(times: int) -> dict[str, Any]:
+    sizes = {"hidden_size": 16 * times, "intermediate_size": 24 * times, "out_hidden_size": 32 * times}
+    return {**sizes, "num_heads": 2, "patch_size": 4}
+
+
+def _qwen2_vl(times: int) -> Any:
+    vision = {"depth": 2, "embed_dim": 16 * times, "hidden_size": 32 * times, "num_heads": 2, "mlp_ratio": 2}
+    text = _text_config(times, [1, 1, 2])
     return Qwen2VLForConditionalGeneration(
-        Qwen2VLConfig(text_config={**_TEXT, "rope_parameters": rope}, vision_config=vision, **_TOKENS)
+        Qwen2VLConfig(text_config=text, vision_config={**vision, "patch_size": 4}, **_TOKENS)
     )
 
 
-def _qwen2_5_vl() -> Any:
-    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}
-    vision = {
-        **{"depth": 2, "hidden_size": 16, "intermediate_size": 24, "num_heads": 2, "out_hidden_size": 32},
-        **{"patch_size": 4, "window_size": 16, "fullatt_block_indexes": [1], "tokens_per_second": 2},
-    }
+def _qwen2_5_vl(times: int) -> Any:
+    vision = {"depth": 2, "window_size": 16, "fullatt_block_indexes": [1], "tokens_per_second": 2}
+    text = _text_config(times, [1, 1, 2])
     return Qwen2_5_VLForConditionalGeneration(
-        Qwen2_5_VLConfig(text_config={**_TEXT, "rope_parameters": rope}, vision_config=vision, **_TOKENS)
+        Qwen2_5_VLConfig(text_config=text, vision_config={**_vision_config(times), **vision}, **_TOKENS)
     )
 
 
-def _qwen3_vl() -> Any:
-    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1], "mrope_interleaved": True}
-    vision = {
-        **{"depth": 3, "hidden_size": 16, "intermediate_size": 24, "num_heads": 2, "out_hidden_size": 32},
-        **{"patch_size": 4, "deepstack_visual_indexes": [0, 1], "num_position_embeddings": 16},
-    }
-    text = {**_TEXT, "head_dim": 8, "rope_parameters": rope}
-    return Qwen3VLForConditionalGeneration(Qwen3VLConfig(text_config=text, vision_config=vision, **_TOKENS))
+def _qwen3_vl(times: int) -> Any:
+    vision = {"depth": 3, "deepstack_visual_indexes": [0, 1], "num_position_embeddings": 16}
+    text = _text_config(times, [2, 1, 1], mrope_interleaved=True)
+    return Qwen3VLForConditionalGeneration(
+        Qwen3VLConfig(text_config=text, vision_config={**_vision_config(times), **vision}, **_TOKENS)
+    )
 
 
 _FAMILY = {"qwen2_vl": _qwen2_vl, "qwen2_5_vl": _qwen2_5_vl, "qwen3_vl": _qwen3_vl}

@@ -59,7 +59,7 @@ def rolled(
     seed: int = 0,
     packing: Packing = PACKING,
 ) -> Rollout:
-    batch = collate(prompts)
+    batch = collate(prompts).to(next(model.parameters()).device)
     with torch.no_grad():
         vision = encode_vision(model, batch.pictures)
     seeds = [[seed, i] for i in range(len(prompts) * group)]

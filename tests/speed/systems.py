@@ -18,6 +18,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from spacer.attention import WINDOWS
+from spacer.backends import AttentionChoice
 from spacer.choices import Checkpointing, Positions
 from spacer.data.processing import Prompt, PromptBatch, collate
 from spacer.data.samples import Sample
@@ -34,6 +36,20 @@ MODEL = ModelSettings(
     str(Path(__file__).resolve().parents[2] / "spacer/assets/tiny"), gradient_checkpointing=Checkpointing.none
 )
 OPTIMIZER = OptimizerSettings(learning_rate=1e-6)
+ON_CPU = AttentionChoice(WINDOWS, "blocks", "torch")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What is measured on: a model, the kind of device, and ours' attention there. The released algorithm attends as
+    PyTorch does, and to pictures with flash-attn where ours does."""
+
+    model: ModelSettings = MODEL
+    device: str = "cpu"
+    attention: AttentionChoice = ON_CPU
+
+
+CPU = Bench()
 
 
 @dataclass(frozen=True)
@@ -56,11 +72,13 @@ class Cell:
         return (self.prompt_tokens - QUESTION) // TOKENS_A_STEP
 
 
-def prompts(cell: Cell, count: int) -> list[Prompt]:
+def prompts(cell: Cell, count: int, model: ModelSettings = MODEL) -> list[Prompt]:
     """Random questions of `QUESTION` tokens, `cell.questions_per_video` of them about each random video."""
+    from transformers import AutoConfig
+
     rng = np.random.default_rng(0)
-    model = load_policy(MODEL)
-    config, rule = model.config, position_rule(model.config, Positions.original)
+    config: Any = AutoConfig.from_pretrained(model.name_or_path)
+    rule = position_rule(config, Positions.original)
     grid = (cell.steps, SIDE, SIDE)
     found = []
     for n in range(count):
@@ -107,8 +125,8 @@ class OneBatch:
 class Endless:
     """A processor whose completions never end, so that all systems write as many tokens."""
 
-    def __init__(self) -> None:
-        inner = load_processor(MODEL).tokenizer
+    def __init__(self, model: ModelSettings) -> None:
+        inner = load_processor(model).tokenizer
         self.tokenizer = SimpleNamespace(eos_token_id=-1, pad_token_id=inner.pad_token_id, decode=inner.decode)
 
 
@@ -125,17 +143,18 @@ class Plan:
 class Spacer:
     """A training step as `stage=train` takes it, through Lightning, on batches that are decoded already."""
 
-    def __init__(self, cell: Cell, plan: Plan) -> None:
+    def __init__(self, cell: Cell, plan: Plan, bench: Bench = CPU) -> None:
         self.questions = plan.questions
-        self._batch = collate(prompts(cell, plan.questions))
+        self._device = bench.device
+        self._batch = collate(prompts(cell, plan.questions, bench.model))
         objective = ObjectiveSettings(group_size=cell.group_size, max_completion_length=cell.completion_tokens)
         self._module = GrpoModule(
-            load_policy(MODEL).train(),
-            load_reference(MODEL),
-            Endless(),  # type: ignore[arg-type]
+            load_policy(bench.model, bench.attention.vision).train(),
+            load_reference(bench.model, bench.attention.vision),
+            Endless(bench.model),  # type: ignore[arg-type]
             objective,
             RewardSettings(),
-            Packing("blocks", plan.row_tokens, vision_again=plan.vision_again),
+            Packing(bench.attention.rows, plan.row_tokens, plan.vision_again, bench.attention.decoding),
             Training(OPTIMIZER, clip=5.0, self_check=False),
             seed=0,
         )
@@ -144,7 +163,7 @@ class Spacer:
         """A trainer about to take one step."""
         trainer = pl.Trainer(
             max_steps=1,
-            accelerator="cpu",
+            accelerator=self._device,
             devices=1,
             logger=False,
             enable_checkpointing=False,
@@ -158,14 +177,24 @@ class Released:
     """The published trainer's algorithm: generate with G returned sequences, pixels and prompt repeated G times, policy
     and reference forward on G full rows, logits over the vocabulary at every token; one prompt a step."""
 
-    def __init__(self, cell: Cell) -> None:
+    def __init__(self, cell: Cell, bench: Bench = CPU) -> None:
         from transformers import AutoModelForImageTextToText
 
         self.questions = 1
         self._cell = cell
-        self._prompt = prompts(replace(cell, questions_per_video=1), 1)[0]
+        self._device = bench.device
+        self._prompt = prompts(replace(cell, questions_per_video=1), 1, bench.model)[0]
+        flash = bench.attention.vision == "flash_attention_2"
         self._policy, self._reference = (
-            AutoModelForImageTextToText.from_pretrained(MODEL.name_or_path, attn_implementation="sdpa") for _ in "12"
+            AutoModelForImageTextToText.from_pretrained(
+                bench.model.name_or_path,
+                dtype=getattr(torch, bench.model.dtype),
+                attn_implementation={
+                    "text_config": "sdpa",  # on a GPU PyTorch's own flash kernel
+                    "vision_config": "flash_attention_2" if flash else "sdpa",
+                },
+            ).to(bench.device)
+            for _ in "12"
         )
         self._policy.train()
         self._reference.requires_grad_(False)
@@ -179,7 +208,7 @@ class Released:
         prompt, group = self._prompt, self._cell.group_size
         with torch.no_grad():
             ids_BL = self._policy.generate(
-                **self._inputs(prompt.ids_L[None], 1),
+                **self._inputs(prompt.ids_L[None].to(self._device), 1),
                 do_sample=True,
                 top_p=0.95,
                 top_k=0,
@@ -197,7 +226,7 @@ class Released:
         with torch.no_grad():
             reference = self._logps(self._reference, ids_BL, inputs)
         d = reference - logp
-        advantages = torch.linspace(-1, 1, group)[:, None]
+        advantages = torch.linspace(-1, 1, group, device=self._device)[:, None]
         loss = -(torch.exp(logp - logp.detach()) * advantages - 0.04 * (torch.exp(d) - d - 1)).mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self._policy.parameters(), 5.0)
@@ -210,8 +239,8 @@ class Released:
             "input_ids": ids_BL,
             "attention_mask": torch.ones_like(ids_BL),
             "mm_token_type_ids": 2 * (ids_BL == self._policy.config.video_token_id).int(),
-            "pixel_values_videos": self._prompt.pixels_PD.repeat(times, 1),
-            "video_grid_thw": self._prompt.grid_thw.repeat(times, 1),
+            "pixel_values_videos": self._prompt.pixels_PD.repeat(times, 1).to(self._device),
+            "video_grid_thw": self._prompt.grid_thw.repeat(times, 1).to(self._device),
             "second_per_grid_ts": [1.0] * times,
         }
 

@@ -40,12 +40,12 @@ def test_on_a_cpu(asked: str, rows: str, accelerator: str, monkeypatch: pytest.M
     offer(monkeypatch, packages=("flash_attn",))
     vision = WINDOWS if asked == "auto" else "sdpa"
     for precision in ("32-true", "bf16-mixed"):
-        assert choose_attention(settings(asked, accelerator, precision)) == AttentionChoice(vision, rows)
+        assert choose_attention(settings(asked, accelerator, precision)) == AttentionChoice(vision, rows, "torch")
 
 
 def test_a_cpu_that_is_asked_for_is_used_on_a_machine_with_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     offer(monkeypatch, "cuda", packages=("flash_attn",))
-    assert choose_attention(settings("auto", "cpu", "bf16-mixed")) == AttentionChoice(WINDOWS, "blocks")
+    assert choose_attention(settings("auto", "cpu", "bf16-mixed")) == AttentionChoice(WINDOWS, "blocks", "torch")
 
 
 @pytest.mark.parametrize("asked", ["flex_attention", "flash_attention_2"])
@@ -69,8 +69,8 @@ def test_what_runs_on_cuda_alone_is_refused_elsewhere_with_a_remedy(
         ("auto", "bf16-mixed", "float32", ("flash_attn",), "flash_attention_2", "flex"),
         ("auto", "bf16-true", "float32", ("flash_attn",), "flash_attention_2", "flex"),
         ("auto", "32-true", "bfloat16", ("flash_attn",), "flash_attention_2", "flex"),
-        ("auto", "32-true", "float32", ("flash_attn",), "sdpa", "flex"),  # which flash-attn does not compute in
-        ("auto", "bf16-mixed", "float32", (), "sdpa", "flex"),
+        ("auto", "32-true", "float32", ("flash_attn",), WINDOWS, "flex"),  # which flash-attn does not compute in
+        ("auto", "bf16-mixed", "float32", (), WINDOWS, "flex"),
         ("flash_attention_2", "bf16-mixed", "float32", ("flash_attn",), "flash_attention_2", "flex"),
         ("flex_attention", "bf16-mixed", "float32", ("flash_attn",), "sdpa", "flex"),
         ("sdpa", "bf16-mixed", "float32", ("flash_attn",), "sdpa", "masked"),
@@ -86,19 +86,20 @@ def test_on_cuda(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     offer(monkeypatch, "cuda", packages=packages)
-    assert choose_attention(settings(asked, "auto", precision, dtype)) == AttentionChoice(vision, rows)
+    decoding = "flash_attn" if vision == "flash_attention_2" else "torch"
+    assert choose_attention(settings(asked, "auto", precision, dtype)) == AttentionChoice(vision, rows, decoding)
 
 
 def test_on_other_devices_rows_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     offer(monkeypatch, "mps")
-    assert choose_attention(settings("auto", precision="bf16-mixed")) == AttentionChoice(WINDOWS, "masked")
+    assert choose_attention(settings("auto", precision="bf16-mixed")) == AttentionChoice(WINDOWS, "masked", "torch")
 
 
 def test_the_choice_is_said_in_the_log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     offer(monkeypatch, "cuda")
     with caplog.at_level(logging.INFO, logger="spacer.backends"):
         choose_attention(settings("auto"))
-    assert caplog.messages == ["attention on cuda: sdpa (vision), flex (packed rows)"]
+    assert caplog.messages == ["attention on cuda: spacer_flash_windows (vision), flex (packed rows), torch (decoding)"]
 
 
 @pytest.mark.parametrize(

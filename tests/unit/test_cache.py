@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from spacer.cache import attend, attend_by_products
+from spacer.cache import Padding, attend, attend_by_products
 
 
 @pytest.mark.parametrize(("dtype", "near"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
@@ -13,11 +13,13 @@ from spacer.cache import attend, attend_by_products
 def test_the_kernel_of_a_cpu_gives_what_products_give_anywhere(dtype: torch.dtype, near: float, padded: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(3, 2, n, 16, generator=generator, dtype=torch.float64) for n in (6, 70, 70))
-    bias = torch.zeros(3, 1, 1, 70)
-    bias[1, ..., 50:] = -torch.inf
-    scores = q @ k.transpose(-1, -2) * 0.3 + (bias if padded else 0)
+    padding = Padding.of([70, 50, 70] if padded else [70, 70, 70], torch.device("cpu"))
+    assert (padding is not None) == padded
+    scores = q @ k.transpose(-1, -2) * 0.3
+    if padded:
+        scores[1, ..., 50:] = -torch.inf
     for function in (attend, attend_by_products):
-        out, lse = function(q.to(dtype), k.to(dtype), v.to(dtype), bias if padded else None, 0.3)
+        out, lse = function(q.to(dtype), k.to(dtype), v.to(dtype), padding, 0.3)
         assert out.dtype == lse.dtype == torch.promote_types(dtype, torch.float32)
         torch.testing.assert_close(out.double(), scores.softmax(-1) @ v, rtol=near, atol=near)
         torch.testing.assert_close(lse.double(), scores.logsumexp(-1, keepdim=True), rtol=near, atol=near)

@@ -1,0 +1,153 @@
+"""What a training step costs on a GPU: ours and the released algorithm, in turns, on a model of a published size.
+
+    python -m tests.speed.gpu [--model qwen3b] [--questions N …] [--prompts N …] [--tokens N] [--json FILE]
+
+The weights are random, in bfloat16; the times are those of trained ones. Figures are per question, on the clock:
+medians of steps after one that compiles and warms up. Memory is the most that PyTorch had allocated in a step, weights,
+reference, gradients and optimiser states included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import logging
+import statistics
+import time
+import warnings
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from spacer.attention import WINDOWS
+from spacer.backends import AttentionChoice
+from spacer.choices import Checkpointing
+from spacer.modeling import load_processor
+from spacer.settings import ModelSettings
+from tests.speed.step import LENGTHS
+from tests.speed.systems import MODEL, Bench, Cell, Plan, Released, Spacer, System
+
+ARCHITECTURES = {"qwen3b": "qwen2_5_vl_3b", "qwen7b": "qwen2_5_vl_7b"}
+GROUP = 8
+
+
+@dataclass(frozen=True)
+class Row:
+    """A system, per question, with so many of them in a step."""
+
+    prompt_tokens: int
+    questions: int
+    system: str
+    attention: str
+    wall_s: float
+    peak_bytes: int
+
+
+def write_model(name: str, folder: Path) -> ModelSettings:
+    """A folder with random weights of a published model's shape, and the embedded model's processor."""
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    facts = OmegaConf.load(Path(__file__).resolve().parents[2] / f"conf/model/architecture/{ARCHITECTURES[name]}.yaml")
+    shape = OmegaConf.to_container(facts)
+    assert isinstance(shape, dict)
+    text, processor = dict(shape["text"]), load_processor(MODEL)
+    rope = {"rope_type": "default", "rope_theta": text.pop("rope_theta"), "mrope_section": text.pop("mrope_section")}
+    tied = shape["tie_word_embeddings"]
+    names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+    tiny = json.loads((Path(MODEL.name_or_path) / "config.json").read_text())
+    config = Qwen2_5_VLConfig(
+        text_config={**text, "rope_parameters": rope, "tie_word_embeddings": tied},
+        vision_config={**shape["vision"], "tokens_per_second": 2},
+        tie_word_embeddings=tied,
+        **{token: tiny[token] for token in names},
+    )
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.bfloat16)
+    with torch.device("cuda"):
+        model = Qwen2_5_VLForConditionalGeneration(config)
+    torch.set_default_dtype(torch.float32)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return ModelSettings(str(folder), dtype="bfloat16", gradient_checkpointing=Checkpointing.none)
+
+
+def choices() -> dict[str, AttentionChoice]:
+    """What ours attends with: what is always there, and flash-attn where it is installed."""
+    found = {"torch": AttentionChoice(WINDOWS, "flex", "torch")}
+    if find_spec("flash_attn") is not None:
+        found["flash-attn"] = AttentionChoice("flash_attention_2", "flex", "flash_attn")
+    return found
+
+
+def measured(system: System, repeats: int) -> tuple[float, int]:
+    """Seconds a question, and bytes at the most."""
+    system.prepared()()
+    seconds = []
+    for _ in range(repeats):
+        step = system.prepared()
+        gc.collect()  # a trainer holds on to itself, and to the optimiser states of the step before
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        start = time.perf_counter()
+        step()
+        torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds) / system.questions, torch.cuda.max_memory_allocated()
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=ARCHITECTURES, default="qwen3b", help="whose size the model has")
+    parser.add_argument("--prompts", type=int, nargs="+", choices=LENGTHS, default=LENGTHS, help="tokens of a prompt")
+    parser.add_argument("--questions", type=int, nargs="+", default=(1, 8), help="questions in a rollout of ours")
+    parser.add_argument("--tokens", type=int, default=128, help="tokens of a completion")
+    parser.add_argument("--repeats", type=int, default=3, help="timed steps; the median counts")
+    parser.add_argument("--json", type=Path, help="write the rows to this file")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    rows: list[Row] = []
+    with TemporaryDirectory() as folder:
+        model = write_model(options.model, Path(folder))
+        torch.cuda.empty_cache()
+        cells = [Cell(length, GROUP, options.tokens, 1) for length in options.prompts]
+        cases = [(cell, kind, questions) for cell in cells for kind in choices() for questions in options.questions]
+        for cell in tqdm(cells, desc="the released algorithm"):
+            kind, choice = list(choices().items())[-1]
+            wall, most = measured(Released(cell, Bench(model, "cuda", choice)), options.repeats)
+            rows.append(Row(cell.prompt_tokens, 1, "released", kind, wall, most))
+            torch.cuda.empty_cache()
+        for cell, kind, questions in tqdm(cases, desc="ours"):
+            plan = Plan(questions, 16_384, vision_again=False)
+            wall, most = measured(Spacer(cell, plan, Bench(model, "cuda", choices()[kind])), options.repeats)
+            rows.append(Row(cell.prompt_tokens, questions, "spacer", kind, wall, most))
+            torch.cuda.empty_cache()
+            if options.json:
+                options.json.write_text(json.dumps({"rows": [asdict(row) for row in rows]}, indent=1))
+    shown = Table(title=f"A step of {options.model} in bfloat16, G = {GROUP}, on the clock", title_justify="left")
+    for name in ("prompt", "attention", "questions", "ours s", "released s", "ratio", "memory GB", "released GB"):
+        shown.add_column(name, justify="right")
+    released = {row.prompt_tokens: row for row in rows if row.system == "released"}
+    for row in rows:
+        if row.system == "spacer":
+            other = released[row.prompt_tokens]
+            shown.add_row(
+                *(str(row.prompt_tokens), row.attention, str(row.questions), f"{row.wall_s:.3f}"),
+                *(f"{other.wall_s:.3f}", f"{other.wall_s / row.wall_s:.1f}"),
+                *(f"{x.peak_bytes / 1e9:.1f}" for x in (row, other)),
+            )
+    Console(width=120).print(shown)
+
+
+if __name__ == "__main__":
+    main()
