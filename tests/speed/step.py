@@ -2,11 +2,11 @@
 
     python -m tests.speed.step [--quick] [--json FILE] [--plot FILE] [--without-trl] [--prompts N …] [--groups G …]
 
-Each system first takes a step of which the memory is measured, which also warms it up; then all take timed steps in
-turn. Figures are per question. Beside each ratio stands its bound: forward-equivalent tokens of the released algorithm
-over ours, where rollout prefill and decoding count once, the policy's forward and backward three times and the
-reference's forward once; vision likewise. A ratio can exceed the bound of its tokens, since decoding many rows together
-costs less a token, and pictures are saved by another factor.
+Each system has a process of its own. It first takes a step of which the memory is measured, which also warms it up;
+then all take timed steps in turn. Figures are per question. Beside each ratio stands its bound: forward-equivalent
+tokens of the released algorithm over ours, where rollout prefill and decoding count once, the policy's forward and
+backward three times and the reference's forward once; vision likewise. A ratio can exceed the bound of its tokens,
+since decoding many rows together costs less a token, and pictures are saved by another factor.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ import logging
 import statistics
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -26,8 +28,8 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from tests.speed.apart import Apart
 from tests.speed.figure import draw
-from tests.speed.measure import peak, timed
 from tests.speed.nearness import nearness
 from tests.speed.systems import Cell, Plan, Released, Spacer, System, Trl
 
@@ -64,30 +66,32 @@ def vision_bound(cell: Cell) -> float:
     return cell.group_size * (1 + 3 + 1) * cell.questions_per_video / (3 + 1 + 1)
 
 
-def ours(cell: Cell) -> Spacer:
+def ours(cell: Cell) -> Plan:
     """A rollout of many questions, trained on in rows of a third of the tokens that the released algorithm holds, or of
     one question where that is more. A tree that is mostly video is left whole: each cut computes that again."""
     third = cell.group_size * (cell.prompt_tokens + cell.completion_tokens) // 3
     one = cell.prompt_tokens + cell.group_size * cell.completion_tokens
     tree = cell.video_tokens + cell.questions_per_video * (one - cell.video_tokens)
     row = tree if 2 * cell.video_tokens > tree else max(third, one)
-    return Spacer(cell, Plan(QUESTIONS[cell.prompt_tokens], row, vision_again=True))
+    return Plan(QUESTIONS[cell.prompt_tokens], row, vision_again=True)
 
 
 def measure(cell: Cell, repeats: int, with_trl: bool) -> Iterator[Row]:
     """A row a system. The others do not share a video between questions, and are measured once for all numbers."""
-    systems: dict[str, System] = {"spacer": ours(cell)}
+    makers: dict[str, Callable[[], System]] = {"spacer": partial(Spacer, cell, ours(cell))}
     if cell.questions_per_video == 1:
-        systems["released"] = Released(cell)
+        makers["released"] = partial(Released, cell)
         if with_trl:
-            systems["trl"] = Trl(cell, questions=1)
-    peaks = {name: peak(system.prepared()) for name, system in systems.items()}
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in systems}
-    for _ in range(repeats):
-        for name, system in systems.items():
-            times[name].append(timed(system.prepared()))
-    for name, system in systems.items():
-        cpu, wall = (statistics.median(pair[i] for pair in times[name]) / system.questions for i in (0, 1))
+            makers["trl"] = partial(Trl, cell, questions=1)
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in makers}
+    with ExitStack() as stack:
+        systems = {name: stack.enter_context(Apart(make)) for name, make in makers.items()}
+        peaks = {name: system.peak() for name, system in systems.items()}
+        for _ in range(repeats):
+            for name, system in systems.items():
+                times[name].append(system.timed())
+    for name in systems:
+        cpu, wall = (statistics.median(pair[i] for pair in times[name]) for i in (0, 1))
         yield Row(**asdict(cell), system=name, cpu_s=cpu, wall_s=wall, peak_bytes=peaks[name])
 
 
