@@ -114,10 +114,9 @@ def _write(
     lanes = max(1, min(packing.lanes, len(forest.ends), len(seeds) // _ROWS))
     cuts = [len(forest.ends) * lane // lanes for lane in range(lanes + 1)]
     parts = [range(first, stop) for first, stop in pairwise(cuts)]
-    caches = []
+    device, caches = plain(model).lm_head.weight.device, []
     for part in parts:
         paths = [forest.path(forest.ends[n]) for n in part for _ in range(group)]
-        device = plain(model).lm_head.weight.device
         caches.append(LeafCache(forest, paths, device, packing.decoding, attended, part.start * group))
     states_NH = _prefill(model, forest, vision, packing, caches, attended)
 

@@ -70,13 +70,12 @@ def test_pictures_look_alike_whatever_the_tower_attends_with(family: str, tower:
     """In bfloat16, features and their gradient, against PyTorch's attention in float32."""
     if tower == "flash_attention_2":
         pytest.importorskip("flash_attn")
-    pictures = drawn(family, make(family, head_dim=HEAD_DIM), SHOWN[0] + SHOWN[1], 1, 3, torch.float64)[0].pictures
     seen = []
     for dtype, attention in ((torch.float32, "sdpa"), (torch.bfloat16, tower)):
         model = make(family, dtype, HEAD_DIM).to(device)
         model.set_attn_implementation({"vision_config": attention})
         batch = drawn(family, model, SHOWN[0] + SHOWN[1], 1, 3, torch.float64)[0].to(device)
-        assert batch.pictures.image_pixels is not None and pictures.image_pixels is not None
+        assert batch.pictures.image_pixels is not None and batch.pictures.video_pixels is not None
         features = torch.cat(encode_vision(model, batch.pictures).tensors)
         features.float().sin().sum().backward()
         weights = [p.grad for p in model.model.visual.parameters() if p.grad is not None]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
-import warnings
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from types import TracebackType
 
-from tests.speed.measure import peak, timed
+from tests.speed.measure import peak, quiet, timed
 from tests.speed.systems import System
 
 
@@ -44,9 +42,7 @@ class Apart:
 
 
 def _serve(connection: Connection, make: Callable[[], System]) -> None:
-    warnings.simplefilter("ignore")
-    for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    quiet()
     system = make()
     while True:
         try:

@@ -12,17 +12,14 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import logging
 import statistics
 import time
-import warnings
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
@@ -31,11 +28,13 @@ from spacer.attention import WINDOWS
 from spacer.backends import AttentionChoice
 from spacer.choices import Checkpointing
 from spacer.modeling import load_processor
+from spacer.planning.sizes import config_of
 from spacer.settings import ModelSettings
+from tests.parity.conftest import composed
+from tests.speed.measure import quiet
 from tests.speed.step import LENGTHS
 from tests.speed.systems import MODEL, Bench, Cell, Plan, Released, Spacer, System
 
-ARCHITECTURES = {"qwen3b": "qwen2_5_vl_3b", "qwen7b": "qwen2_5_vl_7b"}
 GROUP = 8
 
 
@@ -53,29 +52,17 @@ class Row:
 
 def write_model(name: str, folder: Path) -> ModelSettings:
     """A folder with random weights of a published model's shape, and the embedded model's processor."""
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+    from transformers import AutoModelForImageTextToText
 
-    facts = OmegaConf.load(Path(__file__).resolve().parents[2] / f"conf/model/architecture/{ARCHITECTURES[name]}.yaml")
-    shape = OmegaConf.to_container(facts)
-    assert isinstance(shape, dict)
-    text, processor = dict(shape["text"]), load_processor(MODEL)
-    rope = {"rope_type": "default", "rope_theta": text.pop("rope_theta"), "mrope_section": text.pop("mrope_section")}
-    tied = shape["tie_word_embeddings"]
-    names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
-    tiny = json.loads((Path(MODEL.name_or_path) / "config.json").read_text())
-    config = Qwen2_5_VLConfig(
-        text_config={**text, "rope_parameters": rope, "tie_word_embeddings": tied},
-        vision_config={**shape["vision"], "tokens_per_second": 2},
-        tie_word_embeddings=tied,
-        **{token: tiny[token] for token in names},
-    )
+    config = config_of(composed("stage=plan", f"model={name}", "model.name_or_path=nowhere").model)
+    embedded = config_of(MODEL)
+    for token in ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"):
+        setattr(config, token, getattr(embedded, token))
     torch.manual_seed(0)
-    torch.set_default_dtype(torch.bfloat16)
     with torch.device("cuda"):
-        model = Qwen2_5_VLForConditionalGeneration(config)
-    torch.set_default_dtype(torch.float32)
+        model = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    load_processor(MODEL).save_pretrained(folder)
     return ModelSettings(str(folder), dtype="bfloat16", gradient_checkpointing=Checkpointing.none)
 
 
@@ -106,16 +93,14 @@ def measured(system: System, repeats: int) -> tuple[float, int]:
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=ARCHITECTURES, default="qwen3b", help="whose size the model has")
+    parser.add_argument("--model", choices=("qwen3b", "qwen7b"), default="qwen3b", help="whose size the model has")
     parser.add_argument("--prompts", type=int, nargs="+", choices=LENGTHS, default=LENGTHS, help="tokens of a prompt")
     parser.add_argument("--questions", type=int, nargs="+", default=(1, 8), help="questions in a rollout of ours")
     parser.add_argument("--tokens", type=int, default=128, help="tokens of a completion")
     parser.add_argument("--repeats", type=int, default=3, help="timed steps; the median counts")
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     options = parser.parse_args()
-    warnings.simplefilter("ignore")
-    for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    quiet()
     rows: list[Row] = []
     with TemporaryDirectory() as folder:
         model = write_model(options.model, Path(folder))

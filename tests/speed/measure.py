@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import logging
 import os
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+
+
+def quiet() -> None:
+    """Keeps from this process's output what libraries say of every step."""
+    warnings.simplefilter("ignore")
+    for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def timed(run: Callable[[], None]) -> tuple[float, float]:

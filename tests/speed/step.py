@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import statistics
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -30,6 +28,7 @@ from tqdm import tqdm
 
 from tests.speed.apart import Apart
 from tests.speed.figure import draw
+from tests.speed.measure import quiet
 from tests.speed.nearness import nearness
 from tests.speed.systems import Cell, Plan, Released, Spacer, System, Trl
 
@@ -147,9 +146,7 @@ def main() -> None:
     options = parser.parse_args()
     if not options.without_trl and find_spec("trl") is None:
         sys.exit("TRL is not installed: pip install -e '.[speed]', or leave it out with --without-trl")
-    warnings.simplefilter("ignore")
-    for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    quiet()
     rows: list[Row] = []
     lengths, groups = ((1454,), (8,)) if options.quick else (options.prompts, options.groups)
     for cell in tqdm(cells(lengths, groups), desc="cells"):
