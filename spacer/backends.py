@@ -45,10 +45,8 @@ def choose_attention(settings: Settings) -> AttentionChoice:
     )
     windows = WINDOWS if asked == "auto" else "sdpa"
     choice = AttentionChoice("flash_attention_2" if flash else windows, rows, "flash_attn" if flash else "torch")
-    log.info(
-        "attention on %s: %s (vision), %s (packed rows), %s (decoding)",
-        *(device, choice.vision, choice.rows, choice.decoding),
-    )
+    log.info("attention on %s: %s (vision), %s (packed rows)", device, choice.vision, choice.rows)
+    log.info("attention while decoding: %s", choice.decoding)
     return choice
 
 

@@ -99,7 +99,10 @@ def test_the_choice_is_said_in_the_log(monkeypatch: pytest.MonkeyPatch, caplog: 
     offer(monkeypatch, "cuda")
     with caplog.at_level(logging.INFO, logger="spacer.backends"):
         choose_attention(settings("auto"))
-    assert caplog.messages == ["attention on cuda: spacer_flash_windows (vision), flex (packed rows), torch (decoding)"]
+    assert caplog.messages == [
+        "attention on cuda: spacer_flash_windows (vision), flex (packed rows)",
+        "attention while decoding: torch",
+    ]
 
 
 @pytest.mark.parametrize(
