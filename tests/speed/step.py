@@ -67,12 +67,12 @@ def vision_bound(cell: Cell) -> float:
 
 
 def ours(cell: Cell) -> Plan:
-    """A rollout of many questions, trained on in rows of a third of the tokens that the released algorithm holds, or of
-    one question where that is more. A tree that is mostly video is left whole: each cut computes that again."""
-    third = cell.group_size * (cell.prompt_tokens + cell.completion_tokens) // 3
+    """A rollout of many questions, trained on in rows of a quarter of the tokens that the released algorithm holds, or
+    of one question where that is more. A tree that is mostly video is left whole: each cut computes that again."""
+    quarter = cell.group_size * (cell.prompt_tokens + cell.completion_tokens) // 4
     one = cell.prompt_tokens + cell.group_size * cell.completion_tokens
     tree = cell.video_tokens + cell.questions_per_video * (one - cell.video_tokens)
-    row = tree if 2 * cell.video_tokens > tree else max(third, one)
+    row = tree if 2 * cell.video_tokens > tree else max(quarter, one)
     return Plan(QUESTIONS[cell.prompt_tokens, cell.questions_per_video], row, vision_again=True)
 
 
