@@ -11,6 +11,7 @@ import torch
 from spacer.attention import WINDOWS
 from spacer.config import ConfigError
 from spacer.implied import computes_in_16_bits
+from spacer.linear import onednn_is_faster
 from spacer.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,8 @@ def choose_attention(settings: Settings) -> AttentionChoice:
     choice = AttentionChoice("flash_attention_2" if flash else windows, rows, "flash_attn" if flash else "torch")
     log.info("attention on %s: %s (vision), %s (packed rows)", device, choice.vision, choice.rows)
     log.info("attention while decoding: %s", choice.decoding)
+    if device == "cpu" and onednn_is_faster():
+        log.info("products of layers, in float32: oneDNN")
     return choice
 
 

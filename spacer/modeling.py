@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -22,6 +21,7 @@ from spacer.attention import TREE, WINDOWS, Attended, Attention, register, row_a
 from spacer.choices import Checkpointing, Positions
 from spacer.data.processing import Pictures
 from spacer.lanes import at_once, side_by_side
+from spacer.linear import linear, use_faster_products
 from spacer.objective import token_logps
 from spacer.positions import PositionRule
 from spacer.settings import ModelSettings
@@ -99,7 +99,7 @@ class PatchProjection(torch.nn.Conv3d):
 
     def forward(self, patches: Tensor) -> Tensor:
         """N x channels x frames x height x width → N x out x 1 x 1 x 1."""
-        return F.linear(patches.flatten(1), self.weight.flatten(1), self.bias)[..., None, None, None]
+        return linear(patches.flatten(1), self.weight.flatten(1), self.bias)[..., None, None, None]
 
 
 def load_processor(settings: ModelSettings) -> Qwen2_5_VLProcessor:
@@ -130,6 +130,7 @@ def load_policy(settings: ModelSettings, vision_attention: str = WINDOWS) -> Any
     model.set_attn_implementation({"vision_config": vision_attention})  # WINDOWS would not pass as an argument above
     embed = model.model.visual.patch_embed
     embed.proj = PatchProjection.of(embed.proj)
+    use_faster_products(model)
     if settings.gradient_checkpointing == Checkpointing.all:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if settings.freeze_vision:
@@ -336,7 +337,7 @@ def row_logps(
 
     def logps(states: Tensor, targets: Tensor) -> Tensor:
         # a call of the module would be a collective under ZeRO-3, and each process has chunks of its own number
-        logits = F.linear(states, head.weight, head.bias)
+        logits = linear(states, head.weight, head.bias)
         return token_logps((logits / temperature if temperature != 1 else logits)[None], targets[None])[0]
 
     parts = zip(states_NH.split(size), targets_N.split(size), strict=True)

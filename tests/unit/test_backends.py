@@ -105,6 +105,17 @@ def test_the_choice_is_said_in_the_log(monkeypatch: pytest.MonkeyPatch, caplog: 
     ]
 
 
+@pytest.mark.parametrize(("faster", "device", "said"), [(True, "cpu", 1), (False, "cpu", 0), (True, "cuda", 0)])
+def test_products_by_onednn_are_said_in_the_log(
+    faster: bool, device: str, said: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    offer(monkeypatch, device)
+    monkeypatch.setattr(backends, "onednn_is_faster", lambda: faster)
+    with caplog.at_level(logging.INFO, logger="spacer.backends"):
+        choose_attention(settings("auto"))
+    assert caplog.messages.count("products of layers, in float32: oneDNN") == said
+
+
 @pytest.mark.parametrize(
     ("accelerator", "devices", "expected"),
     [

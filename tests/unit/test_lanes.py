@@ -99,7 +99,7 @@ def test_gradients_of_all_lanes_are_added_to_what_the_model_has() -> None:
         seen[id(policy)] = policy.first.weight.data_ptr(), policy.shift.data_ptr()
         loss = policy(item)
         loss.backward()
-        return float(loss)
+        return loss.item()
 
     expected = [train(model, item) for item in items]
     wanted = 2 * model.first.weight.grad  # once more is added to it
