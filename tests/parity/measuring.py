@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -44,6 +45,11 @@ def _backward(
     grad: Any, q: Any, k: Any, v: Any, out: Any, lse: Any, dropout: float = 0.0, is_causal: bool = False, **_: Any
 ) -> int:
     return int(10 * q[0] * q[1] * q[3] * _pairs(q[2], k[2], is_causal))
+
+
+@register_flop_formula(torch.ops.mkldnn._linear_pointwise)
+def _product(x: Any, weight: Any, *_: Any, **__: Any) -> int:
+    return 2 * math.prod(x) * int(weight[0])
 
 
 class Live(TorchDispatchMode):

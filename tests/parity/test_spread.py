@@ -86,8 +86,8 @@ def test_two_processes_train_as_one(name: str, strategy: str, found: Any) -> Non
     for key, value in one["weights"].items():
         # as a whole: Adam scales up the rounding of single gradients that are next to nothing. In float64, transformers
         # takes norms and turns the vision tower's queries in float32, and where a number is halfway between two of
-        # those, its last bit decides
-        assert float((weights[key] - value).norm() / value.norm()) < (1e-8 if name == "double" else 5e-5), key
+        # those, its last bit decides: on which processors it is, differs
+        assert float((weights[key] - value).norm() / value.norm()) < (1e-7 if name == "double" else 5e-5), key
 
 
 def test_parameters_are_in_parts_again_after_each_rollout(found: Any) -> None:
