@@ -7,17 +7,24 @@ two), which are copied to where the benchmark has its media. Without videos only
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
-from io import BytesIO
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
-Row = dict[str, Any]
+from tests.easi_as_distributed import (
+    blink,
+    embspatial,
+    mindcube,
+    mmsi_bench,
+    mmsi_video,
+    omnispatial,
+    revsi,
+    site_bench,
+    threedsrbench,
+    viewspatial,
+)
+from tests.written_files import Row, as_json, as_lines, parquet, picture, place
 
 SPAR_NUMBERS = tuple(
     f"{what}_prediction_{side}" for what in ("depth", "distance") for side in ("oc", "oo", "oc_mv", "oo_mv")
@@ -32,27 +39,6 @@ STI_TASKS = (
     *("Pose Estimation", "Spatial Relation", "Speed & Acceleration", "Trajectory Description"),
 )
 LVB_CATEGORIES = "S2E S2O S2A E2O O2E T2E T2O T2A E3E O3O SSS SOS SAA T3E T3O TOS TAA".split()  # noqa: SIM905
-
-
-def parquet(path: Path, rows: Sequence[Row], row_group_size: int | None = None) -> Path:
-    """A parquet file of rows."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(list(rows)), path, row_group_size=row_group_size)
-    return path
-
-
-def as_json(path: Path, content: Any) -> Path:
-    """A JSON file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=4), encoding="utf-8")
-    return path
-
-
-def place(videos: Sequence[Path], *targets: Path) -> None:
-    """Copies videos to where a benchmark has its own."""
-    for target, video in zip(targets, videos, strict=False):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(video, target)
 
 
 def vsi_bench(root: Path, videos: Sequence[Path] = (), *, rounds: int = 1, scenes: int = 2) -> Path:
@@ -78,6 +64,26 @@ def vsi_bench(root: Path, videos: Sequence[Path] = (), *, rounds: int = 1, scene
     return parquet(root / "test-00000-of-00001.parquet", rows)
 
 
+def vsi_bench_of_today(root: Path, forms: Sequence[str] = ("halves", "lines", "ids"), rounds: int = 1) -> set[str]:
+    """The same questions in the files of November 2025, of which the odd ids are debiased; returns these.
+
+    `forms`: `halves` are test_debiased.parquet and test_pruned.parquet, which both have the first debiased question;
+    `lines` is test.jsonl with that question twice; `ids` is pruned_ids.txt.
+    """
+    old = vsi_bench(root, rounds=rounds)
+    rows = pq.read_table(old).to_pylist()
+    old.unlink()
+    debiased, pruned = ([row for row in rows if row["id"] % 2 == rest] for rest in (1, 0))
+    if "halves" in forms:
+        parquet(root / "test_debiased.parquet", [row | {"pruned": False} for row in debiased])
+        parquet(root / "test_pruned.parquet", [row | {"pruned": True} for row in [*pruned, debiased[0]]])
+    if "lines" in forms:
+        as_lines(root / "test.jsonl", [*rows, debiased[0]])
+    if "ids" in forms:
+        (root / "pruned_ids.txt").write_text("".join(f"{row['id']}\n" for row in pruned), encoding="utf-8")
+    return {str(row["id"]) for row in debiased}
+
+
 def sti_bench(root: Path, videos: Sequence[Path] = (), *, as_text: bool = False, folder: str = "video") -> Path:
     """Nine questions, one of each task and a second of the last, ids 1 to 9, truth C. The last has four candidates.
 
@@ -94,13 +100,6 @@ def sti_bench(root: Path, videos: Sequence[Path] = (), *, as_text: bool = False,
         rows[-1] |= {"Question": f"Question {number}?", "Candidates": json.dumps(texts) if as_text else texts}
         rows[-1] |= {"Answer": "C", "Task": task}
     return parquet(root / "qa.parquet", rows)
-
-
-def picture(shade: int) -> bytes:
-    """A small PNG, of another shade of grey for each number."""
-    held = BytesIO()
-    Image.new("RGB", (56, 56), (shade, shade, shade)).save(held, "PNG")
-    return held.getvalue()
 
 
 def spar_bench(root: Path, videos: Sequence[Path] = ()) -> Path:
@@ -203,6 +202,25 @@ def longvideobench(root: Path, videos: Sequence[Path] = ()) -> Path:
     return as_json(root / "lvb_val.json", rows)
 
 
-MAKERS: dict[str, Callable[..., Path]] = {
-    maker.__name__: maker for maker in (vsi_bench, sti_bench, spar_bench, video_mme, tempcompass, longvideobench)
-}
+def vsi_debiased(root: Path, videos: Sequence[Path] = ()) -> Path:
+    """The ten questions of `vsi_bench`, all of them debiased."""
+    old = vsi_bench(root, videos)
+    return old.rename(root / "test_debiased.parquet")
+
+
+_MAKERS = (
+    *(
+        vsi_bench,
+        sti_bench,
+        spar_bench,
+        video_mme,
+        tempcompass,
+        longvideobench,
+        mmsi_bench,
+        mindcube,
+        viewspatial,
+        blink,
+    ),
+    *(threedsrbench, embspatial, omnispatial, site_bench, mmsi_video, revsi, vsi_debiased),
+)
+MAKERS: dict[str, Callable[..., Path]] = {maker.__name__: maker for maker in _MAKERS}

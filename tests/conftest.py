@@ -5,14 +5,25 @@ import signal
 
 import pytest
 
+LONGEST = ("slurm", "test_spread.py", "test_several.py", "test_families.py", "test_evaluate_resumed.py")
 MOST = 8  # at a time: each may train in processes of its own, with a gigabyte each
 
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # before torch is imported, here or in a process that a test starts
     share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
 
+# threads that wait for one another do not spin meanwhile: other workers have the cores; as in run.py
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # which a shell that starts pytest in the background hands on
     signal.signal(signal.SIGINT, signal.default_int_handler)  # for what tests start and interrupt
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that last longest first, so that workers end together."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: min(place.get(part, len(place)) for part in item.path.parts[-2:]))
 
 
 @pytest.hookimpl(optionalhook=True)  # of xdist

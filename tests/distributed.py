@@ -16,8 +16,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from spacer.scenes import rooms
-from spacer.settings import RoomsSettings
+from spacer.config.settings import RoomsSettings
+from spacer.data.scenes import rooms
 
 PARTS = 10
 PREFIX = "SpaceR-151k.part_"

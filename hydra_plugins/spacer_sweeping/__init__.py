@@ -112,7 +112,7 @@ class TrialSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Searches."""
-        from spacer.report.sweep import read_sweep
+        from spacer.sweeping.table import read_sweep
 
         try:
             return self._inner.sweep(arguments)

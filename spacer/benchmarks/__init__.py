@@ -1,70 +1,94 @@
-"""The benchmarks: what they ask, and how their authors and SpaceR's release score it.
+"""The benchmarks: their questions, and how their authors and SpaceR's release score them.
 
-A benchmark is a module here and a YAML of the same name in `conf/benchmark/`. The module has what `Benchmark` says:
+A benchmark is a module here, a YAML file of the same name in `conf/benchmark/`, and its name in `BENCHMARKS` of
+`spacer/config/choices.py`. The module implements `Benchmark`:
 
-- `read(root)` takes the files as they are distributed to `Question`s, and tells every fault with file, row and field.
-- `grade(question, text)` judges what a model wrote. It never raises, whatever the text.
-- `official(questions)` and `released(questions)` are the figures, as weights on the questions' scores: the authors',
-  and those of SpaceR's evaluation code, so that its published tables can be compared. Both have `overall`, and
-  `task/NAME` where these are reported.
-- `NOTE` is what a reader of the figures has to know.
+- `read(root)` turns the files as distributed into `Question`s, and reports every fault with file, row and field. A
+  malformed row becomes a `Question` too, with its `fault`: it counts as wrong.
+- `grade(question, text)` grades a completion. It never raises, whatever the text.
+- `official(questions)` are the metrics by the authors' arithmetic, as weights on the questions' scores, on answers
+  read as a person would; they have `overall`, and `task/NAME` if tasks are reported.
+- `released(questions)` are metrics of a second reading, for comparison with published tables, and `SECOND` is its name
+  in tables and files: `spacer_eval`, SpaceR's evaluation code, where that knows the benchmark, else `authors_code`,
+  answers as the authors' own code extracts them; "" if there is none, and then there are no such metrics.
+- `NOTE` is what readers of the metrics need to know.
 
-What several of them need stands beside them: files and fields of rows, the reading of answers, the release's rules.
+Shared code is in modules beside them: files and fields of rows, the reading of answers, the release's rules.
 """
 
 from __future__ import annotations
 
 import difflib
-import pkgutil
 from collections.abc import Sequence
-from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
 
+from spacer.benchmarks.fields import RowFault
 from spacer.benchmarks.question import Grade, Question
-from spacer.data.samples import Fault
+from spacer.config.choices import BENCHMARKS
+from spacer.data.samples import Fault, describe
 from spacer.errors import UserError
-from spacer.evaluation.metrics import Metric
+from spacer.statistics.metrics import Metric
+
+SECONDS = ("spacer_eval", "authors_code")  # the names of second readings
+MAX_MALFORMED = 0.02  # share of malformed rows beyond which files count as damaged; a single one is always allowed
 
 
 class Benchmark(Protocol):
-    """What a benchmark's module has."""
+    """The interface of a benchmark's module."""
 
     NOTE: str
+    SECOND: str
 
     @staticmethod
     def read(root: Path) -> tuple[list[Question], list[Fault]]:
-        """The questions in the files under `root`, and all that is wrong with these. Media need not be there."""
+        """The questions in the files under `root`, and the faults of files and rows. Media may be absent."""
 
     @staticmethod
     def grade(question: Question, text: str) -> Grade:
-        """What is read from a completion, and what it scores."""
+        """Grades a completion: the answer extracted from it, and its scores."""
 
     @staticmethod
     def official(questions: Sequence[Question]) -> list[Metric]:
-        """The authors' figures. `questions` may be a part of the benchmark, but not empty."""
+        """The authors' metrics. `questions` may be a part of the benchmark, but not empty."""
 
     @staticmethod
     def released(questions: Sequence[Question]) -> list[Metric]:
-        """The figures of SpaceR's evaluation code, from the released scores."""
-
-
-@cache
-def names() -> tuple[str, ...]:
-    """The benchmarks that are read from files, by their modules' names."""
-    modules = [module.name for module in pkgutil.iter_modules(__path__)]
-    return tuple(name for name in modules if hasattr(import_module(f"{__name__}.{name}"), "grade"))
+        """The metrics of the second reading, computed from the released scores; none if there is no second reading."""
 
 
 def benchmark(name: str) -> Benchmark:
-    """The benchmark of that name, one of `names()`: a configuration cannot import anything else.
+    """The module of a benchmark in `BENCHMARKS`: a configuration cannot import anything else.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: there is no benchmark of that name.
     """
-    if name not in names():
-        close = difflib.get_close_matches(name, names(), n=1)
+    if name not in BENCHMARKS:
+        close = difflib.get_close_matches(name, BENCHMARKS, n=1)
         hint = f" (did you mean {close[0]}?)" if close else ""
-        raise UserError(f"benchmark.name={name} is no benchmark with files{hint}. Valid here: {', '.join(names())}")
+        raise UserError(f"benchmark.name={name} is no benchmark with files{hint}. Valid here: {', '.join(BENCHMARKS)}")
     return cast(Benchmark, import_module(f"{__name__}.{name}"))
+
+
+def read_questions(name: str, root: Path) -> tuple[list[Question], list[Fault]]:
+    """The questions of a benchmark's files, and the faults of single rows, whose questions have a `fault`.
+
+    Raises:
+        UserError: a file is missing or unreadable, there are no questions, or too many rows are malformed.
+    """
+    questions, faults = benchmark(name).read(root)
+    of_files = [fault for fault in faults if not isinstance(fault, RowFault)]
+    malformed = sum(question.fault is not None for question in questions)
+    again = f"Fetch the files again, as the authors distribute them: conf/benchmark/{name}.yaml says which."
+    if of_files or malformed > max(1, MAX_MALFORMED * len(questions)) or malformed == len(questions) > 0:
+        told = of_files or faults
+        count = f"{len(told)} fault{'s' if len(told) > 1 else ''}"
+        raise UserError(
+            f"{root}: {count} in the files of {name}\n{describe(told)}\n{again} "
+            + ("" if of_files else f"A few malformed rows count as wrong, up to {MAX_MALFORMED:.0%} of them. ")
+            + "Questions are not left out, for that would change the figures."
+        )
+    if not questions:
+        raise UserError(f"{root}: the files of {name} have no question in them. {again}")
+    return questions, faults

@@ -1,7 +1,7 @@
-"""What a completion answers: the option it means, the number, yes or no. The official scores are of these.
+"""The options of questions, and which of them an answer selects.
 
-The authors of the benchmarks ask for bare answers and each read them in a way of their own. Here all are read with the
-functions that training reads with (`spacer.rewards.extract`), so that the same words always mean the same answer.
+The authors of the benchmarks ask for bare answers, and each parse them in their own way. Here all are parsed with the
+functions used in training (`spacer.rewards.options`), so that the same words always mean the same answer.
 Nothing here raises, whatever the text.
 """
 
@@ -10,36 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from spacer.rewards.extract import MAX_CHARS, between, read_choice
+from spacer.rewards.extract import MAX_CHARS
+from spacer.rewards.options import read_choice
 
-_WORD = re.compile(r"[-+\u2212]?\d+(?:[.,]\d+)*|[^\W\d_]+")
 _OPTION = re.compile(r"\s*\(?([A-Z])[.):]\s*(.*)", re.DOTALL)
-_YES_NO = re.compile(r"[\W_]*+(?:(?:the\s)?answer(?:\sis)?[\W_]++)?(yes|no)\b", re.IGNORECASE)
-
-
-def final(completion: str) -> str:
-    """The answer in a completion: what is in `<answer>…</answer>`, or else what follows the reasoning.
-
-    A completion that was cut off before it came to an answer has none: its reasoning is not searched for one.
-
-    >>> [final(text) for text in ("<think>A?</think><answer> B </answer>", "B", "<think>A?</think> B", "<think>A or")]
-    ['B', 'B', 'B', '']
-    """
-    if "<answer>" in completion:
-        return between(completion, "answer") or ""
-    _, closed, rest = completion.rpartition("</think>")
-    if not closed and "<think>" in rest:
-        return ""
-    return rest.strip()
-
-
-def words(text: str) -> tuple[str, ...]:
-    """The words and numbers of a text, without case and punctuation, to compare it by.
-
-    >>> words("The Chair, (2.5 m).")
-    ('the', 'chair', '2.5', 'm')
-    """
-    return tuple(_WORD.findall(text[:MAX_CHARS].casefold()))
+_MARKED = re.compile(r"(?:(?<=\s)|(?<=\A))\(?([A-Z])[.):]\s*(?=\S)")
 
 
 def letter_of(index: int) -> str:
@@ -48,7 +23,7 @@ def letter_of(index: int) -> str:
 
 
 def lettered(texts: Sequence[str]) -> tuple[str, ...]:
-    """Options with their letters in front, `A. …`, whether they have them already or not.
+    """Options with leading letters, `A. …`, whether or not they already have them.
 
     >>> lettered(["A) left", "B)right"]), lettered(["left", "right"])
     (('A. left', 'B. right'), ('A. left', 'B. right'))
@@ -64,52 +39,40 @@ def letters(options: Sequence[str]) -> tuple[str, ...]:
     return tuple(option[:1] for option in options)
 
 
-def option_letter(answer: str, options: Sequence[str]) -> str | None:
-    """The letter of the option that an answer names, by its letter or by its text alone; None where that is not one.
+def options_in(text: str) -> tuple[str, ...]:
+    """The lettered options in a question's text, on separate lines or inline; () if it has none.
 
-    Without options, which some files have in the question, any letter is one.
-
-    >>> options = ("A. left", "B. right")
-    >>> [option_letter(text, options) for text in ("b.", "B. right", "Right", "(A)", "C", "left or right", "")]
-    ['B', 'B', 'B', 'A', None, None, None]
+    >>> options_in("Which one is nearer? A. the lamp B. the sofa"), options_in("Is it A?\\n(A) left\\n(B) right")
+    (('A. the lamp', 'B. the sofa'), ('A. left', 'B. right'))
     """
-    letter = read_choice(answer)
-    if letter is not None and (not options or letter in letters(options)):
-        return letter
-    given = words(answer)
-    named = [option[:1] for option in options if given and given == words(option[2:])]
-    return named[0] if len(named) == 1 else None
-
-
-def yes_or_no(answer: str) -> str | None:
-    """ "yes" or "no" where that is the answer's first word.
-
-    The authors of TempCompass take any answer that begins with these letters, so that "nothing" is a no.
-
-    >>> [yes_or_no(text) for text in ("Yes, it is.", "**No**", "The answer is yes", "nothing", "it is not")]
-    ['yes', 'no', 'yes', None, None]
-    """
-    found = _YES_NO.match(" ".join(answer[:MAX_CHARS].split()))
-    return found[1].lower() if found else None
+    found = list(_MARKED.finditer(text[:MAX_CHARS]))
+    starts = [i for i, mark in enumerate(found) if mark[1] == "A"]
+    if not starts:
+        return ()
+    run = [found[starts[-1]]]
+    for mark in found[starts[-1] + 1 :]:
+        if mark[1] == letter_of(len(run)):
+            run.append(mark)
+    ends = [*(mark.start() for mark in run[1:]), len(text)]
+    said = [
+        text[mark.end() : end].strip().partition("\n")[0].rstrip(" ,;") for mark, end in zip(run, ends, strict=True)
+    ]
+    return lettered(said) if len(run) > 1 and all(said) else ()
 
 
 def labelled_line(answer: str, lines: Sequence[str]) -> str | None:
-    """The label of the line that an answer, or its first line, gives: whole, or as label, the label's mark, or text.
+    """The label of the line that an answer gives: by line, label, the label's mark, or text; None if ambiguous.
 
     >>> lines = ("Sentence A: A man runs.", "Sentence B: A man walks.")
-    >>> [labelled_line(text, lines) for text in ("Sentence B", "B.", "A man runs", "B) A man walks.", "a man")]
+    >>> [labelled_line(text, lines) for text in ("Sentence B", "B.", "A man runs", "It is sentence B.", "a man")]
     ['Sentence B', 'Sentence B', 'Sentence A', 'Sentence B', None]
     """
-    given = {words(answer), words(answer.strip().partition("\n")[0])} - {()}
-    named = []
-    for line in lines:
-        label, _, said = line.partition(":")
-        mark, spoken = words(label)[-1:], words(said)
-        if given & {words(label) + spoken, words(label), mark, mark + spoken, spoken}:
-            named.append(label.strip())
-    return named[0] if len(named) == 1 else None
+    parts = [line.partition(":") for line in lines]
+    labels = {label.strip()[-1:]: label.strip() for label, _, _ in parts}
+    mark = read_choice(answer, [f"{label.strip()[-1:]}. {said.strip()}" for label, _, said in parts])
+    return None if mark is None else labels[mark]
 
 
 def shown(number: float | None) -> str | None:
-    """A number as text, for the records: 3 rather than 3.0."""
+    """A number as text for the records: 3 rather than 3.0."""
     return None if number is None else f"{number:.12g}"

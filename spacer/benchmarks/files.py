@@ -1,29 +1,32 @@
-"""Benchmarks' files as they are distributed: rows of parquet shards and JSON, media under one of several names."""
+"""Benchmarks' files as distributed: rows of parquet shards and JSON, and media under one of several names."""
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from os import SEEK_END
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
-from spacer.benchmarks.fields import Row
+from spacer.benchmarks.fields import BenchmarkRow
 from spacer.data.samples import Fault, find_media
+from spacer.data.stored import TsvImages, tsv_records
+from spacer.files import read_ordinary
 
 VIDEO_ENDINGS = (".mp4", ".MP4", ".mkv")
+MOST_SHARDS = 1000  # of one file; each missing shard is listed
 _SHARD = re.compile(r"(.*-)(\d+)(-of-)(\d+)(\.parquet)")
 
 
 def parquet_rows(
     root: Path, pattern: str, columns: Sequence[str], faults: list[Fault], beside: Sequence[str] = ()
-) -> Iterator[Row]:
-    """The rows of the files that match a pattern relative to `root`, shard after shard; what is wrong goes to `faults`.
+) -> Iterator[BenchmarkRow]:
+    """The rows of the files that match a pattern relative to `root`, shard after shard; faults go to `faults`.
 
-    Columns `beside` those that are read must be there too. A shard that is missing (`…-00002-of-00004.parquet`) is a
-    fault, for its questions would leave the denominator.
+    Columns `beside` those read must exist too. A missing shard (`…-00002-of-00004.parquet`) is a fault, since its
+    questions would be missing from the denominator.
     """
     import pyarrow.parquet as pq
 
@@ -33,6 +36,9 @@ def parquet_rows(
     faults += _missing_shards(paths, root)
     for path in paths:
         name = path.relative_to(root).as_posix()
+        if not path.is_file():
+            faults.append(Fault(name, "unreadable file", "it is no ordinary file, but a folder, a pipe or a device"))
+            continue
         try:
             found = set(pq.read_schema(path).names)
             if lacking := [column for column in (*columns, *beside) if column not in found]:
@@ -43,24 +49,52 @@ def parquet_rows(
             faults.append(Fault(name, "unreadable file", str(error)))
             continue
         for number, row in enumerate(rows):
-            yield Row(name, number, row)
+            yield BenchmarkRow(name, number, row)
 
 
 def _missing_shards(paths: list[Path], root: Path) -> Iterator[Fault]:
     named = [(path, found) for path in paths if (found := _SHARD.fullmatch(path.name))]
     for path, found in {match.expand(r"\1\4"): (path, match) for path, match in named}.values():
         start, digits, of, total, ending = found.groups()
+        if int(total) > MOST_SHARDS:
+            what = f"it says that {total} shards belong together, and no benchmark has more than {MOST_SHARDS:,}"
+            yield Fault(path.relative_to(root).as_posix(), "unusable name", what)
+            continue
         for index in range(int(total)):
             shard = path.with_name(f"{start}{index:0{len(digits)}d}{of}{total}{ending}")
             if shard not in paths:
                 yield Fault(shard.relative_to(root).as_posix(), "missing file", f"{total} shards belong together")
 
 
+def jsonl_rows(root: Path, name: str, faults: list[Fault]) -> Iterator[BenchmarkRow]:
+    """The rows of a JSONL file under `root`; a line that is not JSON is a faulty row, if more lines follow.
+
+    A truncated last line is a fault of the file, which may have lost any number of rows.
+    """
+    try:
+        lines = (root / name).read_bytes().split(b"\n")
+    except OSError as error:
+        faults.append(Fault(name, "unreadable file", str(error)))
+        return
+    for number, line in enumerate(lines):
+        if not line.strip():
+            continue
+        values: Any
+        try:
+            values = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            if number == len(lines) - 1:
+                faults.append(Fault(name, "unreadable file", f"its last line breaks off: {error}"))
+                return
+            values = line.decode(errors="replace")
+        yield BenchmarkRow(name, number, values)
+
+
 def json_file(root: Path, name: str, kind: type, faults: list[Fault]) -> Any:
-    """What a JSON file under `root` holds, which must be of the type `kind`; else an empty one of it, and a fault."""
+    """The contents of a JSON file under `root`, which must be of type `kind`; else an empty `kind`, and a fault."""
     path = root / name
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_ordinary(path))
     except FileNotFoundError:
         faults.append(Fault(name, "missing file", f"it is not in {root}"))
     except (OSError, ValueError, RecursionError) as error:
@@ -73,27 +107,27 @@ def json_file(root: Path, name: str, kind: type, faults: list[Fault]) -> Any:
 
 
 class Media:
-    """Where a benchmark's media lie under a root. Files are looked up once; they need not be there."""
+    """Locates a benchmark's media under a root. Files are looked up once, and may be absent."""
 
     def __init__(self, root: Path) -> None:
         self._root = root.resolve()
         self._known: dict[tuple[str, ...], Path | Fault] = {}
 
     def find(self, *candidates: str) -> Path | Fault:
-        """The first of the paths, relative to the root, that is a file; the first of all where none is.
+        """The first of the paths, relative to the root, that is a file; the first path if none is.
 
-        A path that leads out of the root, or that no file can have, is a fault.
+        A path that leads out of the root, or that is invalid as a file name, is a fault.
         """
         if candidates not in self._known:
             self._known[candidates] = self._look_up(candidates)
         return self._known[candidates]
 
     def video(self, folders: Sequence[str], stem: str, endings: Sequence[str] = VIDEO_ENDINGS) -> Path | Fault:
-        """The video of that stem in the first of the folders that has it."""
+        """The video with that stem in the first of the folders that has it."""
         return self.find(*(f"{folder}/{stem}{ending}" for folder in folders for ending in endings))
 
     def existing(self, candidate: str) -> Path | None:
-        """The path where it is a file, for what a question can do without."""
+        """The path if it is a file, for media that a question can do without."""
         found = find_media(candidate, self._root)
         return None if isinstance(found, Fault) else found
 
@@ -105,51 +139,35 @@ class Media:
         return self._root / candidates[0]
 
 
-@dataclass(frozen=True)
-class StoredImages(Sequence[bytes]):
-    """The pictures of a parquet row, encoded, read when they are asked for: those of a benchmark fill gigabytes."""
+def tsv_rows(
+    root: Path, name: str, columns: Sequence[str], image: str, faults: list[Fault]
+) -> Iterator[tuple[BenchmarkRow, TsvImages]]:
+    """The rows of a tab-separated file with a header, and their images, which stay in the file; faults go to `faults`.
 
-    path: Path
-    row: int
-    column: str
-
-    def _all(self) -> list[bytes]:
-        group, offset = _place(self.path, self.row)
-        return [image["bytes"] for image in _column(self.path, group, self.column)[offset].as_py()]
-
-    @overload
-    def __getitem__(self, index: int) -> bytes: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[bytes]: ...
-    def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes]:
-        return self._all()[index]
-
-    def __len__(self) -> int:
-        return len(self._all())
-
-    def __bool__(self) -> bool:
-        return True  # without reading them
-
-
-def _place(path: Path, row: int) -> tuple[int, int]:
-    """The row group that holds a row, and which of its rows it is."""
-    for group, size in enumerate(_group_sizes(path)):
-        if row < size:
-            return group, row
-        row -= size
-    raise IndexError(f"{path} has no such row")
-
-
-@lru_cache(maxsize=64)
-def _group_sizes(path: Path) -> tuple[int, ...]:
-    import pyarrow.parquet as pq
-
-    metadata = pq.read_metadata(path)
-    return tuple(metadata.row_group(index).num_rows for index in range(metadata.num_row_groups))
-
-
-@lru_cache(maxsize=1)  # questions are asked in the file's order, so that a row group is read once
-def _column(path: Path, group: int, column: str) -> Any:
-    import pyarrow.parquet as pq
-
-    return pq.ParquetFile(path).read_row_group(group, columns=[column])[column]
+    Empty cells are null. A row with another number of cells than the header is a faulty row.
+    """
+    path = root / name
+    try:
+        with open(path, "rb") as file:
+            file.seek(-1, SEEK_END)
+            if file.read(1) != b"\n":
+                faults.append(Fault(name, "unreadable file", "its last line breaks off"))
+                return
+            file.seek(0)
+            records = tsv_records(file)
+            header = next(records, (0, []))[1]
+            if lacking := [column for column in (*columns, image) if column not in header]:
+                faults.append(Fault(name, "missing column", f"{', '.join(lacking)}: the file has {', '.join(header)}"))
+                return
+            place = header.index(image)
+            for number, (offset, record) in enumerate(records):
+                values: Any = f"{len(record)} cells"
+                if len(record) == len(header):
+                    values = {
+                        column: cell or None for column, cell in zip(header, record, strict=True) if column in columns
+                    }
+                yield BenchmarkRow(name, number, values), TsvImages(path, offset, place)
+    except FileNotFoundError:
+        faults.append(Fault(name, "missing file", f"it is not in {root}"))
+    except (OSError, ValueError, csv.Error) as error:
+        faults.append(Fault(name, "unreadable file", str(error)))

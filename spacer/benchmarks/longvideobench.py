@@ -1,7 +1,7 @@
 """LongVideoBench, validation part (Wu et al., arXiv 2407.15754): questions that refer to a moment of a long video.
 
-Overall, groups of durations, categories and the two levels are accuracies over their questions. The authors' code draws
-a letter at random for an answer that it cannot read; here that is wrong.
+Overall, duration groups, categories and the two levels are accuracies over their questions. The authors' code guesses
+a random letter for an unreadable answer; here that is wrong.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spacer.benchmarks import answers, release
-from spacer.benchmarks.fields import Row, unique
-from spacer.benchmarks.figures import by_group, by_task, micro
+from spacer.benchmarks.fields import BenchmarkRow, unique
 from spacer.benchmarks.files import Media, json_file
+from spacer.benchmarks.metrics import by_group, by_task, micro
 from spacer.benchmarks.question import Grade, Kind, Question
 from spacer.data.samples import Fault
-from spacer.evaluation.metrics import Metric
+from spacer.rewards.options import read_choice
+from spacer.rewards.reading import final_text
+from spacer.statistics.metrics import Metric
 
+SECOND = "spacer_eval"
 NOTE = "An answer that cannot be read is wrong; the authors' code draws a letter at random for it."
 FILE = "lvb_val.json"
 LEVELS = {
@@ -31,17 +34,14 @@ def read(root: Path) -> tuple[list[Question], list[Fault]]:
     """The questions of `lvb_val.json`, about `videos/{video_path}`, with `subtitles/{subtitle_path}`."""
     faults: list[Fault] = []
     media = Media(root)
-    rows = [Row(FILE, index, row) for index, row in enumerate(json_file(root, FILE, list, faults))]
+    rows = [BenchmarkRow(FILE, index, row) for index, row in enumerate(json_file(root, FILE, list, faults))]
     return unique([(row, _question(row, media)) for row in rows], faults), faults
 
 
-def _question(row: Row, media: Media) -> Question:
+def _question(row: BenchmarkRow, media: Media) -> Question:
     video = row.text("video_path")
     texts = row.texts("candidates")
-    right = row.get("correct_choice")
-    if type(right) is not int or not 0 <= right < (len(texts) or right + 1):
-        row.fail("correct_choice", f"must be the position of a candidate, not {right!r}")
-        right = 0
+    right = row.position("correct_choice", len(texts))
     category = row.one_of("question_category", CATEGORIES)
     subtitles = row.get("subtitle_path")
     return Question(
@@ -61,19 +61,19 @@ def _question(row: Row, media: Media) -> Question:
 
 def grade(question: Question, text: str) -> Grade:
     """Accuracy of the letter."""
-    letter = answers.option_letter(answers.final(text), question.options)
+    letter = read_choice(final_text(text), question.options)
     right = release.first_capital(release.answer(text), "ABCDE") == question.truth
     return Grade(letter, float(letter == question.truth), float(right))
 
 
 def official(questions: Sequence[Question]) -> list[Metric]:
-    """Accuracy over all questions, by group of durations (in seconds, up to that), by level and by category."""
+    """Accuracy over all questions, by duration group (upper bound in seconds), by level and by category."""
     durations = sorted({question.groups["duration"] for question in questions}, key=lambda group: (len(group), group))
     return [micro(questions), *by_group(questions, "duration", durations), *_levels(questions)]
 
 
 def released(questions: Sequence[Question]) -> list[Metric]:
-    """The same, without the groups of durations."""
+    """The same, without the duration groups."""
     return [micro(questions), *_levels(questions)]
 
 

@@ -10,15 +10,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spacer.benchmarks import answers, release
-from spacer.benchmarks.fields import Row, unique
-from spacer.benchmarks.figures import by_task, macro, micro
+from spacer.benchmarks.fields import BenchmarkRow, unique
 from spacer.benchmarks.files import Media, parquet_rows
+from spacer.benchmarks.metrics import by_task, macro, micro
 from spacer.benchmarks.question import Grade, Kind, Question
 from spacer.data.samples import Fault
-from spacer.evaluation.metrics import Metric, mean_of
+from spacer.rewards.options import read_choice
+from spacer.rewards.reading import final_text
+from spacer.statistics.metrics import Metric, mean_of
 
+SECOND = "spacer_eval"
 NOTE = "spacer_eval's overall is the mean over the tasks and, as one more of them, the mean of six of them (sr_sub)."
-# SpaceR's subtotal of spatial reasoning
+# SpaceR's subtotal for spatial reasoning
 SR_SUB = (
     *("Dimensional Measurement", "Displacement & Path Length", "Ego-Centric Orientation"),
     *("Spatial Relation", "Speed & Acceleration", "Trajectory Description"),
@@ -28,14 +31,22 @@ COLUMNS = ("ID", "Video", "time_start", "time_end", "Question", "Candidates", "A
 
 
 def read(root: Path) -> tuple[list[Question], list[Fault]]:
-    """The questions of `qa.parquet`, about `video/{Video}` or `videos/{Video}`."""
+    """The questions of `qa.parquet`, about `video/{Video}` or `videos/{Video}`.
+
+    Questions that share an `ID` are renamed `{Video}/{ID}/{time_start}-{time_end}`, as the authors distinguish them.
+    """
     faults: list[Fault] = []
     media = Media(root)
     asked = [(row, _question(row, media)) for row in parquet_rows(root, "qa.parquet", COLUMNS, faults)]
-    return unique(asked, faults), faults
+    return unique(asked, faults, _key), faults
 
 
-def _question(row: Row, media: Media) -> Question:
+def _key(question: Question) -> str:
+    start, end = question.span or (0.0, 0.0)
+    return f"{question.cluster}/{question.id}/{start:g}-{end:g}"
+
+
+def _question(row: BenchmarkRow, media: Media) -> Question:
     video = row.text("Video")
     options = _options(row)
     start, end = row.number("time_start"), row.number("time_end")
@@ -52,8 +63,8 @@ def _question(row: Row, media: Media) -> Question:
     )
 
 
-def _options(row: Row) -> tuple[str, ...]:
-    """Candidates, {letter: text} or that as JSON. In a column of structs, a letter that a row lacks is null."""
+def _options(row: BenchmarkRow) -> tuple[str, ...]:
+    """Candidates, {letter: text} or that as JSON. In a struct column, letters that a row lacks are null."""
     raw = row.get("Candidates")
     if isinstance(raw, str):
         try:
@@ -71,7 +82,7 @@ def _options(row: Row) -> tuple[str, ...]:
 
 def grade(question: Question, text: str) -> Grade:
     """Accuracy of the letter."""
-    letter = answers.option_letter(answers.final(text), question.options)
+    letter = read_choice(final_text(text), question.options)
     right = release.sti_choice(release.answer(text)) == question.truth
     return Grade(letter, float(letter == question.truth), float(right))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -14,19 +15,25 @@ _Line = tuple[float, float, str]  # start and end in seconds, text
 
 _CLOCK = r"(?:(\d+):)?(\d+):(\d+(?:[.,]\d+)?)"
 _TIMES = re.compile(rf"\s*{_CLOCK}\s*-->\s*{_CLOCK}.*")
-_TAG = re.compile(r"<[^<>]*>|\{\\[^{}]*\}")  # <i>, {\an8}
+# <i>, <font color="…">, </c.yellow>, <00:00:01.000>, {\an8}; any other < is part of the speech
+_TAG = re.compile(
+    r"""</?(?:i|b|u|s|em|strong|font|c|v|span|ruby|rt|lang)(?:[.\s](?:[^<>"']++|"[^"]*"|'[^']*')*+)?>"""
+    r"|<\d+:\d\d[\d:.,]*>|\{\\[^{}]*\}",
+    re.IGNORECASE,
+)
+_BREAK = re.compile(r"<br\s*/?>|\\N", re.IGNORECASE)
 
 
 def subtitles(path: Path, begins: float = 0.0) -> tuple[Caption, ...]:
-    """The lines of a subtitle file that have text, in seconds of the video, in order.
+    """The non-empty lines of a subtitle file, in seconds of the video, in order.
 
     Args:
         path: `.srt`, or JSON: a list of {"timestamp": [start, end], "text"} or of {"start", "end", "line"} with clock
             times. An end of null is the start of the next line.
-        begins: seconds on the subtitles' clock at which the video begins; lines that end before it are left out.
+        begins: the video's start, in seconds on the subtitles' clock; lines that end before it are left out.
 
     Raises:
-        UserError: the file cannot be read so.
+        UserError: the file cannot be read in this format.
     """
     try:
         text = path.read_text(encoding="utf-8-sig", errors="replace")
@@ -38,19 +45,26 @@ def subtitles(path: Path, begins: float = 0.0) -> tuple[Caption, ...]:
 
 
 def _srt_lines(text: str) -> list[_Line]:
-    """Blocks of a time line and the lines under it, up to a blank one; numbers between blocks are passed over."""
+    """Parses each time line with all lines up to the next one, except for that one's number if blocks are numbered.
+
+    Blank lines do not end a block, since some are part of the speech. Lines end at CR and LF only, not at U+2028
+    and the like (as in `str.splitlines`), which occur within lines.
+    """
     found: list[_Line] = []
-    said: list[str] | None = None
-    times = (0.0, 0.0)
-    for line in [*text.splitlines(), ""]:
-        if match := _TIMES.fullmatch(line):
-            groups = match.groups()
-            times, said = (_seconds(*groups[:3]), _seconds(*groups[3:])), []
-        elif said is not None and line.strip():
-            said.append(line)
-        elif said is not None:
-            found.append((*times, _plain(" ".join(said))))
-            said = None
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    starts = [index for index, line in enumerate(lines) if _TIMES.fullmatch(line)]
+    numbered = bool(starts) and starts[0] > 0 and lines[starts[0] - 1].strip().isdecimal()
+    for number, (start, end) in enumerate(itertools.pairwise([*starts, len(lines)]), start=1):
+        said = lines[start + 1 : end]
+        if numbered and end < len(lines):  # the next block's number is directly before its times …
+            said = said[:-1] if said and said[-1].strip().isdecimal() else said
+        elif numbered:  # … or is left over in a truncated file
+            rest = [line for line in said if line.strip()]
+            said = rest[:-1] if len(rest) > 1 and rest[-1].strip() == str(number + 1) else rest
+        times = _TIMES.fullmatch(lines[start])
+        assert times is not None
+        groups = times.groups()
+        found.append((_seconds(*groups[:3]), _seconds(*groups[3:]), _without_markup(" ".join(said))))
     if not found and text.strip():
         raise ValueError("it has no line with times such as 00:00:01,000 --> 00:00:02,500")
     return found
@@ -69,7 +83,7 @@ def _json_lines(entries: Any) -> list[_Line]:
     starts = [start for start, _, _ in timed]
     nexts = [*starts[1:], *starts[-1:]]
     return [
-        (start, following if end is None else end, _plain(said))
+        (start, following if end is None else end, _without_markup(said))
         for (start, end, said), following in zip(timed, nexts, strict=True)
     ]
 
@@ -85,5 +99,5 @@ def _seconds(hours: str | None, minutes: str, seconds: str) -> float:
     return 3600 * int(hours or 0) + 60 * int(minutes) + float(seconds.replace(",", "."))
 
 
-def _plain(text: str) -> str:
-    return " ".join(_TAG.sub("", text).split())
+def _without_markup(text: str) -> str:
+    return " ".join(_TAG.sub("", _BREAK.sub(" ", text)).split())

@@ -9,13 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spacer.benchmarks import answers, release
-from spacer.benchmarks.fields import Row, unique
-from spacer.benchmarks.figures import by_group, by_task, micro
+from spacer.benchmarks.fields import BenchmarkRow, unique
 from spacer.benchmarks.files import Media, parquet_rows
+from spacer.benchmarks.metrics import by_group, by_task, micro
 from spacer.benchmarks.question import Grade, Kind, Question
 from spacer.data.samples import Fault
-from spacer.evaluation.metrics import Metric
+from spacer.rewards.options import read_choice
+from spacer.rewards.reading import final_text
+from spacer.statistics.metrics import Metric
 
+SECOND = "spacer_eval"
 NOTE = ""
 DURATIONS = ("short", "medium", "long")
 PATTERN = "videomme/test-*-of-*.parquet"
@@ -30,7 +33,7 @@ def read(root: Path) -> tuple[list[Question], list[Fault]]:
     return unique(asked, faults), faults
 
 
-def _question(row: Row, media: Media) -> Question:
+def _question(row: BenchmarkRow, media: Media) -> Question:
     video = row.text("videoID")
     options = answers.lettered(row.texts("options"))
     return Question(
@@ -49,7 +52,7 @@ def _question(row: Row, media: Media) -> Question:
 
 def grade(question: Question, text: str) -> Grade:
     """Accuracy of the letter."""
-    letter = answers.option_letter(answers.final(text), question.options)
+    letter = read_choice(final_text(text), question.options)
     right = release.first_capital(release.answer(text), "ABCD", also_correct=True) == question.truth
     return Grade(letter, float(letter == question.truth), float(right))
 

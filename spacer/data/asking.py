@@ -1,6 +1,6 @@
-"""Questions in batches that fit: those about one video together, as many as a bound of tokens allows.
+"""Batches of questions within a token budget, with the questions about one video kept together.
 
-A worker makes the prompts about one medium, which then holds its patches once; the main process joins them.
+A worker builds the prompts about one medium, so that its patches are stored once; the main process merges them.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from itertools import groupby
 
 import attrs
 import torch
-from torch.utils.data import Dataset
 
-from spacer.data.loading import Prompts, Use, made_by_workers
-from spacer.data.processing import Pictures, Prompt, PromptBatch, cat_given, collate
-from spacer.tree import Forest, Segment
+from spacer.data.loading import Prompts, SampleDraw
+from spacer.data.processing import Prompt, PromptBatch, VisionInputs, cat_given, collate
+from spacer.data.workers import made_by_workers
+from spacer.tree.forest import Forest, Segment
 
-_TOGETHER = 64  # questions about one medium that a worker makes in one go
+_TOGETHER = 64  # questions about one medium per work item
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a batch may hold: so many tokens and so many questions, each answered `samples` times.
+    """Limits of a batch: tokens, and questions that are each answered `samples` times.
 
-    Tokens are counted as a tree holds them, a shared video once, with `answer` more for each completion.
+    Tokens are counted as in the tree: a shared video once, plus `answer` tokens for each completion.
     """
 
     tokens: int
@@ -36,7 +36,7 @@ class Bounds:
 class QuestionLoader:
     """Batches of the samples at `indices`, in that order, each once.
 
-    Not a `DataLoader`: Lightning would take that apart to make it predict-safe, and it is so already.
+    Not a torch `DataLoader`: Lightning would rebuild that one to make it safe for predict, which this already is.
     """
 
     def __init__(self, dataset: Prompts, indices: Sequence[int], bounds: Bounds) -> None:
@@ -44,14 +44,14 @@ class QuestionLoader:
         self._bounds = bounds
         self._units = [
             uses[i : i + _TOGETHER]
-            for _, group in groupby((Use(n, n) for n in indices), lambda use: dataset.samples[use.index].path)
+            for _, group in groupby((SampleDraw(n, n) for n in indices), lambda use: dataset.samples[use.index].path)
             for uses in [list(group)]
             for i in range(0, len(uses), _TOGETHER)
         ]
 
     def __iter__(self) -> Iterator[PromptBatch]:
         held: list[PromptBatch] = []
-        made = made_by_workers(_Units(self._dataset, self._bounds), self._units, self._dataset.workers)
+        made = made_by_workers(_MediumBatches(self._dataset, self._bounds), self._units, self._dataset.workers)
         for batch in (batch for unit in made for batch in unit):
             whole = [*held, batch]
             questions = sum(len(one.samples) for one in whole)
@@ -63,14 +63,14 @@ class QuestionLoader:
             yield join(held)
 
 
-class _Units(Dataset[list[PromptBatch]]):
-    """What a worker is asked for: the questions about one medium, in as few batches as the bounds allow."""
+class _MediumBatches:
+    """A worker's item: the questions about one medium, in as few batches as the bounds allow."""
 
     def __init__(self, dataset: Prompts, bounds: Bounds) -> None:
         self._dataset = dataset
         self._bounds = bounds
 
-    def __getitem__(self, uses: Sequence[Use]) -> list[PromptBatch]:
+    def __getitem__(self, uses: Sequence[SampleDraw]) -> list[PromptBatch]:
         items = [self._dataset[use] for use in uses]
         prompts = [item for item in items if isinstance(item, Prompt)]
         faults = [item for item in items if not isinstance(item, Prompt)]
@@ -96,7 +96,7 @@ def _cost(batches: Sequence[PromptBatch], bounds: Bounds) -> int:
 
 
 def join(batches: Sequence[PromptBatch]) -> PromptBatch:
-    """Several batches as one; media that two of them hold are held twice."""
+    """Concatenates batches. Media that occur in two of them are stored twice."""
     if len(batches) == 1:
         return batches[0]
     images = [_rows(batch, image=True) for batch in batches]
@@ -105,7 +105,7 @@ def join(batches: Sequence[PromptBatch]) -> PromptBatch:
     ends: list[int] = []
     for number, batch in enumerate(batches):
         first = len(segments)
-        # rows of features: those of all images come first, then those of all videos
+        # feature rows of all images come first, then those of all videos
         to_image = sum(images[:number])
         to_video = sum(images) + sum(videos[:number]) - images[number]
         for segment in batch.forest.segments:
@@ -120,13 +120,15 @@ def join(batches: Sequence[PromptBatch]) -> PromptBatch:
         samples=tuple(sample for batch in batches for sample in batch.samples),
         strips=tuple(strip for batch in batches for strip in batch.strips),
         forest=Forest(tuple(segments), tuple(ends)),
-        pictures=Pictures(**{name: cat_given([getattr(batch.pictures, name) for batch in batches]) for name in fields}),
+        pictures=VisionInputs(
+            **{name: cat_given([getattr(batch.pictures, name) for batch in batches]) for name in fields}
+        ),
         faults=tuple(fault for batch in batches for fault in batch.faults),
     )
 
 
 def _rows(batch: PromptBatch, image: bool) -> int:
-    """Rows of features that the batch's images, or its videos, make."""
+    """The number of feature rows of the batch's images, or of its videos."""
     grids = batch.pictures.image_grids if image else batch.pictures.video_grids
     other = batch.pictures.video_grids if image else batch.pictures.image_grids
     if grids is None:
@@ -135,4 +137,4 @@ def _rows(batch: PromptBatch, image: bool) -> int:
     if other is None:
         return rows
     patches, others = int(grids.prod(1).sum()), int(other.prod(1).sum())
-    return rows * patches // (patches + others)  # each row is of as many patches
+    return rows * patches // (patches + others)  # every row covers the same number of patches

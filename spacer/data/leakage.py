@@ -1,29 +1,30 @@
-"""Which videos must not be trained on, because a benchmark asks about them.
+"""The leakage guard: videos that must not be trained on, because a benchmark asks about them.
 
-A video is known by its file's stem (`scene0011_00` for `videos/scene0011_00.mp4`), which is how the benchmarks and the
-training sets that are made of the same scans name them.
+A video is identified by its file's stem (`scene0011_00` for `videos/scene0011_00.mp4`), which benchmarks and training
+sets made from the same scans have in common. Within one data set full paths are compared: `a/video.mp4` is not
+`b/video.mp4`, unless the bytes are the same.
 """
 
 from __future__ import annotations
 
+import filecmp
 import json
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from spacer import benchmarks
 from spacer.data.samples import Sample
 from spacer.errors import UserError
-from spacer.settings import BenchmarkSettings
 
-# what benchmarks call the column that names the video, in the order of preference
-VIDEO_COLUMNS = ("scene_name", "video_path", "Video", "videoID", "video_id", "video", "path")
+# the benchmarks' names for the video column, in order of preference
+VIDEO_COLUMNS = ("scene_name", "scene_id", "video_path", "Video", "videoID", "video_id", "video", "path")
 
 
 @dataclass(frozen=True)
 class Withheld:
-    """What the guard has left out of training."""
+    """How much the guard kept out of training."""
 
     videos: int = 0
     questions: int = 0
@@ -33,13 +34,13 @@ NOTHING = Withheld()
 
 
 def video_names(path: Path) -> frozenset[str]:
-    """The videos that a file names, as they stand there and without their folder and ending.
+    """The videos that a file lists: each name without its folder, with and without its extension.
 
-    The file is a list, a name a line (any ending but those that follow), or a benchmark's own annotation: `.parquet`,
-    `.jsonl` or `.json` whose rows have one of `VIDEO_COLUMNS`, or a `.json` object keyed by video (TempCompass).
+    The file is a benchmark's own annotation (`.parquet`, `.jsonl` or `.json` whose rows have one of `VIDEO_COLUMNS`,
+    or a `.json` object keyed by video, as TempCompass has), or, with any other extension, a list of one name per line.
 
     Raises:
-        UserError: the file cannot be read so, or names no video.
+        UserError: the file has none of these formats, or names no video.
     """
     try:
         named = {PurePosixPath(name.strip()) for name in _named(path) if name.strip()}
@@ -47,7 +48,7 @@ def video_names(path: Path) -> frozenset[str]:
         raise UserError(f"{path}: cannot be read as a list of videos or a benchmark's annotation: {error}") from error
     if not named:
         raise UserError(f"{path}: names no video")
-    # what follows a dot may be an ending or belong to the name: to guard one video too many does no harm
+    # a suffix may be an extension or part of the name: guarding one video too many does no harm
     return frozenset(name for path in named for name in (path.name, path.stem))
 
 
@@ -60,12 +61,13 @@ def _named(path: Path) -> Iterable[str]:
         return [str(value) for value in pq.read_table(path, columns=[found])[found].to_pylist() if value is not None]
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".jsonl":
-        return _of_rows([json.loads(line) for line in text.split("\n") if line.strip()])  # U+2028 ends no line
+        # not splitlines(), which splits at U+2028 too
+        return _of_rows([json.loads(line) for line in text.split("\n") if line.strip()])
     if path.suffix == ".json":
         content = json.loads(text)
         if not isinstance(content, dict):
             return _of_rows(content)
-        if not all(isinstance(value, dict) for value in content.values()):  # {"data": […]} is keyed by no video
+        if not all(isinstance(value, dict) for value in content.values()):  # e.g. {"data": […]}
             raise ValueError("expected a list of objects, or an object of objects keyed by video")
         return content.keys()
     return text.splitlines()
@@ -85,33 +87,53 @@ def _column(names: Iterable[str]) -> str:
     return found
 
 
-def guard(samples: Iterable[Sample], names: Container[str]) -> tuple[tuple[Sample, ...], Withheld]:
-    """The samples whose video is none of `names`, and how many were left out. Images are not compared."""
+def guard(
+    samples: Iterable[Sample], names: Container[str], heldout: Iterable[Path] = ()
+) -> tuple[tuple[Sample, ...], Withheld]:
+    """The samples whose video is neither among `names` nor among the same data set's `heldout` files, and how many were
+    removed. Images are not compared."""
     kept: list[Sample] = []
     videos: set[Path] = set()
     questions = 0
+    is_heldout = among(heldout)
     for sample in samples:
-        if sample.data_type == "video" and sample.path.stem in names:
-            videos.add(sample.path)
+        found = [file.path for file in sample.files if file.kind == "video"]
+        if leaking := [path for path in found if path.stem in names or is_heldout(path)]:
+            videos.update(leaking)
             questions += 1
         else:
             kept.append(sample)
     return tuple(kept), Withheld(len(videos), questions)
 
 
-def forbidden(
-    heldout: Iterable[Sample], files: Iterable[Path], benchmark: BenchmarkSettings | None = None
-) -> Mapping[str, str]:
-    """Video → why it must not be trained on.
+def among(files: Iterable[Path]) -> Callable[[Path], bool]:
+    """A predicate: whether a file is one of `files`, or has the same stem and bytes as one of them."""
+    by_stem: dict[str, set[Path]] = {}
+    for file in files:
+        by_stem.setdefault(file.stem, set()).add(file)
 
-    It is asked about in evaluation, or one of the files names it, or the configured benchmark does: its `index` file,
-    or its own questions where its `root` is set.
+    @cache
+    def is_one(file: Path) -> bool:
+        alike = by_stem.get(file.stem, set())
+        return file in alike or any(_same_bytes(file, other) for other in alike)
+
+    return is_one
+
+
+def _same_bytes(one: Path, other: Path) -> bool:
+    try:
+        return filecmp.cmp(one, other, shallow=False)  # compares sizes first
+    except OSError:
+        return True  # if they cannot be compared, do not train on it
+
+
+def forbidden(heldout: Iterable[Sample], files: Iterable[Path]) -> dict[str, str]:
+    """Video → why it must not be trained on: it is held out in another data set, or one of the files lists it.
+
+    Raises:
+        UserError: a file cannot be read.
     """
-    found = {sample.path.stem: "held out" for sample in heldout if sample.data_type == "video"}
-    indices = [] if benchmark is None or benchmark.index is None else [Path(benchmark.index).expanduser()]
-    for path in (*indices, *files):
+    found = {file.path.stem: "held out" for sample in heldout for file in sample.files if file.kind == "video"}
+    for path in files:
         found |= dict.fromkeys(video_names(path), f"in {path.name}")
-    if benchmark is not None and benchmark.root is not None and benchmark.name in benchmarks.names():
-        questions, _ = benchmarks.benchmark(benchmark.name).read(Path(benchmark.root).expanduser())
-        found |= {question.video.stem: f"in {benchmark.name}" for question in questions if question.video is not None}
     return found

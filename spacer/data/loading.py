@@ -1,47 +1,45 @@
-"""The loader: which samples come when, decoded by workers, the same after a restart as without one."""
+"""The data loader: shuffled batches, decoded by workers, with the same order after a restart as without one."""
 
 from __future__ import annotations
 
 import bisect
 import itertools
-import multiprocessing
-import os
-import signal
-import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
+from spacer.config.choices import Control
+from spacer.config.settings import DatasetSettings
+from spacer.data.controls import with_other_media
 from spacer.data.decode import MediaReader
 from spacer.data.processing import Prompt, PromptBatch, collate, prepare
 from spacer.data.samples import Fault, Sample
+from spacer.data.workers import made_by_workers
 from spacer.errors import UserError
-from spacer.positions import PositionRule
-from spacer.settings import DatasetSettings
+from spacer.tree.mrope import PositionRule
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLProcessor
 
-# what a sample is answered with in supervised training, at this use of it and with a generator that belongs to it
+# (sample, position of its draw, random generator of that draw) → the completion to imitate in supervised training
 Target = Callable[[Sample, int, np.random.Generator], str]
 
 
 @dataclass(frozen=True)
-class Use:
-    """The `position`-th use of a sample since training began; names the random numbers that it draws."""
+class SampleDraw:
+    """The `position`-th draw since training began, which seeds its random numbers, and the `index` of its sample."""
 
     position: int
     index: int
 
 
 class PromptDataset(Dataset[Prompt | Fault]):
-    """Samples, decoded and processed when they are asked for."""
+    """Samples, decoded and processed on access."""
 
     def __init__(
         self,
@@ -53,8 +51,12 @@ class PromptDataset(Dataset[Prompt | Fault]):
         seed: int = 0,
         target: Target | None = None,
         shuffle_frames: bool = False,
+        control: Control | None = None,
+        section: str = "dataset",
     ) -> None:
-        self.samples = samples
+        self.samples = with_other_media(samples) if control == Control.other_video else samples
+        self.control = control
+        self.section = section
         self.processor = processor
         self.settings = settings
         self.rule = rule
@@ -62,12 +64,12 @@ class PromptDataset(Dataset[Prompt | Fault]):
         self.target = target
         self.shuffle_frames = shuffle_frames
         self.workers = settings.workers
-        self._reader = MediaReader()  # each worker has its own copy
+        self._reader = MediaReader()  # one copy per worker
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, use: Use) -> Prompt | Fault:
+    def __getitem__(self, use: SampleDraw) -> Prompt | Fault:
         sample = self.samples[use.index]
         rng = np.random.default_rng([self.seed, 1, use.position])
         return prepare(
@@ -78,47 +80,48 @@ class PromptDataset(Dataset[Prompt | Fault]):
             reader=self._reader,
             target=None if self.target is None else self.target(sample, use.position, rng),
             shuffle=rng if self.shuffle_frames else None,
+            control=self.control,
+            section=self.section,
         )
 
 
 class MixedDataset(Dataset[Prompt | Fault]):
-    """Several data sets one after the other, each decoded and prompted by its own settings."""
+    """A concatenation of data sets, each decoded and prompted by its own settings."""
 
     def __init__(self, parts: Sequence[PromptDataset]) -> None:
         self.parts = parts
         self.samples = [sample for part in parts for sample in part.samples]
-        self.workers = parts[0].workers  # equal in all, by a rule of the configuration
+        self.workers = parts[0].workers  # the configuration requires that all parts have the same
         self._ends = list(itertools.accumulate(len(part) for part in parts))
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, use: Use) -> Prompt | Fault:
+    def __getitem__(self, use: SampleDraw) -> Prompt | Fault:
         part = bisect.bisect_right(self._ends, use.index)
         start = self._ends[part] - len(self.parts[part])
-        return self.parts[part][Use(use.position, use.index - start)]
+        return self.parts[part][SampleDraw(use.position, use.index - start)]
 
 
 Prompts = PromptDataset | MixedDataset
 
 
 class TrainLoader:
-    """Batches of shuffled samples, an epoch an iteration; Lightning saves and restores where it stands.
+    """Batches of shuffled samples, one epoch per iteration. Lightning saves and restores its state.
 
-    Each epoch has an order of its own, drawn from (seed, epoch): questions about one video or picture stand together,
-    at most `together` of them, and these bunches are shuffled. The n-th batches of all ranks, side by side in the order
-    of the ranks, are the n-th batch of one rank that took `world` times as many: a run does not depend on how it is
-    spread. A bunch that is larger than a rank's batch is therefore shared out, and each of its ranks decodes the file.
-    What does not fill a batch on every rank is left for another epoch. Where a bunch fills several whole batches of all
-    ranks, one worker makes them all, so that it decodes the file once.
+    Each epoch's order is drawn from (seed, epoch): up to `together` questions about one video or picture form a bunch,
+    and bunches are shuffled. The n-th batches of all ranks, concatenated in rank order, equal the n-th batch of one
+    rank with `world` times the batch size, so a run does not depend on the number of ranks. A bunch larger than a
+    rank's batch is therefore split, and each of its ranks decodes the file. Samples that do not fill a batch on every
+    rank are left for another epoch. If a bunch fills several batches of all ranks, one worker makes all of them, so
+    that it decodes the file once.
 
-    `weights` are for a `MixedDataset`: its parts' shares of an epoch, which is as long as the parts together.
+    `weights` belong to a `MixedDataset`: its parts' shares of an epoch, which is as long as all parts together.
 
-    `waited` is the time in seconds that the caller has stood still for want of a batch, `lasted` the time since the
-    first was asked for.
+    `waited` is the time in seconds that the caller has waited for batches, `lasted` the time since the first request.
 
     Raises:
-        UserError: there are fewer samples than one batch on every rank takes.
+        UserError: there are too few samples for one batch on every rank.
     """
 
     def __init__(
@@ -142,15 +145,15 @@ class TrainLoader:
         self.waited = 0.0
         self._started: float | None = None
         self._everyones = batch_size * world  # samples of a batch of all ranks
-        self._unit = max(1, together // self._everyones)  # batches that one worker makes in one go
+        self._unit = max(1, together // self._everyones)  # consecutive batches made by one worker
         self._per_epoch = len(dataset) // (self._everyones * self._unit) * self._unit
         if self._per_epoch == 0:
             self._unit = 1
             self._per_epoch = len(dataset) // self._everyones
         if self._per_epoch == 0:
             raise UserError(
-                f"{len(dataset)} samples do not fill a batch of {batch_size} on each of {world} ranks: take a smaller "
-                "objective.prompts_per_rollout (stage.batch_size in sft) or more data"
+                f"{len(dataset)} samples do not fill a batch of {batch_size} on each of {world} ranks: lower "
+                "objective.prompts_per_rollout (stage.batch_size in sft) or use more data"
             )
         self._epoch = 0
         self._given = 0
@@ -159,15 +162,15 @@ class TrainLoader:
         return self._per_epoch
 
     def state_dict(self) -> dict[str, int]:
-        """Where the loader stands: the epoch, the batches of it that were given out, and of how many samples on all
-        ranks together these are."""
+        """The loader's position: the epoch, the number of its batches delivered so far, and the samples of one batch
+        over all ranks."""
         return {"epoch": self._epoch, "given": self._given, "samples": self._everyones}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Goes on from a saved state, also on another number of ranks.
+        """Resumes from a saved state, possibly on a different number of ranks.
 
         Raises:
-            UserError: the ranks' batches are not as large together as they were.
+            UserError: the global batch size has changed.
         """
         if state["samples"] != self._everyones:
             each, rest = divmod(state["samples"], self._world)
@@ -177,22 +180,22 @@ class TrainLoader:
                 else f"objective.prompts_per_rollout={each} (stage.batch_size={each} in sft)"
             )
             raise UserError(
-                f"the checkpoint's batches are of {state['samples']} samples on all devices together, and this run's "
-                f"of {self._everyones}, {self.batch_size} on each of {self._world}: to go on from it, take {remedy}"
+                f"the checkpoint has {state['samples']} samples in a batch of all devices together, and this run "
+                f"{self._everyones}, {self.batch_size} on each of {self._world}: to resume from it, use {remedy}"
             )
         self._epoch, self._given = state["epoch"], state["given"]
 
     @property
     def lasted(self) -> float:
-        """Seconds since the first batch was asked for."""
+        """Seconds since the first batch was requested."""
         return 0.0 if self._started is None else time.monotonic() - self._started
 
     def __iter__(self) -> Iterator[PromptBatch]:
-        if self._given >= len(self):  # the last epoch was taken by its length, as Lightning does, not to its end
+        if self._given >= len(self):  # Lightning stops after len(self) batches without exhausting the iterator
             self._epoch, self._given = self._epoch + 1, 0
         order = self._order()
         left = [self._uses(order, batch) for batch in range(self._given, self._per_epoch)]
-        first = -self._given % self._unit  # what is left of a unit that a restart has cut
+        first = -self._given % self._unit  # remaining batches of a unit that a restart has split
         cuts = [0, *range(first, len(left), self._unit), len(left)]
         units = [left[start:end] for start, end in itertools.pairwise(cuts) if start < end]
         batches = self._timed(_loader(self._dataset, units))
@@ -201,7 +204,7 @@ class TrainLoader:
             yield batch
         self._epoch, self._given = self._epoch + 1, 0
 
-    def _timed(self, units: DataLoader[Any]) -> Iterator[PromptBatch]:
+    def _timed(self, units: Iterator[list[PromptBatch]]) -> Iterator[PromptBatch]:
         asked = time.monotonic()
         self._started = asked if self._started is None else self._started
         for unit in units:
@@ -217,28 +220,28 @@ class TrainLoader:
         rng = np.random.default_rng([self._seed, 0, self._epoch])
         return epoch_order(self._dataset.samples, self._together, rng)
 
-    def _uses(self, order: np.ndarray, batch: int) -> list[Use]:
+    def _uses(self, order: np.ndarray, batch: int) -> list[SampleDraw]:
         start = batch * self._everyones + self._rank * self.batch_size
         before = self._epoch * self._per_epoch * self._everyones
-        return [Use(before + start + i, int(order[start + i])) for i in range(self.batch_size)]
+        return [SampleDraw(before + start + i, int(order[start + i])) for i in range(self.batch_size)]
 
 
 def mixed_order(
     parts: Sequence[Sequence[Sample]], weights: Sequence[float], together: int, seed: int, epoch: int
 ) -> np.ndarray:
-    """The order of an epoch of several data sets, as long as they are together: indices into all of them in a row.
+    """The order of an epoch over several data sets, as long as all of them: indices into their concatenation.
 
-    Each part gives its share by `weights`, and goes through all of its samples before it begins again, over the ends of
-    epochs; a part that is larger than its share is met whole only after several. Bunches that a round or an epoch cuts
-    short come last, where they shift no other.
+    Each part contributes its share by `weights` and goes through all of its samples before it starts over, across
+    epochs; a part larger than its share takes several epochs. Bunches cut short by the end of such a pass or of an
+    epoch come last, so that they do not shift the others.
     """
     total = sum(len(part) for part in parts)
     ends = [round(total * sum(weights[: i + 1]) / sum(weights)) for i in range(len(parts))]
-    bunches: list[tuple[int, list[int]]] = []  # each with its part's number
+    bunches: list[tuple[int, list[int]]] = []  # each with the index of its part
     start = 0
     for number, (part, count) in enumerate(zip(parts, np.diff([0, *ends]).tolist(), strict=True)):
         size = len(part)
-        first, end = epoch * count, (epoch + 1) * count  # of the part's rounds, laid in a row
+        first, end = epoch * count, (epoch + 1) * count  # within the concatenated passes over the part
         for turn in range(first // size, -(-end // size)):
             order = start + epoch_order(part, together, np.random.default_rng([seed, 0, turn, number]))
             low, high = max(0, first - turn * size), min(size, end - turn * size)
@@ -249,7 +252,7 @@ def mixed_order(
     def is_short(entry: tuple[int, list[int]]) -> bool:
         return len(entry[1]) < together
 
-    # whose turn it is is drawn anew; the part then gives its next bunch, so that its rounds follow one another
+    # shuffle the sequence of parts; each part still gives its bunches in order, so that its passes do not mix
     waiting = [iter([found for owner, found in sorted(bunches, key=is_short) if owner == n]) for n in range(len(parts))]
     rng = np.random.default_rng([seed, 2, epoch])
     turns = sorted((bunches[i] for i in rng.permutation(len(bunches)).tolist()), key=is_short)
@@ -257,10 +260,10 @@ def mixed_order(
 
 
 def epoch_order(samples: Sequence[Sample], together: int, rng: np.random.Generator) -> np.ndarray:
-    """A permutation of the samples in which bunches of up to `together` questions about one file stand side by side.
+    """A permutation of the samples in which bunches of up to `together` questions about one file are adjacent.
 
-    Which questions form a bunch is drawn anew, too. What is left of files that do not divide fills bunches of its own,
-    so that no other bunch straddles two batches where `together` divides the batch.
+    Which questions form a bunch is random too. The remainders of files, fewer than `together` questions each, are put
+    into bunches of their own, so that no other bunch straddles two batches if `together` divides the batch size.
     """
     order = rng.permutation(len(samples))
     if together == 1:
@@ -273,56 +276,22 @@ def epoch_order(samples: Sequence[Sample], together: int, rng: np.random.Generat
     ]
     left = [index for found in by_file.values() for index in found[len(found) // together * together :]]
     bunches = full + [left[i : i + together] for i in range(0, len(left), together)]
-    last = bunches.pop() if len(bunches[-1]) < together else []  # the only short one comes where it shifts no other
+    # the only short one goes last, so that it does not shift the others
+    last = bunches.pop() if len(bunches[-1]) < together else []
     mixed = [index for bunch in rng.permutation(len(bunches)).tolist() for index in bunches[bunch]]
     return np.array(mixed + last)
 
 
-def _loader(dataset: Prompts, units: list[list[list[Use]]]) -> DataLoader[Any]:
-    """Batches in units of several, which a worker makes together."""
-    return made_by_workers(_Units(dataset), units, dataset.workers)
+def _loader(dataset: Prompts, units: list[list[list[SampleDraw]]]) -> Iterator[list[PromptBatch]]:
+    """Yields units: lists of consecutive batches that one worker makes."""
+    return made_by_workers(_UnitBatches(dataset), units, dataset.workers)
 
 
-def made_by_workers(units: Dataset[list[PromptBatch]], asked: Sequence[Any], workers: int) -> DataLoader[Any]:
-    """What `units` has for each of `asked`, in that order, each as a whole by one worker."""
-    with warnings.catch_warnings():
-        # torch advises as many workers as cores however light their work
-        warnings.filterwarnings("ignore", message="This DataLoader will create")
-        return DataLoader(
-            units,
-            batch_size=None,
-            sampler=asked,
-            collate_fn=_as_is,
-            num_workers=workers,
-            worker_init_fn=_follow_the_main_process,
-            prefetch_factor=2 if workers else None,
-        )
-
-
-def _follow_the_main_process(_: int) -> None:
-    """Ctrl-C and what SLURM sends reach all processes, and the main one still needs its workers for a step.
-
-    Where it is killed its workers end too: one with batches that nobody takes would wait for ever.
-    """
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
-        signal.signal(signum, signal.SIG_IGN)
-    threading.Thread(target=_end_after, args=(multiprocessing.parent_process(),), daemon=True).start()
-
-
-def _end_after(main: multiprocessing.process.BaseProcess) -> None:
-    main.join()
-    os._exit(1)
-
-
-def _as_is(batches: list[PromptBatch]) -> list[PromptBatch]:
-    return batches
-
-
-class _Units(Dataset[list[PromptBatch]]):
-    """What a worker is asked for: the batches of a unit."""
+class _UnitBatches:
+    """A worker's item: the batches of a unit."""
 
     def __init__(self, dataset: Prompts) -> None:
         self._dataset = dataset
 
-    def __getitem__(self, unit: list[list[Use]]) -> list[PromptBatch]:
+    def __getitem__(self, unit: list[list[SampleDraw]]) -> list[PromptBatch]:
         return [collate([self._dataset[use] for use in batch]) for batch in unit]

@@ -1,4 +1,4 @@
-"""Samples → the text that a model is asked, and the worked completions that supervised training shows."""
+"""Samples → prompt texts, and the worked completions for supervised training."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from spacer.data.samples import CognitiveMap, Sample
 def prompt_text(sample: Sample, prompts: Mapping[str, str]) -> str:
     """Fills the template for the sample: `map` where the scene has a true map, else `plain`.
 
-    Templates are in `conf/dataset/prompts/`, with `$question`, `$options`, `$categories` and `$answer`, the last
-    being the line for the sample's problem type.
+    Templates are in `conf/dataset/prompts/`; they may use `$question`, `$options`, `$categories` and `$answer`, which
+    is the instruction line for the sample's problem type.
 
     Raises:
-        KeyError: a template names something else.
+        KeyError: a template uses another name.
     """
     template = prompts["plain" if sample.true_map is None else "map"]
     options = "".join(f"\n{option}" for option in sample.options)
@@ -30,7 +30,7 @@ def prompt_text(sample: Sample, prompts: Mapping[str, str]) -> str:
 
 
 def map_literal(true_map: CognitiveMap) -> str:
-    """A cognitive map as the models write it, without spaces: tokens are dear.
+    """A cognitive map as models are to write it, without spaces, which saves tokens.
 
     >>> map_literal({"bed": [[1, 2]]})
     '{"bed":[[1,2]]}'
@@ -39,31 +39,52 @@ def map_literal(true_map: CognitiveMap) -> str:
 
 
 def worked_completion(sample: Sample) -> str:
-    """The completion to imitate: the map where there is one, the reasoning where there is any, the solution.
+    """The completion to imitate: the map, if there is one, the reasoning, if there is any, and the solution.
 
-    With neither, the solution alone, as SpaceR's SFT has it: an empty thought would be a habit not to think.
+    With neither map nor reasoning it is the solution alone, as in SpaceR's SFT: an empty `<think></think>` would teach
+    the model not to think.
     """
     drawn = "" if sample.true_map is None else f"<map>{map_literal(sample.true_map)}</map>"
     thought = f"{drawn}{sample.reasoning or ''}"
     return f"{f'<think>{thought}</think>' if thought else ''}<answer>{sample.solution}</answer>"
 
 
-class ShownTarget:
-    """What supervised training shows for a sample: its worked completion or, past `after` uses, a bare guess.
+def not_opened(completion: str, opened: str) -> str:
+    """A completion to imitate after a prompt that already opens tags: without those tags, or closing them first.
 
-    A guess is another sample's answer to a question of the same type, drawn at random, or for multiple choice one of
-    the letters; it is right only by chance.
+    >>> not_opened("<think>near</think><answer>B</answer>", "<think>\\n")
+    'near</think><answer>B</answer>'
+    >>> not_opened("<answer>B</answer>", "<think>\\n")
+    '</think><answer>B</answer>'
+    """
+    for tag in opened.split():
+        closing = tag.replace("<", "</")
+        completion = completion.removeprefix(tag) if completion.startswith(tag) else closing + completion
+    return completion
+
+
+class ShownTarget:
+    """A sample's target in supervised training: its worked completion or, after `after` draws, sometimes a bare guess.
+
+    `share` is the probability of a guess. Tags that prompts end with, `opened`, are left out of the target.
+
+    A guess is the answer to a random question of the same type, or, for multiple choice, a random letter; it is right
+    only by chance.
     """
 
-    def __init__(self, samples: tuple[Sample, ...], share: float, after: int) -> None:
+    def __init__(self, samples: tuple[Sample, ...], share: float, after: int, opened: str = "") -> None:
         self._share = share
         self._after = after
+        self._opened = opened
         self._answers: dict[str, list[str]] = {}
         for item in samples:
             self._answers.setdefault(item.question_type, []).append(item.solution)
 
     def __call__(self, sample: Sample, position: int, rng: np.random.Generator) -> str:
-        """The completion to imitate at the `position`-th use of any sample."""
+        """The completion to imitate at the `position`-th draw of the run."""
+        return not_opened(self._whole(sample, position, rng), self._opened)
+
+    def _whole(self, sample: Sample, position: int, rng: np.random.Generator) -> str:
         if position < self._after or rng.random() >= self._share:
             return worked_completion(sample)
         if sample.problem_type == "multiple choice":

@@ -1,11 +1,13 @@
-"""A video or images → what a model sees of them, the same for every question about them.
+"""A video or images → the model's input for them, shared by all questions about them.
 
-The processor meets each medium once, with no question. The tokens that it puts in the place of the media then go into
-each question's own tokens. That is exact, since the marks around media are special tokens, which no other token joins.
+The processor runs once per medium, without a question. The tokens that it expands the media into are then inserted
+into each question's tokens. This is exact, since the marks around media are special tokens, which never merge with
+their neighbours; the timestamp at the start of a video in Qwen3-VL's prompts is tokenized with the text before it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,27 +18,31 @@ from PIL import Image
 from torch import Tensor
 from transformers.video_utils import VideoMetadata
 
+from spacer.config.families import Time, family_of
+from spacer.config.settings import DatasetSettings, VideoSettings
 from spacer.data.captions import Caption, interleave
-from spacer.data.decode import Video
 from spacer.data.strips import strip_of
-from spacer.positions import TEXT
-from spacer.settings import DatasetSettings, VideoSettings
+from spacer.data.tokens import control_tokens, encode
+from spacer.data.video import Video
+from spacer.errors import SampleError, UserError
+from spacer.tree.mrope import TEXT
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLProcessor
 
 START, END = "<|vision_start|>", "<|vision_end|>"
-PADS = ("<|image_pad|>", "<|video_pad|>")  # what stands between the two until the processor has filled it
-_SMALLEST = 4 * 28 * 28  # pixels of a picture, which the processor enlarges smaller ones to
+PADS = ("<|image_pad|>", "<|video_pad|>")  # placeholders between the two, which the processor expands
+_SMALLEST = 4  # tokens per picture; the processor enlarges smaller ones to this
 
 
 @dataclass(frozen=True)
-class Shown:
-    """Media made ready: tokens from the first mark to the last and their types, patches, grids (t, h, w) in patches.
+class ProcessedMedia:
+    """Processed media: tokens from the first mark to the last and their types, patches, grids (t, h, w) in patches.
 
-    `content` is what stands in a prompt, in order: None for a medium of this `kind` (image or video), or text between
-    them; `plain_L` is how it is tokenized before the processor fills it. `seconds` is what one step in time stands for,
-    for a video. `strip_HWC` (uint8) is a few of the pictures, small and side by side, for people.
+    `content` lists the prompt's content in order: None for a medium of this `kind` (image or video), or text between
+    media; `plain_L` are its tokens before the processor expands the placeholders. `seconds` is the duration of a
+    temporal step of each video, if the model family encodes time in positions. `strip_HWC` (uint8) shows a few of the
+    pictures, small and side by side, for people.
     """
 
     kind: str
@@ -48,6 +54,14 @@ class Shown:
     grids: Tensor
     seconds: tuple[float, ...]
     strip_HWC: np.ndarray
+    at: tuple[float, ...] = ()  # seconds of the video at which each of its frames was taken
+    lead: str = ""  # text that the processor puts before the first mark: the time of the first frames of Qwen3-VL
+    lead_tokens: int = 0  # of a prompt, tokenized with what stands before
+
+    @property
+    def length(self) -> int:
+        """Tokens in a prompt."""
+        return self.lead_tokens + len(self.ids_L)
 
     @property
     def nbytes(self) -> int:
@@ -55,69 +69,124 @@ class Shown:
         return self.pixels_PD.nbytes + self.strip_HWC.nbytes
 
 
-def show_video(video: Video, processor: Qwen2_5_VLProcessor, settings: VideoSettings) -> Shown:
-    """A video's sampled frames, at their own times."""
+def show_video(video: Video, processor: Qwen2_5_VLProcessor, settings: VideoSettings) -> ProcessedMedia:
+    """A video's sampled frames, at their own times.
+
+    Raises:
+        SampleError: they are too narrow for the processor.
+        UserError: the chat template has text before the video that merges with its first token.
+    """
     chat = _chat(processor, "video", (None,))
     inputs = _process_video(processor, chat, video.frames_THWC, video, settings)
-    seconds = tuple(float(s) for s in inputs["second_per_grid_ts"])
+    told = family_of(processor).time == Time.seconds
+    seconds = tuple(float(s) for s in inputs["second_per_grid_ts"]) if told else ()
     tokens = _between(inputs, chat, processor)
     patches, grids = inputs["pixel_values_videos"], inputs["video_grid_thw"]
-    return Shown("video", (None,), *tokens, patches, grids, seconds, strip_of(video.frames_THWC))
+    plain_L, ids_L, types_L = tokens
+    count, _ = _marks(ids_L, processor)
+    return ProcessedMedia(
+        *("video", (None,), plain_L, ids_L[count:], types_L[count:], patches, grids, seconds),
+        strip_of(video.frames_THWC),
+        lead=processor.tokenizer.decode(ids_L[:count]),
+        lead_tokens=count,
+    )
 
 
 def show_captioned(
     video: Video, captions: Sequence[Caption], processor: Qwen2_5_VLProcessor, settings: VideoSettings
-) -> Shown:
-    """A video's sampled frames as images in their order, with what is said between them.
+) -> ProcessedMedia:
+    """A video's sampled frames as a sequence of images, interleaved with its subtitles.
 
     Raises:
-        ValueError: a caption holds marks of media.
+        SampleError: a caption spells out a control token.
     """
-    if any(mark in caption.text for caption in captions for mark in (START, *PADS, END)):
-        raise ValueError(f"a caption holds marks of media, such as {START}")
-    woven = interleave([index / video.fps for index in video.indices], captions)
+    said = "\n".join(caption.text for caption in captions)
+    if token := next((token for token in control_tokens(processor.tokenizer) if token in said), None):
+        raise SampleError(f"a caption spells out the control token {token}, which only the chat template may set")
+    woven = interleave(video.times, captions)
     content = tuple(None if isinstance(item, int) else f"{item}\n" for item in woven)
     frames = [Image.fromarray(frame) for frame in video.frames_THWC]
-    height, width = video.frames_THWC.shape[1:3]
-    return _as_images(frames, content, processor, _most_pixels(height, width, settings), strip_of(video.frames_THWC))
+    strip = strip_of(video.frames_THWC)
+    return _as_images(frames, content, processor, settings.max_pixels, strip, least=settings.min_pixels)
 
 
-def show_images(images: Sequence[Image.Image], processor: Qwen2_5_VLProcessor, settings: DatasetSettings) -> Shown:
-    """One image or several, in their order."""
+def show_images(
+    images: Sequence[Image.Image], processor: Qwen2_5_VLProcessor, settings: DatasetSettings
+) -> ProcessedMedia:
+    """One image or several, in order.
+
+    Raises:
+        SampleError: one is too narrow for the processor.
+        UserError: the chat template has text before the images that merges with their first token.
+    """
     return _as_images(images, (None,) * len(images), processor, settings.image_max_pixels, strip_of(images))
 
 
 def shuffled_pixels(
     video: Video, processor: Qwen2_5_VLProcessor, settings: VideoSettings, rng: np.random.Generator
 ) -> Tensor:
-    """The patches of the frames in an order that is drawn, at the times of the ordered ones (T-GRPO)."""
+    """The patches of the frames in random order, with the times of the ordered ones (T-GRPO)."""
     order = rng.permutation(len(video.frames_THWC))
     chat = _chat(processor, "video", (None,))
     pixels: Tensor = _process_video(processor, chat, video.frames_THWC[order], video, settings)["pixel_values_videos"]
     return pixels
 
 
-def asked(chat: str, shown: Shown, processor: Qwen2_5_VLProcessor) -> tuple[Tensor, Tensor]:
-    """Ids and types of a prompt: the chat's tokens, with what is shown in the place of its media.
+def asked(
+    chat: str, shown: Sequence[ProcessedMedia], processor: Qwen2_5_VLProcessor, data: Sequence[range] = ()
+) -> tuple[Tensor, Tensor]:
+    """Ids and types of a prompt: the chat's tokens, with the placeholders of media replaced by the processed
+    media, in order.
+
+    `data` are the spans of the chat in which control tokens are plain text (`spacer.data.tokens.encode`).
 
     Raises:
-        ValueError: the question itself holds marks of media.
+        UserError: the chat's media marks are not those of `shown`.
     """
-    ids_L = torch.tensor(processor.tokenizer(chat)["input_ids"])
-    first, last = _marks(ids_L, processor)
+    chat, data = _led(chat, shown, data)
+    ids_L = torch.tensor(encode(processor.tokenizer, chat, data))
     marks = torch.tensor(processor.tokenizer.convert_tokens_to_ids([START, *PADS, END]))
-    count = int(torch.isin(ids_L, marks).sum())
-    if count != 3 * len(shown.grids) or not torch.equal(ids_L[first : last + 1], shown.plain_L):
-        raise ValueError(f"the question holds marks of media, such as {START}, which only the template may set")
-    types_L = torch.full_like(ids_L, TEXT)
-    return (
-        torch.cat([ids_L[:first], shown.ids_L, ids_L[last + 1 :]]),
-        torch.cat([types_L[:first], shown.types_L, types_L[last + 1 :]]),
-    )
+    places_M = torch.isin(ids_L, marks).nonzero()[:, 0].tolist()
+    counts = [int(torch.isin(item.plain_L, marks).sum()) for item in shown]
+    ids: list[Tensor] = []
+    types: list[Tensor] = []
+    at = taken = 0
+    fits = len(places_M) == sum(counts)
+    for item, count in zip(shown, counts, strict=True):
+        if not fits:
+            break
+        first, last = places_M[taken], places_M[taken + count - 1]
+        fits = torch.equal(ids_L[first : last + 1], item.plain_L)
+        ids += [ids_L[at:first], item.ids_L]
+        types += [torch.full_like(ids_L[at:first], TEXT), item.types_L]
+        at, taken = last + 1, taken + count
+    if not fits:
+        raise UserError(
+            f"prompts have {len(places_M)} media marks, such as {START}, but the media have {sum(counts)}: leave "
+            "them out of the prompt `system`, and, except around media, out of the model's chat template"
+        )
+    rest = ids_L[at:]
+    return torch.cat([*ids, rest]), torch.cat([*types, torch.full_like(rest, TEXT)])
+
+
+def _led(chat: str, shown: Sequence[ProcessedMedia], data: Sequence[range]) -> tuple[str, list[range]]:
+    """The chat with each medium's `lead` before its first mark, and where data stand in it then."""
+    starts = [match.start() for match in re.finditer(re.escape(START), chat)]
+    starts = [start for start in starts if not any(start in span for span in data)]
+    moved = list(data)
+    taken = grown = 0
+    for item in shown:
+        if item.lead and taken < len(starts):
+            at, more = starts[taken] + grown, len(item.lead)
+            chat = chat[:at] + item.lead + chat[at:]
+            grown += more
+            moved = [range(s.start + more, s.stop + more) if s.start >= at else s for s in moved]
+        taken += sum(text is None for text in item.content)
+    return chat, moved
 
 
 def parts(kind: str, content: Sequence[str | None]) -> list[dict[str, str]]:
-    """`Shown.content` as a chat template takes it."""
+    """`ProcessedMedia.content` in the format of chat templates."""
     return [{"type": kind} if text is None else {"type": "text", "text": text} for text in content]
 
 
@@ -127,17 +196,20 @@ def _chat(processor: Qwen2_5_VLProcessor, kind: str, content: Sequence[str | Non
 
 
 def _between(inputs: Any, chat: str, processor: Qwen2_5_VLProcessor) -> tuple[Tensor, Tensor, Tensor]:
-    """The chat's tokens from the first mark to the last; what the processor has put in their place, and its types."""
+    """The chat's tokens from the first mark to the last; the processor's expansion of them; and its token types."""
     ids_L, types_L = inputs["input_ids"][0], inputs["mm_token_type_ids"][0]
     plain_L = torch.tensor(processor.tokenizer(chat)["input_ids"])
     first, last = _marks(plain_L, processor)
     start, stop = first, len(ids_L) - (len(plain_L) - last - 1)
-    assert torch.equal(ids_L[:start], plain_L[:first]) and torch.equal(ids_L[stop:], plain_L[last + 1 :])
+    if not (torch.equal(ids_L[:start], plain_L[:first]) and torch.equal(ids_L[stop:], plain_L[last + 1 :])):
+        raise UserError(
+            "the model's chat template has text before a medium that merges with its first token: put a newline there"
+        )
     return plain_L[first : last + 1].clone(), ids_L[start:stop].clone(), types_L[start:stop].clone()
 
 
 def _marks(ids_L: Tensor, processor: Qwen2_5_VLProcessor) -> tuple[int, int]:
-    """Where the first mark of a medium begins and the last ends."""
+    """The indices of the first start mark and the last end mark of media."""
     start, end = processor.tokenizer.convert_tokens_to_ids([START, END])
     return int((ids_L == start).nonzero()[0, 0]), int((ids_L == end).nonzero()[-1, 0])
 
@@ -148,44 +220,60 @@ def _as_images(
     processor: Qwen2_5_VLProcessor,
     most: int,
     strip_HWC: np.ndarray,
-) -> Shown:
-    """Images of at most so many pixels each, in their places among the content."""
+    *,
+    least: int | None = None,
+) -> ProcessedMedia:
+    """Images of `least` to `most` pixels each, at their places in the content."""
     chat = _chat(processor, "image", content)
-    size = {"shortest_edge": _SMALLEST, "longest_edge": most}
-    inputs = processor(text=[chat], images=list(images), images_kwargs={"size": size}, return_tensors="pt")
+    size = {"shortest_edge": least or _smallest(processor), "longest_edge": most}
+    inputs = _processed(processor, text=[chat], images=list(images), images_kwargs={"size": size})
     tokens = _between(inputs, chat, processor)
-    return Shown("image", content, *tokens, inputs["pixel_values"], inputs["image_grid_thw"], (), strip_HWC)
+    return ProcessedMedia("image", content, *tokens, inputs["pixel_values"], inputs["image_grid_thw"], (), strip_HWC)
 
 
-def _most_pixels(height: int, width: int, settings: VideoSettings) -> int:
-    """The bound on a frame's pixels that keeps its longer side, too, within its bound."""
-    if settings.max_side is None or max(height, width) <= settings.max_side:
-        return settings.max_pixels
-    scale = settings.max_side / max(height, width)
-    return min(settings.max_pixels, max(_SMALLEST, int(height * scale * width * scale)))
+def _smallest(processor: Qwen2_5_VLProcessor) -> int:
+    """Pixels of the smallest picture. A token covers patch_size * merge_size pixels in each direction."""
+    images = processor.image_processor
+    return _SMALLEST * int(images.patch_size * images.merge_size) ** 2
 
 
 def _process_video(
     processor: Qwen2_5_VLProcessor, chat: str, frames_THWC: np.ndarray, video: Video, settings: VideoSettings
 ) -> Any:
-    height, width = frames_THWC.shape[1:3]
+    count, height, width = frames_THWC.shape[:3]
+    family = family_of(processor)
+    if family.time == Time.text:
+        # as in the authors' code and in transformers before 5: only each pair of frames has marks around it
+        chat = chat.replace(f"{START}{PADS[1]}{END}", PADS[1])
+    bounded = count if family.bounds_whole_videos else 1
+    least, most = settings.min_pixels or _smallest(processor), settings.max_pixels
+    # processors compute a frame's time as index / fps, and the time step as total / (count · fps)
+    times: Any = list(video.times)
     metadata = VideoMetadata(
-        total_num_frames=video.total_frames,
-        fps=video.fps,
-        duration=video.total_frames / video.fps,
-        frames_indices=list(video.indices),
+        total_num_frames=count * video.step,
+        fps=1.0,
+        duration=video.seconds,
+        frames_indices=times,
         height=height,
         width=width,
     )
     video_settings = {
-        "size": {"shortest_edge": _SMALLEST, "longest_edge": _most_pixels(height, width, settings)},
-        "do_sample_frames": False,  # decord sampled them
-        "cap_pixels_per_frame": False,  # the bound is one of a frame
+        "size": {"shortest_edge": bounded * least, "longest_edge": bounded * most},
+        "do_sample_frames": False,  # already sampled
+        "cap_pixels_per_frame": False,  # `size` already bounds each frame
         "video_metadata": [metadata],
     }
-    return processor(
-        text=[chat],
-        videos=[torch.from_numpy(np.ascontiguousarray(frames_THWC)).permute(0, 3, 1, 2)],
-        videos_kwargs=video_settings,
-        return_tensors="pt",
-    )
+    videos = [torch.from_numpy(np.ascontiguousarray(frames_THWC)).permute(0, 3, 1, 2)]
+    return _processed(processor, text=[chat], videos=videos, videos_kwargs=video_settings)
+
+
+def _processed(processor: Any, **inputs: Any) -> Any:
+    """Runs the processor. That it works in general was checked before (`spacer.data.trial`).
+
+    Raises:
+        SampleError: the processor rejects these media, e.g. because they are too narrow.
+    """
+    try:
+        return processor(**inputs, return_tensors="pt")
+    except ValueError as error:
+        raise SampleError(str(error)) from error

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from spacer.choices import OnBad
-from spacer.data.index import UNREADABLE, is_fresh, read_index, sources_of
+from spacer.config.choices import OnBad
+from spacer.config.settings import DatasetSettings, JsonlSettings, MixSettings, RoomsSettings, Settings
+from spacer.data.index import UNREADABLE, is_fresh, maps_of, read_index, sources_of
 from spacer.data.leakage import NOTHING, Withheld, forbidden, guard
-from spacer.data.samples import DataError, Fault, Sample, read_maps, read_samples
+from spacer.data.samples import TEXT_ALONE, DataError, Fault, Sample, read_maps, read_samples, text_scene
+from spacer.data.scenes import rooms
 from spacer.errors import UserError
-from spacer.scenes import rooms
-from spacer.settings import DatasetSettings, JsonlSettings, MixSettings, RoomsSettings, Settings
 
 log = logging.getLogger(__name__)
+# (benchmark → its folder) → (stem of each video they ask about → the benchmark)
+GuardedVideos = Callable[[Mapping[str, str]], Mapping[str, str]]
 
 
 @dataclass(frozen=True)
 class Split:
-    """Sound samples, the faults of others, and how many were left out so that no benchmark's video is trained on."""
+    """Valid samples, the faults of others, and how many were withheld so that no benchmark's video is trained on."""
 
     samples: tuple[Sample, ...]
     faults: tuple[Fault, ...] = ()
@@ -28,8 +30,8 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Piece:
-    """One data set of a run, with its share of an epoch: all of it where it is the only one."""
+class DatasetSplits:
+    """One data set of a run, with its weight in an epoch: 1 if it is the only one."""
 
     settings: DatasetSettings
     train: Split
@@ -37,47 +39,63 @@ class Piece:
     weight: float
 
 
-def load_pieces(settings: Settings, train: bool) -> tuple[Piece, ...]:
-    """The data of a run; with `train` false, what is held out alone.
+def load_splits(settings: Settings, train: bool, guarded: GuardedVideos) -> tuple[DatasetSplits, ...]:
+    """The data of a run; only the held-out part if `train` is false. `guarded` reads the benchmarks of `dataset.guard`.
 
     Raises:
-        DataError: some lines are faulty and `on_bad` is stop, or nothing is left.
-        UserError: a file is not what it should be, or nothing is left to train on.
+        DataError: some lines are faulty and `on_bad` is stop, or no valid line is left.
+        UserError: a file is malformed, or nothing is left to train on.
     """
     named = settings.dataset.parts if isinstance(settings.dataset, MixSettings) else {"": settings.dataset}
     weights = settings.dataset.weights if isinstance(settings.dataset, MixSettings) else {"": 1.0}
     heldout = {name: load_heldout(dataset) for name, dataset in named.items()}
-    asked = [sample for split in heldout.values() for sample in split.samples]
-    common = forbidden(asked, (), settings.benchmark) if train else {}
-    pieces = []
+    splits = []
     for name, dataset in named.items():
-        lists = [Path(file).expanduser() for file in dataset.exclude] if isinstance(dataset, JsonlSettings) else []
-        split = load_train(dataset, {**common, **forbidden((), lists)}) if train else Split(())
-        pieces.append(Piece(dataset, _of(name, split), _of(name, heldout[name]), weights[name]))
-    return tuple(pieces)
+        own = [file.path for sample in heldout[name].samples for file in sample.files]
+        others = [sample for other, split in heldout.items() if other != name for sample in split.samples]
+        names = {**forbidden(others, ()), **_forbidden_by(dataset, guarded)} if train else {}
+        split = load_train(dataset, names, own) if train else Split(())
+        splits.append(
+            DatasetSplits(dataset, _with_prefix(name, split), _with_prefix(name, heldout[name]), weights[name])
+        )
+    return tuple(splits)
 
 
-def _of(part: str, split: Split) -> Split:
-    """The split with the part's name before its ids and faults, for which two data sets may have the same."""
+def _forbidden_by(settings: DatasetSettings, guarded: GuardedVideos) -> Mapping[str, str]:
+    """Video → the reason why the data set's own settings keep it out of training."""
+    if not isinstance(settings, JsonlSettings):
+        return {}
+    return {**forbidden((), [Path(file).expanduser() for file in settings.exclude]), **guarded(settings.guard)}
+
+
+def _with_prefix(part: str, split: Split) -> Split:
+    """The split with its ids and faults prefixed by the part's name: two data sets may use the same ids."""
     if not part:
         return split
-    samples = tuple(replace(sample, id=f"{part}/{sample.id}") for sample in split.samples)
+    samples = tuple(_renamed(sample, f"{part}/{sample.id}") for sample in split.samples)
     return replace(split, samples=samples, faults=tuple(replace(f, where=f"{part}, {f.where}") for f in split.faults))
 
 
-def load_train(settings: DatasetSettings, names: Container[str] = ()) -> Split:
-    """The samples to train on, without those about a video among `names`.
+def _renamed(sample: Sample, identity: str) -> Sample:
+    if sample.data_type != TEXT_ALONE:
+        return replace(sample, id=identity)
+    scene = text_scene(identity) if sample.scene == text_scene(sample.id) else sample.scene
+    return replace(sample, id=identity, path=Path(identity), scene=scene)
+
+
+def load_train(settings: DatasetSettings, names: Container[str] = (), heldout: Iterable[Path] = ()) -> Split:
+    """The samples to train on, without those about a video in `names` or in the same data set's `heldout` files.
 
     Raises:
-        DataError: some lines are faulty and `settings.on_bad` is stop, or nothing is left.
+        DataError: some lines are faulty and `settings.on_bad` is stop, or no valid line is left.
         UserError: nothing is left.
     """
     split = _load(settings, "train")
-    kept, withheld = guard(split.samples, names)
+    kept, withheld = guard(split.samples, names, heldout)
     withheld = Withheld(withheld.videos + split.withheld.videos, withheld.questions + split.withheld.questions)
     if withheld.questions:
         log.info(
-            "left out of training: %d videos with %d questions, which are held out or in a benchmark",
+            "excluded from training: %d videos with %d questions, which are held out or in a benchmark",
             withheld.videos,
             withheld.questions,
         )
@@ -85,17 +103,17 @@ def load_train(settings: DatasetSettings, names: Container[str] = ()) -> Split:
         index = sources_of(settings)["train"] if isinstance(settings, JsonlSettings) else settings
         if withheld.questions:
             raise UserError(f"{index}: all {withheld.questions} questions are about videos of a benchmark")
-        raise UserError(f"{index} holds no question{_of_sources(settings)}")
+        raise UserError(f"{index} has no question{_wanted_sources(settings)}")
     return Split(kept, split.faults, withheld)
 
 
-def _of_sources(settings: DatasetSettings) -> str:
+def _wanted_sources(settings: DatasetSettings) -> str:
     wanted = settings.data_sources if isinstance(settings, JsonlSettings) else None
     return "" if wanted is None else f" whose data_source is among dataset.data_sources={list(wanted)}"
 
 
 def load_heldout(settings: DatasetSettings) -> Split:
-    """The samples that training never sees; a JSONL data set has those of its `heldout` file, or none."""
+    """The held-out samples; those of a JSONL data set are in its `heldout` file, if it has one."""
     if isinstance(settings, JsonlSettings) and settings.heldout is None:
         return Split(())
     return _load(settings, "heldout")
@@ -104,26 +122,22 @@ def load_heldout(settings: DatasetSettings) -> Split:
 def _load(settings: DatasetSettings, split: str) -> Split:
     if isinstance(settings, RoomsSettings):
         folder = rooms.build(settings)
-        found = _examined(folder / f"{split}.jsonl", folder, folder / "cognitive_map.jsonl")
-        return _judged(found, settings.on_bad, folder / f"{split}.jsonl")
+        source, root, maps = folder / f"{split}.jsonl", folder, read_maps(folder / "cognitive_map.jsonl")
+        samples, faults = read_samples(source, root, maps)
+        return _checked(Split(tuple(samples), tuple(faults)), settings.on_bad, source)
     assert isinstance(settings, JsonlSettings)
-    root, source = Path(settings.root).expanduser(), sources_of(settings)[split]
-    wanted = settings.data_sources if split == "train" else None  # what is asked may have a source of its own
-    maps = root / settings.maps if settings.maps is not None else None
-    if is_fresh(settings):
-        rows = read_index(settings, split, read_maps(maps) if maps is not None else {}, wanted)
+    root, source, maps = Path(settings.root).expanduser(), sources_of(settings)[split], maps_of(settings)
+    wanted = settings.data_sources if split == "train" else None  # held-out questions may be of other sources
+    if is_fresh(settings) and (rows := read_index(settings, split, maps, wanted)) is not None:
         withheld = Withheld(len(set(rows.withheld)), len(rows.withheld))
-        return _judged(Split(rows.samples, rows.faults, withheld), settings.on_bad, source)
-    return _judged(_examined(source, root, maps, wanted), settings.on_bad, source)
+        return _checked(Split(rows.samples, rows.faults, withheld), settings.on_bad, source)
+    samples, faults = read_samples(source, root, maps, wanted, maps_match=split == "train")
+    return _checked(Split(tuple(samples), tuple(faults)), settings.on_bad, source)
 
 
-def _examined(index: Path, root: Path, maps: Path | None, wanted: Sequence[str] | None = None) -> Split:
-    samples, faults = read_samples(index, root, read_maps(maps) if maps is not None else {}, wanted)
-    return Split(tuple(samples), tuple(faults))
-
-
-def _judged(split: Split, on_bad: OnBad, index: Path) -> Split:
-    """The split, unless its faults end the run. A file that does not open never does: its samples are left out."""
+def _checked(split: Split, on_bad: OnBad, index: Path) -> Split:
+    """Returns the split, or raises a `DataError` for its faults. Unreadable media are never fatal: their samples are
+    skipped."""
     lines = [fault for fault in split.faults if fault.kind != UNREADABLE]
     if lines and (on_bad == OnBad.stop or not split.samples):
         raise DataError(index, lines)

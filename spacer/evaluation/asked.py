@@ -1,4 +1,4 @@
-"""A benchmark's questions → samples to be asked like any others, and the lines that their answers become."""
+"""Turns a benchmark's questions into samples, and their answers into rows."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ from pathlib import Path
 from spacer.benchmarks import benchmark
 from spacer.benchmarks.question import Kind, Question
 from spacer.benchmarks.subtitles import subtitles
-from spacer.choices import OnBad, Subtitles, TooLong
+from spacer.config.choices import OnBad, Subtitles, TooLong
+from spacer.config.settings import BenchmarkSettings, DatasetSettings
 from spacer.data.captions import Caption
 from spacer.data.samples import Fault, Sample
 from spacer.errors import UserError
-from spacer.evaluation.predict import Answer, Row
+from spacer.evaluation.kept import Answer, Row
 from spacer.rewards.maps import map_text
-from spacer.settings import BenchmarkSettings, DatasetSettings
 
 PROBLEM_TYPES = {Kind.choice: "multiple choice", Kind.number: "numerical", Kind.text: "free-form"}
-Subtitled = Callable[[Path, float], tuple[Caption, ...]]  # as `spacer.benchmarks.subtitles.subtitles`
-_SHOWN = 10  # missing files that an error lists before it only counts
+Subtitled = Callable[[Path, float], tuple[Caption, ...]]  # the signature of `spacer.benchmarks.subtitles.subtitles`
+_UNANSWERED: Row = {"prediction": "", "completion_tokens": 0, "thinking": None, "map": None}
+_SHOWN = 10  # missing files that an error lists; the rest is counted
 
 
 def as_samples(questions: Sequence[Question], settings: BenchmarkSettings) -> tuple[Sample, ...]:
-    """Samples in the order of the questions, those with subtitles where `settings` wants them and they are there."""
-    read = cache(subtitles)  # a file serves all questions about its video
+    """Samples in the order of the questions, with subtitles where `settings` asks for them and they exist."""
+    read = cache(subtitles)  # one file serves all questions about its video
     return tuple(
         Sample(
             id=question.id,
-            problem=_said_before(question, settings, read) + question.text,
+            problem=question.text,
             problem_type=PROBLEM_TYPES[question.kind],
             options=question.options,
             solution=question.truth,
@@ -41,16 +42,11 @@ def as_samples(questions: Sequence[Question], settings: BenchmarkSettings) -> tu
             reasoning=None,
             true_map=None,
             images=question.images,
-            captions=_captions(question, read) if settings.subtitles == Subtitles.between else (),
+            captions=() if settings.subtitles == Subtitles.none else _captions(question, read),
+            captioned=settings.subtitles,
         )
         for question in questions
     )
-
-
-def _said_before(question: Question, settings: BenchmarkSettings, read: Subtitled) -> str:
-    if settings.subtitles != Subtitles.before or question.subtitles is None:
-        return ""
-    return "Subtitles of the video:\n" + "\n".join(caption.text for caption in _captions(question, read)) + "\n\n"
 
 
 def _captions(question: Question, read: Subtitled) -> tuple[Caption, ...]:
@@ -58,7 +54,7 @@ def _captions(question: Question, read: Subtitled) -> tuple[Caption, ...]:
 
 
 def media_settings(settings: BenchmarkSettings) -> DatasetSettings:
-    """How the benchmark's media and prompts are processed. A video too long for the prompt loses frames, not tokens."""
+    """How the benchmark's media and prompts are processed. A prompt that is too long loses video frames, not tokens."""
     return DatasetSettings(
         video=settings.video,
         image_max_pixels=settings.image_max_pixels,
@@ -71,18 +67,28 @@ def media_settings(settings: BenchmarkSettings) -> DatasetSettings:
 
 
 def check_media(questions: Sequence[Question], settings: BenchmarkSettings) -> list[Fault]:
-    """The videos that are missing, as faults; their questions count as wrong.
+    """The missing videos and images, as faults; their questions count as wrong.
 
     Raises:
-        UserError: they are more than the share `settings.max_missing` of the videos.
+        UserError: their share of the files exceeds `settings.max_missing`, or the truths are for another number of
+            frames than is shown.
     """
-    videos = {question.video for question in questions if question.video is not None}
-    missing = sorted(str(path) for path in videos if not path.is_file())
-    if missing and len(missing) > settings.max_missing * len(videos):
+    for question in questions:
+        shown = (settings.video.min_frames, settings.video.max_frames)
+        if question.frames is not None and shown != (question.frames, question.frames):
+            raise UserError(
+                f"benchmark.video.max_frames={shown[1]}: the truths in {settings.root} are for {question.frames}: "
+                f"set benchmark.video.max_frames={question.frames} benchmark.video.min_frames={question.frames}, or "
+                f"take the files for {shown[1]}"
+            )
+    files = {file for question in questions if question.fault is None for file in question.files}
+    missing = sorted(str(path) for path in files if not path.is_file())
+    if missing and len(missing) > settings.max_missing * len(files):
+        kind = "videos" if all(question.video for question in questions) else "files"
         listed = "\n".join(f"  {path}" for path in missing[:_SHOWN])
         more = f"\n  … and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
         raise UserError(
-            f"{len(missing)} of {len(videos)} videos of {settings.name} are missing, more than "
+            f"{len(missing)} of {len(files)} {kind} of {settings.name} are missing, more than "
             f"benchmark.max_missing={settings.max_missing} of them\n{listed}{more}\n"
             "Fetch them, or raise benchmark.max_missing: their questions count as wrong."
         )
@@ -90,9 +96,9 @@ def check_media(questions: Sequence[Question], settings: BenchmarkSettings) -> l
 
 
 def answered_row(item: Sample, answer: Answer, by_id: Mapping[str, Question], name: str) -> Row:
-    """The line of a question that was answered: the prediction that is scored, and what there is to look at.
+    """The row of an answered question: the prediction that is scored, and fields for inspection.
 
-    Of several answers the commonest by what is read from it is scored, of equally common ones the first.
+    Of several answers, the majority vote over the extracted answers is scored; of a tie, the first.
     """
     question = by_id[item.id]
     chosen = vote(question, answer.texts, name)
@@ -108,7 +114,7 @@ def answered_row(item: Sample, answer: Answer, by_id: Mapping[str, Question], na
 
 
 def vote(question: Question, texts: Sequence[str], name: str) -> int:
-    """Which of the completions gives the commonest answer; those of which none can be read have no vote."""
+    """The index of the completion with the most common extracted answer; unreadable completions do not vote."""
     if len(texts) == 1:
         return 0
     read = [benchmark(name).grade(question, text).answer for text in texts]
@@ -120,9 +126,14 @@ def vote(question: Question, texts: Sequence[str], name: str) -> int:
 
 
 def failed_row(item: Sample, fault: Fault) -> Row:
-    """The line of a question that could not be asked, which is wrong, with the reason."""
-    nothing = {"prediction": "", "completion_tokens": 0, "thinking": None, "map": None}
-    return _row(item) | nothing | {"error": f"{fault.kind}: {fault.detail}"}
+    """The row of a question that could not be asked: wrong, with the reason."""
+    return _row(item) | _UNANSWERED | {"error": f"{fault.kind}: {fault.detail}"}
+
+
+def malformed_row(question: Question) -> Row:
+    """The row of a question that is malformed in the benchmark's file: wrong, with the reason."""
+    asked = {"id": question.id, "task": question.task, "question": question.text, "options": list(question.options)}
+    return asked | _UNANSWERED | {"error": f"malformed row: {question.fault}"}
 
 
 def _row(item: Sample) -> Row:

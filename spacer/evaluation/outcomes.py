@@ -1,7 +1,7 @@
-"""What runs of a benchmark left, question by question, and two of them side by side.
+"""The outcomes of benchmark runs, question by question, and comparisons of two runs.
 
-A run's folder holds `per_question.jsonl`, a line a question: {"id", "task", "score": between 0 and 1, "truth": the
-right answer, "cluster": what questions share (their video), …}; the last two may be lacking. Where `scores.json` lies
+A run's folder holds `per_question.jsonl`, one line per question: {"id", "task", "score": between 0 and 1, "truth": the
+right answer, "cluster": what questions share (their video), …}; the last two are optional. If `scores.json` is
 beside it, it names the "benchmark".
 """
 
@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from spacer.errors import UserError
-from spacer.evaluation.intervals import Paired, paired
-from spacer.evaluation.metrics import grouped, mean
+from spacer.statistics.intervals import Paired, paired
+from spacer.statistics.metrics import grouped, mean
 
 PER_QUESTION, SCORES = "per_question.jsonl", "scores.json"
 OVERALL = "overall"
-_NAMED = 5  # faults of a kind that are named; of the others only how many
+_NAMED = 5  # faults of a kind that are listed; the rest is counted
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one question went. `truth` and `cluster` are None where the file does not tell them."""
+    """The outcome of one question. `truth` and `cluster` are None where the file lacks them."""
 
     task: str
     truth: str | None
@@ -34,7 +34,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Outcomes:
-    """A run's folder, the benchmark that it was asked (None where nothing says), and its questions by id."""
+    """A run's folder, its benchmark (None if unknown), and its questions by id."""
 
     folder: Path
     benchmark: str | None
@@ -43,10 +43,10 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Run b against run a. Only questions of both count; `only_a` and `only_b` are how many are of one alone.
+    """Run b compared with run a, on their common questions; `only_a` and `only_b` count questions of one run alone.
 
-    `figures` are `overall`, the mean over questions, and `task/NAME`, the mean over a task's. `unclustered` questions
-    name no cluster and are taken for one each.
+    `metrics` are `overall`, the mean over questions, and `task/NAME`, the mean over a task. `unclustered` questions
+    name no cluster and are each treated as their own.
     """
 
     a: Outcomes
@@ -54,14 +54,14 @@ class Comparison:
     only_a: int
     only_b: int
     unclustered: int
-    figures: Mapping[str, Paired]
+    metrics: Mapping[str, Paired]
 
 
 def read_outcomes(folder: Path) -> Outcomes:
-    """A run's outcomes.
+    """Reads a run's outcomes.
 
     Raises:
-        UserError: a file cannot be read, or lines are not as they should be; the faulty lines are named.
+        UserError: a file cannot be read, or lines are malformed; they are listed.
     """
     path = folder / PER_QUESTION
     questions: dict[str, Outcome] = {}
@@ -93,7 +93,7 @@ def read_outcomes(folder: Path) -> Outcomes:
 
 
 def _outcome(row: Any) -> tuple[str, Outcome]:
-    """A line's id and outcome. ValueError says what is wrong with it."""
+    """A line's id and outcome. Raises ValueError with the fault."""
     if not isinstance(row, dict):
         raise ValueError("must be an object {…}")
     if lacking := [name for name in ("id", "task", "score") if row.get(name) is None]:
@@ -117,10 +117,10 @@ def _benchmark(path: Path) -> str | None:
 
 
 def compare_outcomes(a: Outcomes, b: Outcomes, *, resamples: int, seed: int) -> Comparison:
-    """Run b against run a, on the questions of both.
+    """Compares run b with run a, on their common questions.
 
     Raises:
-        UserError: the runs are of different benchmarks, share no question, or differ on what a question is.
+        UserError: the runs are of different benchmarks, share no question, or disagree on a question's fields.
     """
     pair = f"{a.folder} and {b.folder}"
     if a.benchmark and b.benchmark and a.benchmark != b.benchmark:
@@ -142,10 +142,10 @@ def compare_outcomes(a: Outcomes, b: Outcomes, *, resamples: int, seed: int) -> 
     if faults:
         raise UserError("\n".join(faults))
     clusters = [one.cluster or other.cluster for _, one, other in both]
-    # a name that no file can give: its questions' ids are unique, and none begins so
+    # a name that no file can contain: its questions' ids are unique, and none begins like this
     names = [f"\0{key}" if name is None else name for name, (key, _, _) in zip(clusters, both, strict=True)]
     tasks = grouped([one.task for _, one, _ in both])
-    figures = paired(
+    metrics = paired(
         [mean(OVERALL, range(len(both))), *(mean(f"task/{task}", of) for task, of in tasks.items())],
         [one.score for _, one, _ in both],
         [other.score for _, _, other in both],
@@ -153,11 +153,11 @@ def compare_outcomes(a: Outcomes, b: Outcomes, *, resamples: int, seed: int) -> 
         resamples=resamples,
         seed=seed,
     )
-    return Comparison(a, b, len(a.questions) - len(both), len(b.questions) - len(both), clusters.count(None), figures)
+    return Comparison(a, b, len(a.questions) - len(both), len(b.questions) - len(both), clusters.count(None), metrics)
 
 
 def compare_runs(folders: Sequence[Path], *, resamples: int, seed: int) -> list[Comparison]:
-    """Each further run against the first. Raises UserError with everything that is wrong with any of them."""
+    """Compares each further run with the first. Raises UserError listing the faults of all runs."""
     read: list[Outcomes] = []
     faults: list[str] = []
     for folder in folders:

@@ -1,1 +1,1 @@
-"""What a GRPO run needs, worked out without weights: memory, FLOPs, what fits, days."""
+"""Estimates what a GRPO run needs, without weights: memory, FLOPs, limits, days."""

@@ -1,13 +1,13 @@
-"""How long a step and a data set take at the speeds that `stage.plan` assumes, what GPUs send each other left out."""
+"""Duration of a step and of a pass over the data, at the speeds in `stage.plan`, ignoring communication."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from spacer.config.settings import PlanSettings
 from spacer.planning.setup import Setup
 from spacer.planning.sizes import Sizes
 from spacer.planning.work import Work
-from spacer.settings import PlanSettings
 
 _DAY = 86_400
 
@@ -15,14 +15,14 @@ _DAY = 86_400
 def seconds_of_step(
     flops: Mapping[str, int], sizes: Sizes, work: Work, setup: Setup, speeds: PlanSettings
 ) -> dict[str, float]:
-    """Seconds of an optimiser step: of writing completions token by token, and of all else.
+    """Seconds of an optimiser step: of decoding, and of everything else.
 
-    Each token that is written reads the weights and the keys of its row's path once, whatever number of rows there are;
-    where that takes longer than the operations, it is what counts.
+    Each decoding step reads the weights and the KV cache once, whatever the number of rows, with shared prompts
+    counted once; if that takes longer than the operations, it determines the duration.
     """
     text, steps = sizes.text, work.length - 1
     each = setup.product_bytes
-    if setup.turned:  # read as they are, written in 16 bits, read again
+    if setup.turned:  # read, written in 16 bits, and read again
         each = setup.seen_bytes + 2 * setup.product_bytes
     weights = (text.matrices + text.vocabulary * text.width) * each
     keys = 2 * text.layers * text.keys * setup.product_bytes
@@ -36,6 +36,6 @@ def seconds_of_step(
 
 
 def days_of(questions: int, seconds: float, work: Work, setup: Setup) -> float:
-    """Days that all questions take once, on all GPUs."""
+    """Days of one pass over all questions, on all GPUs."""
     batches = questions / (work.prompts * setup.ranks)
     return batches * setup.updates / setup.accumulate * seconds / _DAY

@@ -1,9 +1,9 @@
-"""Floating-point operations of a step on one rank, by part: of the trees, and of a trainer without them.
+"""FLOPs of a step on one rank, by part: with prefix trees, and in a trainer without them.
 
-A product with n weights takes 2 n operations a token forward and twice that backward: for the gradient of its input and
-for that of its weights. Attention takes 4 D operations a head and pair of tokens forward, and 10 D backward, where the
-scores are computed again (FlashAttention, arXiv 2205.14135); only pairs that the mask lets see each other count. All
-else is left out, as torch's flop counter does.
+A product with n weights takes 2 n operations per token forward and twice that backward: for the gradients of its input
+and of its weights. Attention takes 4 D operations per head and pair of tokens forward, and 10 D backward, where the
+scores are recomputed (FlashAttention, arXiv 2205.14135); only pairs that the mask allows count. Everything
+else is ignored, as in torch's flop counter.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from spacer.choices import Checkpointing
-from spacer.modeling import LOGITS
+from spacer.config.choices import Checkpointing
+from spacer.models.logps import LOGITS
 from spacer.planning.setup import Setup
 from spacer.planning.sizes import Sizes, VisionSizes
-from spacer.planning.work import Picture, Row, Work
+from spacer.planning.work import Picture, RowSize, Work
 
-_BACK = 2.5  # backward over forward, of attention
+_BACK = 2.5  # attention: backward over forward
 
 
 def tree_flops(sizes: Sizes, work: Work, setup: Setup) -> dict[str, int]:
-    """Operations of an optimiser step of ours: part → number."""
+    """FLOPs of an optimiser step on prefix trees: part → count."""
     adapters = setup.adapters(sizes)
     prefill, decode = _rollout(sizes, work, work.group, setup, adapters)
     encodings = setup.updates
@@ -34,32 +34,31 @@ def tree_flops(sizes: Sizes, work: Work, setup: Setup) -> dict[str, int]:
     forward, again, back = _trained(sizes, work, setup)
     seen = _vision(sizes, work.pictures)
     seen_again, seen_back = _vision_backward(sizes, work.pictures, setup)
-    known = _text_attention(sizes, work.rows, setup) if setup.attention_kept else 0
     batch = {
         "vision": seen * encodings,
         "rollout_prefill": prefill,
         "rollout_decode": decode,
         "reference": _rows(sizes, work.rows, setup) if setup.reference else 0,
-        "policy_forward": forward * setup.updates - known,
-        "policy_again": again * setup.updates - (known if setup.checkpointing == Checkpointing.all else 0),
+        "policy_forward": forward * setup.updates,
+        "policy_again": again * setup.updates,
         "policy_backward": back * setup.updates,
         "vision_again": seen_again * setup.updates,
         "vision_backward": seen_back * setup.updates,
     }
-    # a batch makes several steps, or several batches one
+    # several steps per batch, or several batches per step
     return {part: round(value * setup.accumulate / setup.updates) for part, value in batch.items()}
 
 
 def plain_flops(sizes: Sizes, work: Work, setup: Setup) -> dict[str, int]:
-    """The same step where each completion has a row of its own, with the whole prompt and its pixels.
+    """FLOPs of the same step if each completion has its own row, with the whole prompt and its pixels.
 
-    So are sampling, policy and reference computed by the released trainer of SpaceR, and by TRL.
+    SpaceR's released trainer and TRL compute sampling, policy and reference in this way.
     """
     alone = replace(work, pictures=work.pictures[:1], questions=1, group=1, trimmed=False)
-    found = tree_flops(sizes, alone, replace(setup, shuffled=False, attention_kept=False))
+    found = tree_flops(sizes, alone, replace(setup, shuffled=False))
     batches = setup.accumulate / setup.updates
     seen = _vision(sizes, alone.pictures) * batches
-    found["vision"] += round(seen)  # once to sample, once more to train
+    found["vision"] += round(seen)  # once for sampling, once for training
     if setup.reference and not _reference_sees(setup):
         found["vision"] += round(seen)
     found = {part: value * work.completions for part, value in found.items()}
@@ -73,7 +72,7 @@ def plain_flops(sizes: Sizes, work: Work, setup: Setup) -> dict[str, int]:
 
 
 def _reference_sees(setup: Setup) -> bool:
-    """Whether the reference has a vision tower that differs from the policy's, and encodes by itself."""
+    """Whether the reference has its own vision tower, different from the policy's, and encodes separately."""
     return setup.reference and setup.vision_trained
 
 
@@ -81,8 +80,8 @@ def _attention(channels: int, layers: int, pairs: int) -> int:
     return 4 * channels * layers * pairs
 
 
-def _text_attention(sizes: Sizes, rows: Iterable[Row], setup: Setup) -> int:
-    """Of all layers; in the last only blocks leave out the queries that are not read."""
+def _text_attention(sizes: Sizes, rows: Iterable[RowSize], setup: Setup) -> int:
+    """Attention in all layers; in the last, only the blocks kernel skips queries whose outputs are not read."""
     text = sizes.text
     return sum(
         _attention(text.queries, text.layers - 1, row.pairs)
@@ -91,21 +90,21 @@ def _text_attention(sizes: Sizes, rows: Iterable[Row], setup: Setup) -> int:
     )
 
 
-def _products(sizes: Sizes, rows: Iterable[Row]) -> int:
-    """Of all layers; in the last a token that is not read has keys and values alone."""
+def _products(sizes: Sizes, rows: Iterable[RowSize]) -> int:
+    """Matrix products in all layers; in the last, tokens that are not read only have keys and values."""
     text = sizes.text
     skipped = text.matrices // text.layers - 2 * text.width * text.keys
     return sum(2 * (text.matrices * row.tokens - skipped * (row.tokens - row.read)) for row in rows)
 
 
-def _adapter_products(sizes: Sizes, rows: Iterable[Row], adapters: int) -> int:
-    """As `_products`, of the two matrices beside each."""
+def _adapter_products(sizes: Sizes, rows: Iterable[RowSize], adapters: int) -> int:
+    """As `_products`, for the two adapter matrices beside each."""
     text = sizes.text
     skipped = adapters // text.layers - adapters * 2 * (text.width + text.keys) // text.adapted
     return sum(2 * (adapters * row.tokens - skipped * (row.tokens - row.read)) for row in rows)
 
 
-def _layers(sizes: Sizes, rows: Sequence[Row], setup: Setup, adapters: int = 0) -> int:
+def _layers(sizes: Sizes, rows: Sequence[RowSize], setup: Setup, adapters: int = 0) -> int:
     products = _products(sizes, rows) + _adapter_products(sizes, rows, adapters)
     return products + _text_attention(sizes, rows, setup)
 
@@ -114,12 +113,12 @@ def _head(sizes: Sizes, tokens: int) -> int:
     return 2 * sizes.text.vocabulary * sizes.text.width * tokens
 
 
-def _rows(sizes: Sizes, rows: Sequence[Row], setup: Setup, adapters: int = 0) -> int:
+def _rows(sizes: Sizes, rows: Sequence[RowSize], setup: Setup, adapters: int = 0) -> int:
     return _layers(sizes, rows, setup, adapters) + _head(sizes, sum(row.predicted for row in rows))
 
 
 def _rollout(sizes: Sizes, work: Work, group: int, setup: Setup, adapters: int) -> tuple[int, int]:
-    """Prompts at once, then token by token, each of which sees its prompt and what has been written."""
+    """Prefill of the prompts and decoding, in which each token attends to its prompt and to earlier tokens."""
     text, steps = sizes.text, work.length - 1
     pairs = steps * (work.pictures[0].tokens + work.text) + steps * (steps + 1) // 2
     token = 2 * (text.matrices + adapters) + _head(sizes, 1)
@@ -128,12 +127,12 @@ def _rollout(sizes: Sizes, work: Work, group: int, setup: Setup, adapters: int) 
 
 
 def _trained(sizes: Sizes, work: Work, setup: Setup) -> tuple[float, float, float]:
-    """Forward, computed again, backward."""
+    """FLOPs of the forward pass, recomputation, and the backward pass."""
     text, adapters = sizes.text, setup.adapters(sizes)
     forward = _rows(sizes, work.rows, setup, adapters)
     again = 0
     if setup.checkpointing == Checkpointing.all:
-        # but for each layer's last product, which nothing is computed from; the last layer's is put back in its place
+        # without each layer's last product, whose result nothing needs; the last layer's is added back
         left = 2 * text.last_matrices * (text.layers - 1) // text.layers * sum(row.tokens for row in work.rows)
         again += _layers(sizes, work.rows, setup, adapters) - left
     at_once = LOGITS // text.vocabulary
@@ -141,7 +140,7 @@ def _trained(sizes: Sizes, work: Work, setup: Setup) -> tuple[float, float, floa
     attention = _text_attention(sizes, work.rows, setup)
     own = _adapter_products(sizes, work.rows, adapters)
     products = forward - attention - own
-    # frozen weights need no gradient, only that of their input
+    # frozen weights need only the gradient of their input
     back = products * (2 if setup.rank is None else 1) + 2 * own + _BACK * attention
     return forward, again, back
 
@@ -157,7 +156,7 @@ def _vision(sizes: Sizes, pictures: Iterable[Picture]) -> int:
 
 
 def _vision_attention(vision: VisionSizes, picture: Picture) -> int:
-    """Each patch with those of its frame, or of its window."""
+    """Attention of each patch to those of its frame, or of its window."""
     whole = picture.height * picture.width
     unit = vision.patches_a_token**2
     found = _attention(vision.width, vision.full_blocks, picture.frames * whole**2 * unit)
@@ -168,7 +167,7 @@ def _vision_attention(vision: VisionSizes, picture: Picture) -> int:
 
 
 def _squares(length: int, window: int) -> int:
-    """Σ of the squares of the pieces that windows cut a length into.
+    """Σ of the squares of the pieces into which windows cut a length.
 
     >>> _squares(10, 4)
     36
@@ -177,7 +176,7 @@ def _squares(length: int, window: int) -> int:
 
 
 def _vision_backward(sizes: Sizes, pictures: Iterable[Picture], setup: Setup) -> tuple[float, float]:
-    """Computed again, backward. The first layer needs no gradient of its input, which are pixels."""
+    """FLOPs of recomputation and the backward pass. The first layer's input is pixels, which need no gradient."""
     if not setup.vision_trained:
         return 0, 0
     vision, pictures = sizes.vision, tuple(pictures)

@@ -1,26 +1,26 @@
-"""What fits a GPU: the largest prompt, G and K, and what to change where nothing does."""
+"""What fits on a GPU: the largest prompt, G and K, and which settings to change if nothing does."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from spacer.choices import Checkpointing
+from spacer.config.choices import Checkpointing
 from spacer.planning.memory import memory_of
 from spacer.planning.setup import Setup
 from spacer.planning.sizes import Sizes
 from spacer.planning.work import Work
 
 GIB = 2**30
-# the numbers up to which is looked
-MOST_TOKENS = 131_072  # of a prompt: the models were trained on no more
-MOST = 256  # completions a question, questions a video
-_RANK = 64  # of the adapters that are proposed
+# upper ends of the search
+MOST_TOKENS = 131_072  # per prompt: the models were trained on no more
+MOST = 256  # completions per question, questions per video
+_RANK = 64  # of suggested adapters
 
 
 @dataclass(frozen=True)
 class Case:
-    """A run: a model, a batch and how it trains, on GPUs with `room` bytes for tensors."""
+    """A run: a model, a batch and a training setup, on GPUs with `room` bytes for tensors."""
 
     sizes: Sizes
     work: Work
@@ -29,21 +29,21 @@ class Case:
 
     @property
     def peak(self) -> int:
-        """Bytes that a GPU must hold."""
+        """Peak bytes on a GPU."""
         return memory_of(self.sizes, self.work, self.setup).peak
 
     @property
     def fits(self) -> bool:
-        """Whether a GPU holds them."""
+        """Whether the peak fits on a GPU."""
         return self.peak <= self.room
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The largest prompt (in tokens, and in pairs of frames), group and number of questions a video that fit, each with
-    the others as they are; 0 where not even the smallest does, `MOST` or `MOST_TOKENS` where more may fit.
+    """The largest prompt (in tokens, and in frame pairs), group and number of questions per video that fit, each with
+    the others unchanged; 0 if not even the smallest fits, `MOST` or `MOST_TOKENS` if more may fit.
 
-    Questions of a video that stand together take as many prompts a rollout.
+    Questions of one video that are kept together need as many prompts per rollout.
     """
 
     prompt_tokens: int
@@ -54,14 +54,14 @@ class Limits:
 
 @dataclass(frozen=True)
 class Remedy:
-    """A change of settings, and the bytes of each GPU that it leaves."""
+    """A change of settings, and the peak bytes per GPU after it."""
 
     change: str
     peak: int
 
 
 def limits_of(case: Case) -> Limits:
-    """How far each of the three can go."""
+    """The limits of each of the three."""
     work = case.work
     picture = work.pictures[0]
 
@@ -72,7 +72,7 @@ def limits_of(case: Case) -> Limits:
         return replace(case, work=replace(work, group=group))
 
     def asked(questions: int) -> Case:
-        # sampled together: as many prompts a rollout as there are now, or all questions of one video
+        # sampled together: the current number of prompts per rollout, or all questions of one video
         pictures = work.pictures[: max(1, work.prompts // questions)]
         return replace(case, work=replace(work, pictures=pictures, questions=questions, fewer=0))
 
@@ -88,7 +88,7 @@ def limits_of(case: Case) -> Limits:
 
 
 def _largest(low: int, high: int, fits: Callable[[int], bool]) -> int:
-    """The largest number that fits, if all below it do; 0 where `low` does not."""
+    """The largest number that fits, assuming that all below it do; 0 if `low` does not."""
     if not fits(low):
         return 0
     step = low
@@ -102,7 +102,7 @@ def _largest(low: int, high: int, fits: Callable[[int], bool]) -> int:
 
 
 def remedies_of(case: Case) -> tuple[Remedy, ...]:
-    """Changes that save memory, the most effective first; where none is enough by itself, last of all, all together."""
+    """Changes that save memory, most effective first; if none suffices alone, a combination comes last."""
     found: list[Remedy] = []
     everything, words, peak = case, list[str](), case.peak
     for change, changed in _changes(case):
@@ -124,7 +124,7 @@ def remedies_of(case: Case) -> tuple[Remedy, ...]:
 
 
 def _changes(case: Case) -> Iterator[tuple[str, Callable[[Case], Case]]]:
-    """Settings that take less memory than those of the case, and what they make of a case."""
+    """Settings that need less memory than the case's, each with its effect on a case."""
     setup, work = case.setup, case.work
     if not setup.sharded and setup.ranks > 1:
         yield "cluster.strategy=fsdp", lambda c: _with(c, sharded=True, eight_bit=False)
@@ -137,7 +137,7 @@ def _changes(case: Case) -> Iterator[tuple[str, Callable[[Case], Case]]]:
         narrow = dict(rank=_RANK, vision_trained=False, adapter_bytes=4, weight_bytes=2, product_bytes=2, autocast=True)
         yield f"{adapters} model.dtype=bfloat16 trainer.precision=bf16-mixed", lambda c: _with(c, **narrow)
     if not (setup.eight_bit or setup.sharded) and setup.rank is None:
-        # fsdp writes no checkpoints of it that can be read
+        # fsdp cannot write readable checkpoints of it
         yield "stage.optimizer.kind=adamw_8bit", lambda c: c if c.setup.sharded else _with(c, eight_bit=True)
     if setup.product_bytes > 2:
         yield "trainer.precision=bf16-mixed", lambda c: _with(c, product_bytes=2, autocast=True)

@@ -1,13 +1,13 @@
-"""Bytes that a rank's GPU holds, by part and by phase of a step.
+"""Bytes on a rank's GPU, by part and by phase of a step.
 
-A step has five phases: the rollout; the reference's log-probabilities; the policy's, up to where the backward pass of
-the largest row begins; the rest of the backward pass, which ends with the vision tower's; and the optimiser's step.
-What a phase holds is in GPU memory at one time, so that the largest of the five sums is what must fit.
+A step has five phases: the rollout; the reference's log-probabilities; the policy's, up to the start of the backward
+pass of the largest row; the rest of the backward pass, ending with the vision tower's; and the optimiser step.
+Everything in a phase is in GPU memory at the same time, so the largest of the five sums must fit.
 
-Assumed of strategies: under ddp everything is on each GPU. Under fsdp and deepspeed_zero3 weights, gradients, optimiser
-and reference are cut over all ranks. For a rollout the policy is whole on each GPU, and for its log-probabilities the
-reference; in training, two layers, embedding and head are, with gradients that have not been cut yet. What is gathered
-comes in the type that autocast computes in.
+Assumptions about strategies: with ddp everything is on each GPU. With fsdp and deepspeed_zero3, weights, gradients,
+optimiser and reference are sharded over all ranks. Rollouts gather the whole policy on each GPU, and the reference's
+log-probabilities the whole reference; training gathers two layers, embedding and head, with unsharded gradients.
+Gathered weights are in autocast's dtype.
 """
 
 from __future__ import annotations
@@ -15,49 +15,50 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from spacer.cache import GROWTH
-from spacer.choices import Checkpointing
-from spacer.modeling import LOGITS, PATCHES
-from spacer.objective import CHUNK
+from spacer.attention.kv_cache import GROWTH
+from spacer.config.choices import Checkpointing
+from spacer.models.logps import LOGITS
+from spacer.models.token_logps import CHUNK
+from spacer.models.vision import PATCHES
 from spacer.planning import activations
 from spacer.planning.setup import Setup
 from spacer.planning.sizes import Sizes
 from spacer.planning.work import Work
 
 _FLOAT = 4
-_SCALES = 4 / 256  # bytes of an 8-bit optimiser's scales, for each number (arXiv 2110.02861: blocks of 256 to 2,048)
+_SCALES = 4 / 256  # bytes of an 8-bit optimiser's scales, per element (arXiv 2110.02861: blocks of 256 to 2,048)
 PHASES = ("rollout", "reference", "policy", "backward", "optimizer")
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of each part in each phase: part → phase → bytes, where there are any."""
+    """Bytes of each part in each phase: part → phase → bytes, omitting zeros."""
 
     parts: Mapping[str, Mapping[str, int]]
 
     @property
     def by_part(self) -> dict[str, int]:
-        """Each part where it is largest."""
+        """The maximum of each part over phases."""
         return {part: max(held.values(), default=0) for part, held in self.parts.items()}
 
     @property
     def by_phase(self) -> dict[str, int]:
-        """All parts of each phase."""
+        """The sum of all parts in each phase."""
         return {phase: sum(held.get(phase, 0) for held in self.parts.values()) for phase in PHASES}
 
     @property
     def peak(self) -> int:
-        """The largest phase."""
+        """The largest sum of a phase."""
         return max(self.by_phase.values())
 
 
 def memory_of(sizes: Sizes, work: Work, setup: Setup) -> Memory:
-    """What a rank holds in a step that is not its first, when the optimiser has its state."""
+    """The memory of a rank in a step after the first, when the optimiser has its state."""
     cut = setup.ranks if setup.sharded else 1
     base = sizes.total * setup.weight_bytes
     trainable = setup.trainable(sizes) * (setup.weight_bytes if setup.rank is None else setup.adapter_bytes)
     gradients = trainable // cut
-    # gradients are let go of after each step; where one row makes a step, they grow as its activations are let go of
+    # gradients are freed after each step; with a single row per step, they grow as its activations are freed
     gathered_before = setup.accumulate > 1
     row_after_row = gathered_before or len(work.rows) > 1
     parts = {
@@ -75,7 +76,6 @@ def memory_of(sizes: Sizes, work: Work, setup: Setup) -> Memory:
         "reference": dict.fromkeys(PHASES, base // cut if setup.reference and setup.rank is None else 0),
         "vision": _vision(sizes, work, setup),
         "kv_cache": {"rollout": kv_cache(sizes, work, setup)},
-        "rollout_attention": _rollout_attention(sizes, work, setup),
         "activations": {"policy": activations_of_row(sizes, work, setup)},
         "logits": _logits(sizes, work, setup),
         "working": _working(sizes, work, setup),
@@ -84,9 +84,9 @@ def memory_of(sizes: Sizes, work: Work, setup: Setup) -> Memory:
 
 
 def kv_cache(sizes: Sizes, work: Work, setup: Setup) -> int:
-    """Keys and values of a rollout: those of prompts, and those of completions with room.
+    """Keys and values of a rollout: those of prompts, and of completions with their spare capacity.
 
-    A completion's store doubles as it grows, and its last token has no keys.
+    A completion's buffer doubles as it grows, and its last token has no keys.
     """
     room = GROWTH
     while room < work.length - 1:
@@ -95,22 +95,13 @@ def kv_cache(sizes: Sizes, work: Work, setup: Setup) -> int:
     return tokens * _keys(sizes, setup)
 
 
-def _rollout_attention(sizes: Sizes, work: Work, setup: Setup) -> dict[str, int]:
-    """Outputs and log-sum-exps of all tokens in all layers, where the first update goes on from them."""
-    if not setup.attention_kept:
-        return {}
-    tokens = work.prompt_tokens + work.completions * work.length
-    held = tokens * sizes.text.layers * (sizes.text.queries + sizes.text.heads) * setup.product_bytes
-    return dict.fromkeys(PHASES, held)
-
-
 def _keys(sizes: Sizes, setup: Setup) -> int:
-    """Keys and values of a token."""
+    """Bytes of the keys and values of a token."""
     return 2 * sizes.text.layers * sizes.text.keys * setup.product_bytes
 
 
 def activations_of_row(sizes: Sizes, work: Work, setup: Setup) -> int:
-    """What the forward pass of the largest packed row leaves for the backward pass, logits apart."""
+    """Activations that the largest packed row's forward pass saves for the backward pass, without logits."""
     text = sizes.text
     largest = max(work.rows, key=lambda row: row.tokens)
     tokens = largest.tokens
@@ -118,7 +109,7 @@ def activations_of_row(sizes: Sizes, work: Work, setup: Setup) -> int:
         kept = text.layers * text.width * setup.seen_bytes * tokens
     else:
         kept = text.layers * activations.text_layer(text, setup) * tokens
-        kept -= activations.text_mlp(text, setup) * (tokens - largest.read)  # of the last layer
+        kept -= activations.text_mlp(text, setup) * (tokens - largest.read)  # in the last layer
     predicted = max(row.predicted for row in work.rows)
     mask = _mask(tokens, setup, layers=1 if setup.checkpointing == Checkpointing.all else text.layers)
     last = activations.norm_alone(text.width, setup) * tokens + predicted * text.width * setup.product_bytes
@@ -127,33 +118,33 @@ def activations_of_row(sizes: Sizes, work: Work, setup: Setup) -> int:
 
 
 def _mask(tokens: int, setup: Setup, layers: int) -> int:
-    """The dense mask of a row, where there is one: as booleans, and as numbers in each layer that is kept."""
+    """The dense mask of a row, if there is one: as booleans, and as numbers in each layer that saves it."""
     return tokens**2 * (1 + layers * setup.product_bytes) if setup.attention == "masked" else 0
 
 
 def kept_logits(sizes: Sizes, work: Work, setup: Setup) -> int:
-    """Logits of the largest row, or of as many tokens as are met at once."""
+    """Logits of the largest row, or of the largest chunk computed at once."""
     vocabulary = sizes.text.vocabulary
     held = min(max(row.predicted for row in work.rows), max(1, LOGITS // vocabulary))
     return vocabulary * held * setup.product_bytes
 
 
 def _logits(sizes: Sizes, work: Work, setup: Setup) -> dict[str, int]:
-    """Logits and what is made of them: to draw a token of each completion, as made, over the temperature, as
-    log-probabilities, and sorted; to train, their gradient, and a few tokens' probabilities in float32."""
+    """Logits and tensors derived from them. In sampling, for one token of each completion: raw, over the temperature,
+    log-probabilities, and sorted; in training: their gradient, and the probabilities of a chunk in float32."""
     vocabulary, product = sizes.text.vocabulary, setup.product_bytes
     kept = kept_logits(sizes, work, setup)
     few = min(kept // product, CHUNK * vocabulary)
-    probabilities = few * (max(_FLOAT, product) if product >= _FLOAT else 2 * _FLOAT)  # a copy as well, of narrow ones
+    probabilities = few * (max(_FLOAT, product) if product >= _FLOAT else 2 * _FLOAT)  # 16-bit ones are copied as well
     drawn = work.completions * vocabulary * (product + 4 * _FLOAT)
     return {"rollout": drawn, "reference": kept + probabilities, "policy": 2 * kept + probabilities}
 
 
 def _casts(sizes: Sizes, setup: Setup) -> dict[str, int]:
-    """Matrices in 16 bits that autocast has made for the backward pass, whole on each GPU.
+    """16-bit copies of matrices that autocast keeps for the backward pass, whole on each GPU.
 
-    Lightning lets autocast keep no copies, so that each product makes its own; it lasts where a gradient needs it.
-    Layers that are computed again need one layer's at a time.
+    Lightning disables autocast's weight cache, so each product makes its own copy, kept if a gradient needs it.
+    Recomputed layers need one layer's copies at a time.
     """
     text, vision = sizes.text, sizes.vision
     narrow = setup.product_bytes
@@ -188,7 +179,7 @@ def _gathered(sizes: Sizes, setup: Setup) -> dict[str, int]:
         "rollout": whole,
         "reference": whole if setup.reference else 0,
         "policy": held + uncut * seen,
-        "backward": held + uncut * (seen + _FLOAT),  # and as they are sent, in float32
+        "backward": held + uncut * (seen + _FLOAT),  # and gradients communicated in float32
     }
 
 
@@ -199,7 +190,7 @@ def _states(sizes: Sizes, setup: Setup) -> int:
 
 
 def _vision(sizes: Sizes, work: Work, setup: Setup) -> dict[str, int]:
-    """Pixels, features, and what the tower's backward pass, which is a step's last, needs of its forward pass."""
+    """Pixels, features, and activations for the vision tower's backward pass, the last of a step."""
     vision, tokens = sizes.vision, work.vision_tokens
     patches = tokens * vision.patches_a_token
     pixels = patches * vision.patch_values * _FLOAT * (2 if setup.shuffled else 1)
@@ -209,7 +200,7 @@ def _vision(sizes: Sizes, work: Work, setup: Setup) -> dict[str, int]:
     block = activations.vision_block(vision, setup)
     ends = activations.vision_ends(vision, setup)
     again = 0
-    # a frame is never cut, and several go through the tower together up to PATCHES
+    # a frame is never split, and several go through the tower together up to PATCHES
     largest = max(picture.height * picture.width for picture in work.pictures) * vision.patches_a_token
     at_once = min(patches, max(largest, PATCHES))
     if setup.checkpointing == Checkpointing.none:
@@ -226,21 +217,21 @@ def _vision(sizes: Sizes, work: Work, setup: Setup) -> dict[str, int]:
 
 
 def _working(sizes: Sizes, work: Work, setup: Setup) -> dict[str, int]:
-    """What layers make and let go of, where that is more than what is held before or after them."""
+    """Temporary tensors of layers, as far as they exceed what is held before or after them."""
     text, product = sizes.text, setup.product_bytes
     stream = setup.seen_bytes
-    # of a token: stream and norm; gate, up and their product, or queries, keys, values and what attention makes of them
+    # per token: stream and norm; gate, up and their product, or queries, keys, values and attention's outputs
     passing = 3 * text.width * stream + product * max(3 * text.mlp, 8 * text.queries)
-    turned = product * sizes.largest if setup.turned else 0  # a matrix that autocast keeps no copy of
+    turned = product * sizes.largest if setup.turned else 0  # a cast matrix, which autocast does not cache
     first, largest = (max(row.tokens for row in rows) for rows in (work.prefill, work.rows))
     prefill = first * passing + _mask(first, setup, layers=1)
     forward = largest * passing + _mask(largest, setup, layers=1)
     back = largest * (2 * text.width * stream + product * 2 * text.mlp)
     if setup.checkpointing == Checkpointing.all:
         back += largest * activations.text_layer(text, setup)
-    matrix = sizes.largest * setup.seen_bytes if setup.rank is None else 0  # a gradient that is about to be added
+    matrix = sizes.largest * setup.seen_bytes if setup.rank is None else 0  # a gradient before accumulation
     trainable = setup.trainable(sizes) // (setup.ranks if setup.sharded else 1)
-    # prompts pass before completions have keys; logits are made after layers, and gone before layers' backward pass
+    # prefill precedes the completions' keys; logits follow the layers, and are freed before the layers' backward pass
     logits = _logits(sizes, work, setup)
     later = kv_cache(sizes, work, setup) - work.prompt_tokens * _keys(sizes, setup) + logits["rollout"]
     return {
@@ -248,6 +239,6 @@ def _working(sizes: Sizes, work: Work, setup: Setup) -> dict[str, int]:
         "reference": max(0, forward - logits["reference"]) + turned,
         "policy": max(matrix, back - logits["policy"]),
         "backward": matrix,
-        # AdamW's denominators: of all weights at once on a GPU, else of one matrix after the other
+        # AdamW's denominators: for all weights at once on a GPU, else one matrix at a time
         "optimizer": trainable * _FLOAT if setup.on_gpu and not setup.eight_bit else 2 * matrix,
     }

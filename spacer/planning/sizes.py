@@ -1,4 +1,4 @@
-"""A model's architecture → the sizes that memory and FLOPs are worked out from, counted on the meta device."""
+"""Derives the sizes that memory and FLOPs depend on from a model's architecture, built on the meta device."""
 
 from __future__ import annotations
 
@@ -11,58 +11,60 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from spacer.architecture import Architecture
+from spacer.config.architecture import Architecture
+from spacer.config.families import FAMILIES, NAMES
+from spacer.config.settings import ModelSettings
 from spacer.errors import UserError
-from spacer.modeling import check_text_model
-from spacer.settings import ModelSettings
+from spacer.models.families import PlanTraits, family_of
+from spacer.models.load import check_text_model
 
-_EMBEDDED = Path(__file__).resolve().parents[1] / "assets" / "tiny"  # what model.fresh makes anew
+_EMBEDDED = Path(__file__).resolve().parents[1] / "assets" / "tiny"  # the architecture that model.fresh initialises
 
 
 @dataclass(frozen=True)
 class TextSizes:
-    """The language model. Widths are channels of a token: of the stream, of all query heads, of all key heads, of the
-    MLP. Matrices are weights that a token is multiplied with, in all layers together."""
+    """The language model. Widths are channels per token: of the residual stream, of all query heads, of all key heads,
+    of the MLP. Matrices are weights that a token is multiplied with, in all layers together."""
 
     layers: int
     width: int
     queries: int
     keys: int
     heads: int
-    channels: int  # of a head
+    channels: int  # per head
     mlp: int
     vocabulary: int
-    normed_heads: bool  # queries and keys have norms of their own (Qwen3-VL)
+    normed_heads: bool  # queries and keys have norms of their own
     matrices: int
-    last_matrices: int  # of these, each layer's last, which recomputing a layer can leave out
-    adapted: int  # inputs + outputs of all matrices, by which the weights of adapters are counted
+    last_matrices: int  # the last matrix of each layer, which recomputation can skip
+    adapted: int  # inputs + outputs of all matrices, from which adapter weights are counted
 
 
 @dataclass(frozen=True)
 class VisionSizes:
-    """The vision tower. Widths are channels of a patch; matrices as of the text, for a patch."""
+    """The vision tower. Widths are channels per patch; matrices as in `TextSizes`, per patch."""
 
     blocks: int
     width: int
     heads: int
     mlp: int
-    gated: bool  # the MLP has a gate, and norms are RMS (Qwen2.5-VL)
+    gated: bool  # the MLP has a gate, and norms are RMS norms
     matrices: int
     last_matrices: int
-    full_blocks: int  # that attend to a whole frame
-    window: int | None  # side, in tokens, of the windows that the others attend in
+    full_blocks: int  # attend to the whole frame
+    window: int | None  # side, in tokens, of the other blocks' attention windows
     patch: int  # side in pixels
-    patch_values: int  # numbers that a patch is made of
+    patch_values: int  # values per patch
     patches_a_token: int
-    merging: int  # weights that a token's patches are multiplied with on leaving the tower
-    deeper: int  # more features, for the first layers of the language model (Qwen3-VL)
+    merging: int  # weights of the merger, applied to a token's patches
+    deeper: int  # additional features, for layers of the language model beyond the embeddings
     deeper_merging: int
 
 
 @dataclass(frozen=True)
 class Sizes:
     """A model in numbers. `parameters` counts weights: of the vision tower, the language model's layers, the embedding,
-    and the head where it has weights of its own."""
+    and the head if it is untied."""
 
     text: TextSizes
     vision: VisionSizes
@@ -70,26 +72,26 @@ class Sizes:
 
     @property
     def total(self) -> int:
-        """All weights."""
+        """The total number of weights."""
         return sum(self.parameters.values())
 
     @property
     def largest(self) -> int:
-        """Weights of the largest matrix: the embedding, or one of an MLP."""
+        """The number of weights of the largest matrix: the embedding, or one of an MLP."""
         return max(self.parameters["embedding"], self.text.mlp * self.text.width)
 
 
 def read_sizes(settings: ModelSettings) -> Sizes:
-    """The sizes of the model that the settings name; its weights are not read.
+    """The sizes of the configured model, without reading its weights.
 
     Raises:
-        UserError: the model has no folder here and no facts in `conf/model/architecture/`, or is of no known family.
+        UserError: the model has no folder here and no facts in `conf/model/architecture/`, or no supported family.
     """
     return count(config_of(settings))
 
 
 def config_of(settings: ModelSettings) -> Any:
-    """transformers' configuration of a model: of its folder or cache, else from the facts that the settings hold."""
+    """The transformers configuration of a model: from its folder or cache, else from the facts in the settings."""
     folder = Path(settings.name_or_path).expanduser()
     if settings.fresh:
         return AutoConfig.from_pretrained(_EMBEDDED)
@@ -127,23 +129,22 @@ def _from_facts(facts: Architecture) -> Any:
 
 
 def count(config: Any) -> Sizes:
-    """The sizes of the model of a transformers configuration, which is built on the meta device, without memory.
+    """The sizes of a model, which is built from its transformers configuration on the meta device, without memory.
 
     Raises:
-        UserError: it is of no family that trains on trees.
+        UserError: its family is not supported on trees.
     """
-    if config.model_type not in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl"):
-        raise UserError(
-            f"a model of type {config.model_type} cannot be planned: choose a Qwen2-VL, Qwen2.5-VL or Qwen3-VL model"
-        )
+    if config.model_type not in FAMILIES:
+        raise UserError(f"a model of type {config.model_type} cannot be planned: choose one of {NAMES}")
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
     check_text_model(model)
-    language, visual = model.model.language_model, model.model.visual
+    family = family_of(config)
+    language, visual, traits = family.text_model(model), family.vision_tower(model), family.plan_traits(model)
     head, embedding = model.lm_head.weight, model.get_input_embeddings().weight
     return Sizes(
-        _text(language, config.get_text_config()),
-        _vision(visual, config.vision_config),
+        _text(language, config.get_text_config(), traits),
+        _vision(visual, config.vision_config, traits),
         {
             "vision": _weights(visual.parameters()),
             "language": _weights(language.parameters()) - embedding.numel(),
@@ -153,7 +154,7 @@ def count(config: Any) -> Sizes:
     )
 
 
-def _text(language: Any, config: Any) -> TextSizes:
+def _text(language: Any, config: Any, traits: PlanTraits) -> TextSizes:
     layer = language.layers[0]
     matrices = [m for m in language.layers.modules() if isinstance(m, nn.Linear)]
     attention = layer.self_attn
@@ -166,36 +167,32 @@ def _text(language: Any, config: Any) -> TextSizes:
         channels=attention.head_dim,
         mlp=layer.mlp.down_proj.in_features,
         vocabulary=config.vocab_size,
-        normed_heads=hasattr(attention, "q_norm"),
+        normed_heads=traits.normed_heads,
         matrices=_weights(m.weight for m in matrices),
         last_matrices=len(language.layers) * layer.mlp.down_proj.weight.numel(),
         adapted=sum(m.in_features + m.out_features for m in matrices),
     )
 
 
-def _vision(visual: Any, config: Any) -> VisionSizes:
+def _vision(visual: Any, config: Any, traits: PlanTraits) -> VisionSizes:
     block = visual.blocks[0]
     linears = [m for m in block.mlp.modules() if isinstance(m, nn.Linear)]
-    gated = hasattr(block.mlp, "gate_proj")
-    windowed = getattr(config, "window_size", None) is not None
-    deeper = getattr(visual, "deepstack_merger_list", [])
-    patch, merge = config.patch_size, config.spatial_merge_size
     return VisionSizes(
         blocks=len(visual.blocks),
         width=block.attn.qkv.in_features,
         heads=block.attn.num_heads,
         mlp=linears[0].out_features,
-        gated=gated,
+        gated=traits.gated_vision,
         matrices=_matrices(visual.blocks),
         last_matrices=len(visual.blocks) * linears[-1].weight.numel(),
-        full_blocks=len(config.fullatt_block_indexes) if windowed else len(visual.blocks),
-        window=config.window_size // patch // merge if windowed else None,
-        patch=patch,
+        full_blocks=traits.full_blocks,
+        window=traits.window,
+        patch=config.patch_size,
         patch_values=visual.patch_embed.proj.weight[0].numel(),
-        patches_a_token=merge**2,
+        patches_a_token=config.spatial_merge_size**2,
         merging=_matrices(visual.merger),
-        deeper=len(deeper),
-        deeper_merging=sum(map(_matrices, deeper)),
+        deeper=len(traits.deeper_mergers),
+        deeper_merging=sum(map(_matrices, traits.deeper_mergers)),
     )
 
 

@@ -1,6 +1,7 @@
-"""What a step computes on: trees of tokens packed in rows, and pictures, as sizes alone.
+"""The sizes of what a step computes on: token trees packed into rows, and pictures.
 
-The trees are laid out by `spacer.tree.pack` itself, so that rows, and who sees whom in them, are those of a run.
+The trees are packed by `spacer.tree.packing.pack` itself, so that rows and attention masks are those of a real
+run.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from functools import cached_property
 
 import torch
 
-from spacer.tree import Completion, Forest, PackedRow, Segment, pack
+from spacer.tree.forest import Completion, Forest, Segment
+from spacer.tree.packing import PackedRow, pack
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A video or an image: `frames` pictures (a video's in pairs), `height` and `width` in vision tokens."""
+    """A video or an image: `frames` pictures (in pairs for a video), `height` and `width` in vision tokens."""
 
     frames: int
     height: int
@@ -24,14 +26,14 @@ class Picture:
 
     @property
     def tokens(self) -> int:
-        """Vision tokens."""
+        """The number of vision tokens."""
         return self.frames * self.height * self.width
 
 
 @dataclass(frozen=True)
-class Row:
-    """A packed row: its tokens, those that are predicted, those whose states after the last layer are read, the pairs
-    of a token and one that it sees, and of these what the last layer computes on a CPU (`spacer.attention.Blocks`)."""
+class RowSize:
+    """A packed row: its tokens, those that are predicted, those whose final hidden states are read, the attention
+    pairs, and those of them that the last layer computes on a CPU (`attention.blocks.Blocks`)."""
 
     tokens: int
     predicted: int
@@ -42,12 +44,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Work:
-    """A batch of a rank: `pictures`, each asked `questions` questions, but for the last, which is asked `fewer` less,
-    each answered by `group` completions.
+    """A rank's batch: `pictures`, each with `questions` questions, except for the last, which has `fewer` less,
+    and `group` completions per question.
 
-    A prompt is a picture's tokens and `text` more, which are the question's own where several share the picture.
+    A prompt is a picture's tokens and `text` more, which are the question's own if several share the picture.
     Completions are all `length` tokens long. `budget` is `objective.row_tokens`. `trimmed` is whether the last layer
-    leaves out what is not read (`spacer.trimming`).
+    skips outputs that are not read (`spacer.attention.trimming`).
     """
 
     pictures: tuple[Picture, ...]
@@ -61,37 +63,37 @@ class Work:
 
     @property
     def prompts(self) -> int:
-        """Questions."""
+        """The number of questions."""
         return len(self.pictures) * self.questions - self.fewer
 
     @property
     def completions(self) -> int:
-        """Completions of all questions."""
+        """The number of completions of all questions."""
         return self.prompts * self.group
 
     @property
     def vision_tokens(self) -> int:
-        """Vision tokens of all pictures."""
+        """The number of vision tokens of all pictures."""
         return sum(picture.tokens for picture in self.pictures)
 
     @property
     def prompt_tokens(self) -> int:
-        """Tokens of the prompts, what they share counted once."""
+        """The number of prompt tokens, counting shared ones once."""
         return self.vision_tokens + self.prompts * self.text
 
     @cached_property
-    def rows(self) -> tuple[Row, ...]:
-        """What is trained on: prompts and completions."""
+    def rows(self) -> tuple[RowSize, ...]:
+        """The packed rows of training: prompts and completions."""
         blank = torch.zeros(self.length, dtype=torch.uint8)
         leaves = [Completion(n // self.group, blank) for n in range(self.completions)]
         return self._measured(pack(self._forest, leaves, self.budget))
 
     @cached_property
-    def prefill(self) -> tuple[Row, ...]:
-        """What a rollout begins with: the prompts alone."""
+    def prefill(self) -> tuple[RowSize, ...]:
+        """The packed rows of prefill: the prompts alone."""
         return self._measured(pack(self._forest, None, self.budget))
 
-    def _measured(self, rows: Sequence[PackedRow]) -> tuple[Row, ...]:
+    def _measured(self, rows: Sequence[PackedRow]) -> tuple[RowSize, ...]:
         found = measured(rows)
         return found if self.trimmed else tuple(replace(r, read=r.tokens, last_pairs=r.pairs) for r in found)
 
@@ -112,31 +114,37 @@ class Work:
         return Forest(tuple(segments), tuple(ends))
 
 
-def measured(rows: Sequence[PackedRow]) -> tuple[Row, ...]:
+def measured(rows: Sequence[PackedRow]) -> tuple[RowSize, ...]:
     """The sizes of packed rows."""
     return tuple(
-        Row(len(row), len(row.targets_N), len(row.reads_R), _own(row) + _below(row), _last_own(row) + _below(row))
+        RowSize(
+            len(row),
+            len(row.targets_N),
+            len(row.output_tokens_R),
+            _own(row) + _below(row),
+            _last_own(row) + _below(row),
+        )
         for row in rows
     )
 
 
 def _own(row: PackedRow) -> int:
-    """Pairs of each segment causally with itself."""
+    """Causal attention pairs within each segment."""
     lengths = (span.stop - span.start for span in row.spans)
     return sum(own * (own + 1) // 2 for own in lengths)
 
 
 def _below(row: PackedRow) -> int:
-    """Pairs of each segment in full with what is below it."""
+    """Attention pairs between each segment and its descendants."""
     return sum((span.stop - span.start) * (span.below - span.stop) for span in row.spans)
 
 
 def _last_own(row: PackedRow) -> int:
-    """As `_own`, of the tokens that are read."""
+    """As `_own`, for tokens that are read."""
     starts = torch.tensor([span.start for span in row.spans])
-    return int((row.reads_R - starts[row.segment_L[row.reads_R]] + 1).sum())
+    return int((row.output_tokens_R - starts[row.segment_L[row.output_tokens_R]] + 1).sum())
 
 
 def _blank(length: int, parent: int | None) -> Segment:
-    ids = torch.zeros(length, dtype=torch.uint8)  # only lengths matter, and small numbers are quicker to lay out
+    ids = torch.zeros(length, dtype=torch.uint8)  # only lengths matter, and small integers are faster to lay out
     return Segment(ids, ids.expand(3, -1), ids, parent)

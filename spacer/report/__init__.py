@@ -1,1 +1,1 @@
-"""What a run shows: tables, figures and rollouts. Import the modules; this package imports nothing by itself."""
+"""What a run shows: tables, figures and rollouts. Import its modules; the package itself imports nothing."""

@@ -1,4 +1,4 @@
-"""What is told of runs of a benchmark that were compared: a table each, `comparison.json`, a forest plot."""
+"""Output of a comparison of benchmark runs: a table for each run, `comparison.json` and a forest plot."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from spacer.evaluation.intervals import Paired
 from spacer.evaluation.outcomes import OVERALL, Comparison
 from spacer.report.drawing import (
     BLUE,
@@ -31,13 +30,14 @@ from spacer.report.drawing import (
     written,
 )
 from spacer.report.labels import QUESTION_TYPES
+from spacer.statistics.intervals import Paired
 
 _COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE)
 _MARKERS = "osD^v"
 
 
 def letter(place: int) -> str:
-    """What the run at a place is called: A, B, …, Z, and then by its number.
+    """The label of the run at an index: A, B, …, Z, then its number.
 
     >>> letter(1), letter(26)
     ('B', 'run 27')
@@ -45,20 +45,20 @@ def letter(place: int) -> str:
     return string.ascii_uppercase[place] if place < 26 else f"run {place + 1}"
 
 
-def name_of(figure: str) -> str:
-    """Readable name of a figure.
+def name_of(metric: str) -> str:
+    """Readable name of a metric.
 
     >>> name_of("overall"), name_of("task/object_counting"), name_of("task/S2E")
     ('overall (questions)', 'object count', 'S2E')
     """
-    if figure == OVERALL:
+    if metric == OVERALL:
         return "overall (questions)"
-    task = figure.removeprefix("task/")
+    task = metric.removeprefix("task/")
     return QUESTION_TYPES.get(task, task.replace("_", " "))
 
 
 def comparison_table(comparison: Comparison, place: int) -> Table:
-    """Table of the run at `place` (from 1) against the first, in per cent; legible at 80 columns."""
+    """Table comparing the run at `place` (from 1) with the first, in per cent; fits 80 columns."""
     a, b = letter(0), letter(place)
     table = Table(
         title=f"{b} against {a}",
@@ -71,26 +71,26 @@ def comparison_table(comparison: Comparison, place: int) -> Table:
     table.add_column("Task", overflow="fold")
     for heading in (a, b, f"{b} - {a}", "95 % interval", "p", "McN.", f"{b} won/\nlost/tied"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for name, figure in comparison.figures.items():
-        table.add_row(*_cells(name, figure), end_section=name == OVERALL)
+    for name, metric in comparison.metrics.items():
+        table.add_row(*_cells(name, metric), end_section=name == OVERALL)
     return table
 
 
-def _cells(name: str, figure: Paired) -> list[Text]:
-    # ASCII only: a terminal or a log file in another encoding must not stop a run at its last line
-    style = "" if not figure.excludes_zero else "green" if figure.delta > 0 else "red"
+def _cells(name: str, metric: Paired) -> list[Text]:
+    # ASCII only: a terminal or a log file in another encoding must not fail a run at its last line
+    style = "" if not metric.excludes_zero else "green" if metric.delta > 0 else "red"
     interval = "one cluster"
-    if math.isfinite(figure.low):
-        interval = f"{100 * figure.low:+.1f}, {100 * figure.high:+.1f}"
+    if math.isfinite(metric.low):
+        interval = f"{100 * metric.low:+.1f}, {100 * metric.high:+.1f}"
     return [
         Text(name_of(name)),
-        Text(f"{100 * figure.a:.1f}"),
-        Text(f"{100 * figure.b:.1f}"),
-        Text(f"{100 * figure.delta:+.1f}{'*' if figure.excludes_zero else ' '}", style=style),
+        Text(f"{100 * metric.a:.1f}"),
+        Text(f"{100 * metric.b:.1f}"),
+        Text(f"{100 * metric.delta:+.1f}{'*' if metric.excludes_zero else ' '}", style=style),
         Text(interval, style=style),
-        Text(_p(figure.p)),
-        Text("-" if figure.mcnemar is None else _p(figure.mcnemar)),
-        Text(f"{figure.wins}/{figure.losses}/{figure.ties}", style="dim"),
+        Text(_p(metric.p)),
+        Text("-" if metric.mcnemar is None else _p(metric.mcnemar)),
+        Text(f"{metric.wins}/{metric.losses}/{metric.ties}", style="dim"),
     ]
 
 
@@ -101,11 +101,11 @@ def _p(value: float) -> str:
 
 
 def _caption(comparison: Comparison, b: str) -> str:
-    overall = comparison.figures[OVERALL]
+    overall = comparison.metrics[OVERALL]
     said = [
         f"Per cent, of {overall.questions} questions in {overall.clusters} clusters.",
-        "Overall is the mean over questions and a task's figure that over its questions, "
-        "not the benchmark's own figures.",
+        "Overall is the mean over questions and a task's mean that over its questions, "
+        "not the benchmark's own metrics.",
         "* the 95 % interval, which resamples clusters (videos), excludes 0; p swaps the runs' answers by clusters; "
         "McN., McNemar's exact p, is over questions, takes them for independent, and is for scores of 0 and 1.",
         "p are not corrected for being many.",
@@ -121,7 +121,7 @@ def _caption(comparison: Comparison, b: str) -> str:
 
 
 def comparison_summary(comparisons: Sequence[Comparison], resamples: int, seed: int) -> dict[str, Any]:
-    """What `comparison.json` holds. Scores and differences are between 0 and 1, as in the runs' own files."""
+    """The contents of `comparison.json`. Scores and differences are between 0 and 1, as in the runs' own files."""
     runs = [comparisons[0].a, *(entry.b for entry in comparisons)]
     return {
         "runs": {
@@ -135,7 +135,7 @@ def comparison_summary(comparisons: Sequence[Comparison], resamples: int, seed: 
                 "only_a": entry.only_a,
                 "only_b": entry.only_b,
                 "unclustered": entry.unclustered,
-                "figures": {name: asdict(figure) for name, figure in entry.figures.items()},
+                "metrics": {name: asdict(metric) for name, metric in entry.metrics.items()},
             }
             for place, entry in enumerate(comparisons, 1)
         ],
@@ -146,8 +146,8 @@ def comparison_summary(comparisons: Sequence[Comparison], resamples: int, seed: 
 
 
 def forest_plot(comparisons: Sequence[Comparison], path: str | Path | None = None, *, look: Look = SCREEN) -> Figure:
-    """Differences to the first run with their intervals, a row a task and a mark a run; filled where 0 is excluded."""
-    names = list(dict.fromkeys(name for entry in comparisons for name in entry.figures))
+    """Differences from the first run with intervals: one row per task, one mark per run; filled where 0 is excluded."""
+    names = list(dict.fromkeys(name for entry in comparisons for name in entry.metrics))
     step = 0.7 / len(comparisons)
     wide = look.width is None
     tall = max(0.34, 0.2 * len(comparisons)) if wide else max(0.2, 0.11 * len(comparisons))
@@ -157,16 +157,16 @@ def forest_plot(comparisons: Sequence[Comparison], path: str | Path | None = Non
     for place, entry in enumerate(comparisons):
         colour, marker = _COLOURS[place % len(_COLOURS)], _MARKERS[place % len(_MARKERS)]
         for row, name in enumerate(names):
-            if name not in entry.figures:
+            if name not in entry.metrics:
                 continue
-            found, height = entry.figures[name], row + (place - (len(comparisons) - 1) / 2) * step
+            found, height = entry.metrics[name], row + (place - (len(comparisons) - 1) / 2) * step
             if math.isfinite(found.low):
                 axes.plot([100 * found.low, 100 * found.high], [height, height], color=colour, linewidth=look.line)
             fill = colour if found.excludes_zero else "white"
             axes.plot(100 * found.delta, height, marker, color=colour, markerfacecolor=fill, markersize=look.mark)
         label = f"{letter(place + 1)}: {entry.b.folder.name}"
         axes.plot([], [], marker, color=colour, linestyle="-", linewidth=look.line, markersize=look.mark, label=label)
-    counts = {name: max(e.figures[name].questions for e in comparisons if name in e.figures) for name in names}
+    counts = {name: max(e.metrics[name].questions for e in comparisons if name in e.metrics) for name in names}
     axes.set_yticks(range(len(names)), [f"{name_of(name)} ({counts[name]})" for name in names])
     axes.get_yticklabels()[0].set_fontweight("bold")
     axes.axhline(0.5, color=GREY, linewidth=0.6)

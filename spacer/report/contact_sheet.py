@@ -1,4 +1,4 @@
-"""A sheet of sample questions over all types, each with a frame of its video, or a plan where that cannot be read."""
+"""A sheet of sample questions of every type, each with a video frame, or a floor plan where the video is unreadable."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 
-from spacer.data.decode import MediaError, read_video
+from spacer.config.settings import VideoSettings
+from spacer.data.scenes.balance import Posed
+from spacer.data.scenes.curating import Curated
+from spacer.data.scenes.questions import QUESTION_TYPES
+from spacer.data.video import read_video
+from spacer.errors import MediaError
 from spacer.report.aside import aside
 from spacer.report.drawing import BLUE, GREY, INK, LIGHT, VERMILION, new_figure, written
 from spacer.report.labels import QUESTION_TYPES as NAMES
-from spacer.scenes.balance import Posed
-from spacer.scenes.curating import Curated
-from spacer.scenes.questions import QUESTION_TYPES
-from spacer.settings import VideoSettings
 
 SHOWN, COLUMNS = 12, 4
-WIDTH, PICTURE = 3.6, 2.2  # inches: of a column, of a picture's height
-LINE, CHARACTERS = 0.15, 54  # inches a line of text takes, characters that a column holds
+WIDTH, PICTURE = 3.6, 2.2  # inches: column width, picture height
+LINE, CHARACTERS = 0.15, 54  # inches per line of text, characters per column
 
 
 def samples(posed: Sequence[Posed], count: int = SHOWN) -> list[Posed]:
-    """So many questions, the types in turn, each time about another scene where there is one."""
-    mixed = sorted(posed, key=lambda item: hashlib.sha256(item.id.encode()).digest())  # not the first scenes alone
+    """Up to `count` questions, alternating types, each about a different scene where possible."""
+    mixed = sorted(posed, key=lambda item: hashlib.sha256(item.id.encode()).digest())  # not only the first scenes
     queues = {kind: [item for item in mixed if item.question.question_type == kind] for kind in QUESTION_TYPES}
     chosen: list[Posed] = []
     while len(chosen) < count and any(queues.values()):
@@ -44,7 +45,7 @@ def samples(posed: Sequence[Posed], count: int = SHOWN) -> list[Posed]:
 
 
 def contact_sheet(made: Curated, root: Path, path: str | Path | None = None) -> Figure:
-    """Draws the sheet; `root` is the folder that the videos lie under."""
+    """Draws the sheet; `root` is the folder that contains the videos."""
     chosen = samples(made.posed)
     texts = [_lines(item) for item in chosen]
     rows = [range(start, min(start + COLUMNS, len(chosen))) for start in range(0, len(chosen), COLUMNS)]
@@ -80,7 +81,7 @@ def contact_sheet(made: Curated, root: Path, path: str | Path | None = None) -> 
 
 
 def _lines(item: Posed) -> list[tuple[str, bool]]:
-    """The lines under a picture, and which of them stand out: the type above, the right answer among the others."""
+    """The lines under a picture, and whether each is highlighted: the type and the right answer are."""
     question = item.question
     lines = [(f"{NAMES[question.question_type]} · {item.id}", True)]
     lines += [(line, False) for line in textwrap.wrap(question.text, CHARACTERS)]
@@ -97,13 +98,13 @@ def _middle_frames(paths: Sequence[Path]) -> Iterator[np.ndarray | None]:
 
 def _middle_frame(path: Path) -> np.ndarray | None:
     try:
-        return read_video(path, VideoSettings(max_frames=2)).frames_THWC[-1]  # the frames are the first and this one
+        return read_video(path, VideoSettings(max_frames=2)).frames_THWC[-1]  # two frames: the first and the middle one
     except MediaError:
         return None
 
 
 def _plan(axes: Axes, item: Posed) -> None:
-    """The floor from above: every box, with the names of those that the question is about."""
+    """The floor plan seen from above: every box, labelled where the question is about it."""
     scene = item.scan.scene
     asked = f"{item.question.text} {' '.join(item.question.options)}"
     for thing in scene.objects:

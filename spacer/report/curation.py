@@ -1,10 +1,10 @@
-"""What curating made, in numbers: a table, `summary.json`'s entries, histograms."""
+"""Statistics of curated questions: a table, entries of `summary.json`, histograms."""
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from spacer.config.settings import ScansSettings
 from spacer.data.samples import describe
+from spacer.data.scenes.curating import Curated
+from spacer.data.scenes.lines import LETTERS
+from spacer.data.scenes.questions import QUESTION_TYPES
+from spacer.evaluation.blind import Asked, BlindScore, cross_blind_scores
 from spacer.report import labels
 from spacer.report.drawing import (
     BLUE,
@@ -33,16 +38,13 @@ from spacer.report.drawing import (
     plain_axes,
     written,
 )
-from spacer.scenes.curating import Curated
-from spacer.scenes.lines import LETTERS
-from spacer.scenes.questions import QUESTION_TYPES
-from spacer.settings import ScansSettings
+from spacer.terminal.pasting import pasted
 
-MANY = 12  # counts from here on share a bar
+MANY = 12  # counts of this or more share a bar
 
 
 def by_type(made: Curated) -> dict[str, int]:
-    """Questions of each type, in the order in which types are always listed; a type without any is there too."""
+    """Number of questions of each type, in the canonical order; types without questions are included."""
     counts = Counter(item.question.question_type for item in made.posed)
     return {kind: counts[kind] for kind in QUESTION_TYPES}
 
@@ -55,6 +57,7 @@ def summary_of(made: Curated) -> dict[str, Any]:
         "questions": len(made.posed),
         "questions_by_type": by_type(made),
         "right_letters": dict(sorted(letters.items())),
+        "blind_by_type": {kind: asdict(score) for kind, score in blind_by_type(made).items()},
         "left_out": made.left_out,
         "scenes_not_asked": made.unposed,
         "faults": len(made.faults),
@@ -64,43 +67,59 @@ def summary_of(made: Curated) -> dict[str, Any]:
 
 
 def curation_table(made: Curated) -> Table:
-    """Questions of each type, and in how many scenes they could be asked and could not; legible at 80 columns."""
+    """Questions of each type, the scenes in which they could and could not be asked, and the blind (priors of the other
+    half of the scenes) and chance (a random option, one number for all) scores; fits 80 columns."""
     table = Table(
-        title=f"{len(made.posed)} questions about {len(made.scans)} scenes", box=box.SIMPLE_HEAD, show_edge=False
+        title=f"{len(made.posed)} questions about {len(made.scans)} scenes",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
     )
     table.add_column("Question type")
-    for heading in ("Questions", "Share", "Scenes", "Not asked of"):
+    for heading in ("Questions", "Share", "Scenes", "Not asked of", "Blind", "Chance"):
         table.add_column(heading, justify="right")
+    blind = blind_by_type(made)
     for kind, count in by_type(made).items():
         scenes = {item.scan.name for item in made.posed if item.question.question_type == kind}
         name = labels.QUESTION_TYPES[kind]
-        table.add_row(
-            name, str(count), f"{100 * count / len(made.posed):.1f} %", str(len(scenes)), str(made.unposed[kind])
-        )
+        scores = [f"{blind[kind].blind:.2f}", f"{blind[kind].chance:.2f}"] if kind in blind else ["", ""]
+        share = f"{100 * count / len(made.posed):.1f} %"
+        table.add_row(name, str(count), share, str(len(scenes)), str(made.unposed[kind]), *scores)
     return table
 
 
+def blind_by_type(made: Curated) -> dict[str, BlindScore]:
+    """Scores of blind answers, read off the questions alone with priors from the other half of the scenes."""
+    return cross_blind_scores(
+        [
+            Asked(q.question_type, q.problem_type, q.text, q.options, q.answer, item.scan.name)
+            for item in made.posed
+            for q in (item.question,)
+        ]
+    )
+
+
 def print_places(console: Console, made: Curated, settings: ScansSettings, folder: Path) -> None:
-    """What was left out and why, where everything lies, and the command that trains on it."""
+    """Prints what was left out and why, where the files are, and the command that trains on them."""
     for reason, count in made.left_out.items():
-        console.print(f"  left out: {count} {reason}", markup=False, highlight=False)
+        console.print(f"  left out: {count} {reason}")
     if made.faults:
-        console.print(f"[bold]{len(made.faults)} faults, whose scenes were left out:[/bold]")
-        console.print(describe(list(made.faults)), markup=False, highlight=False)
+        console.print(f"{len(made.faults)} faults, whose scenes were left out:", style="bold")
+        console.print(describe(list(made.faults)))
     places = dict(made.files) | {"table as data": folder / "summary.json", "figures": folder / "figures"}
     for what, path in places.items():
-        console.print(f"  {what}: {path}", markup=False, highlight=False, soft_wrap=True)
-    changed = ["dataset=scans", f"dataset.root={settings.root}"]
+        console.print(f"  {what}: {path}", soft_wrap=True)
+    changed = ["dataset=scans", pasted("dataset.root", settings.root)]
     for field in ("index", "maps"):
         value = getattr(settings, field)
         if value != getattr(ScansSettings, field):
-            changed.append(f"dataset.{field}={'null' if value is None else value}")
-    console.print("To train on them:", highlight=False)
-    console.print(f"  python run.py {shlex.join(changed)}", markup=False, highlight=False, soft_wrap=True)
+            changed.append(f"dataset.{field}=null" if value is None else pasted(f"dataset.{field}", value))
+    console.print("To train on them:")
+    console.print(f"  python run.py {' '.join(changed)}", soft_wrap=True)
 
 
 def histograms(made: Curated, path: str | Path | None = None, *, look: Look = SCREEN) -> Figure:
-    """Question types, right letters, counts, room sizes, distances and object sizes, one panel each."""
+    """Histograms of question types, right letters, counts, room sizes, distances and object sizes, one panel each."""
     panels = _panels(look)
     types = by_type(made)
     axes = panels[0]
@@ -126,10 +145,10 @@ def histograms(made: Curated, path: str | Path | None = None, *, look: Look = SC
 
 
 def _panels(look: Look) -> list[Axes]:
-    """Six: two rows of three, or of a column the first over its whole width and the others two by two."""
+    """Six axes: two rows of three, or in a paper column, one across the full width and the others two by two."""
     if look.width is None:
         return list(new_figure(12, 7).subplots(2, 3).flat)
-    halves: Any = new_figure(look.width, 6.6).subfigures(2, 1, height_ratios=[1, 2])  # whose margins differ
+    halves: Any = new_figure(look.width, 6.6).subfigures(2, 1, height_ratios=[1, 2])  # their margins differ
     top, rest = halves
     grid = rest.add_gridspec(3, 2)
     places = [grid[0, 0], grid[0, 1], grid[1, 0], grid[1, 1], grid[2, :]]
@@ -141,7 +160,7 @@ def _answers(made: Curated, kind: str) -> np.ndarray:
 
 
 def _letters(axes: Axes, made: Curated, look: Look) -> None:
-    """Right letters, for each number of options side by side."""
+    """Right letters, grouped by the number of options."""
     counts = Counter((len(item.question.options), item.question.answer) for item in made.posed)
     sizes = sorted({size for size, _ in counts if size})
     for index, (size, colour) in enumerate(zip(sizes, (SKY, ORANGE, BLUE, GREEN), strict=False)):

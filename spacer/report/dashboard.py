@@ -1,18 +1,19 @@
-"""A W&B workspace and a report that compare the runs of a project, as `wandb-workspaces` defines them.
+"""A W&B workspace and a report that compare a project's runs, defined with `wandb-workspaces`.
 
-Curves are grouped by the reward that runs chose (`choice/reward` of their configuration) and drawn over prompts seen.
+Curves are grouped by each run's reward (`choice/reward` in its configuration) and drawn over prompts seen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 
-from spacer.report.labels import STEP_AXIS
+from spacer.report.labels import STEP_AXIS, label_of
+from spacer.terminal.printable import markdown
 
 GROUP = "choice/reward"
 TABLE = "rollout/table"
@@ -46,19 +47,26 @@ CURVES = {
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A score of a run, with its 95 % interval where it is known."""
+class MetricValue:
+    """A score of a run, with its 95 % interval if known."""
 
     run: str
-    metric: str  # as W&B has it, such as eval/vsi_bench/overall
+    metric: str  # name in W&B, such as eval/vsi_bench/overall
     value: float
     low: float | None
     high: float | None
 
 
-def make_workspace(entity: str, project: str, metrics: Sequence[str]) -> ws.Workspace:
-    """The workspace: curves by reward, a bar for each of the evaluation's `metrics`, the table of rollouts."""
-    sections = [_section(name, [_line(*curve) for curve in curves.items()]) for name, curves in CURVES.items()]
+def curves_of(custom: Sequence[str]) -> dict[str, dict[str, str]]:
+    """`CURVES`, with the metrics of rewards of the user's among those of the reward."""
+    return CURVES | {"Reward": CURVES["Reward"] | {metric: label_of(metric) for metric in custom}}
+
+
+def make_workspace(
+    entity: str, project: str, metrics: Sequence[str], curves: Mapping[str, Mapping[str, str]] = CURVES
+) -> ws.Workspace:
+    """The workspace: curves by reward, a bar chart for each of the evaluation's `metrics`, and the rollout table."""
+    sections = [_section(name, [_line(*curve) for curve in drawn.items()]) for name, drawn in curves.items()]
     sections.insert(1, _section("Evaluation", [wr.BarPlot(title=name, metrics=[name]) for name in metrics]))
     table = wr.WeavePanelSummaryTable(table_name=TABLE, layout=wr.Layout(w=24, h=14))
     sections.insert(2, ws.Section(name="Rollouts and maps", panels=[table], is_open=True))
@@ -75,17 +83,23 @@ def make_workspace(entity: str, project: str, metrics: Sequence[str]) -> ws.Work
     )
 
 
-def make_report(entity: str, project: str, metrics: Sequence[str], figures: Sequence[Figure]) -> wr.Report:
-    """The report: curves by reward, the scores of `figures` as a table with intervals, bars, the table of rollouts."""
+def make_report(
+    entity: str,
+    project: str,
+    metrics: Sequence[str],
+    values: Sequence[MetricValue],
+    curves: Mapping[str, Mapping[str, str]] = CURVES,
+) -> wr.Report:
+    """The report: curves by reward, a table of the scores in `values` with intervals, bars, and the rollout table."""
     by_reward = wr.Runset(entity=entity, project=project, name="by reward", groupby=[f"config.{GROUP}"])
     each = wr.Runset(entity=entity, project=project, name="runs")
     blocks: list[Any] = [
         wr.H1("Reward curves, by reward"),
-        wr.PanelGrid(runsets=[by_reward], panels=[_line(*curve) for curve in CURVES["Reward"].items()]),
+        wr.PanelGrid(runsets=[by_reward], panels=[_line(*curve) for curve in curves["Reward"].items()]),
         wr.H1("Evaluation"),
     ]
-    if figures:
-        blocks.append(wr.MarkdownBlock(figure_table(figures)))
+    if values:
+        blocks.append(wr.MarkdownBlock(metric_table(values)))
     if metrics:
         bars: list[Any] = [wr.BarPlot(title=name, metrics=[name]) for name in metrics]
         blocks.append(wr.PanelGrid(runsets=[each], panels=bars))
@@ -101,29 +115,28 @@ def make_report(entity: str, project: str, metrics: Sequence[str], figures: Sequ
     )
 
 
-def figure_table(figures: Sequence[Figure]) -> str:
-    """Markdown: a row a figure, with its interval.
+def metric_table(values: Sequence[MetricValue]) -> str:
+    """Markdown table with one row per score and its interval.
 
-    >>> print(figure_table([Figure("a|b", "eval/rooms/reward/total", 1.5, 1.4, 1.6)]))
-    | run | figure | value | 95 % interval |
+    >>> print(metric_table([MetricValue("a|b", "eval/rooms/reward/total", 1.5, 1.4, 1.6)]))
+    | run | metric | value | 95 % interval |
     | --- | --- | ---: | --- |
     | a\\|b | eval/rooms/reward/total | 1.500 | 1.400 to 1.600 |
     """
-    lines = ["| run | figure | value | 95 % interval |", "| --- | --- | ---: | --- |"]
-    for figure in sorted(figures, key=lambda figure: (figure.metric, figure.run)):
-        ends = "" if figure.low is None or figure.high is None else f"{figure.low:.3f} to {figure.high:.3f}"
-        run = figure.run.replace("|", "\\|")
-        lines.append(f"| {run} | {figure.metric} | {figure.value:.3f} | {ends} |")
+    lines = ["| run | metric | value | 95 % interval |", "| --- | --- | ---: | --- |"]
+    for value in sorted(values, key=lambda value: (value.metric, value.run)):
+        ends = "" if value.low is None or value.high is None else f"{value.low:.3f} to {value.high:.3f}"
+        lines.append(f"| {markdown(value.run)} | {markdown(value.metric)} | {value.value:.3f} | {ends} |")
     return "\n".join(lines)
 
 
 def definition(board: ws.Workspace | wr.Report) -> dict[str, Any]:
-    """What W&B is sent of a workspace or a report, as JSON.
+    """The JSON of a workspace or a report as it is sent to W&B.
 
     Raises:
-        ValueError: it does not read back with the same panels.
+        ValueError: reading it back gives other panels.
     """
-    # private: the package has no public way to see a definition without a server, or to read one back
+    # private: the package has no public way to view a definition without a server, or to read one back
     model: Any = board._to_model()
     found: dict[str, Any] = model.model_dump(mode="json", by_alias=True, exclude_none=True)
     kind: Any = type(board)
@@ -134,7 +147,7 @@ def definition(board: ws.Workspace | wr.Report) -> dict[str, Any]:
 
 
 def drawn(found: Any) -> list[str]:
-    """The metrics of all panels of a definition, in order.
+    """The metrics of all panels in a definition, in order.
 
     >>> drawn({"panels": [{"metrics": ["a", "b"]}, {"config": {"metrics": ["a"]}}]})
     ['a', 'b', 'a']

@@ -1,6 +1,6 @@
 """Figures of a run, drawn on Agg through matplotlib's object interface: no pyplot, no global state, no display.
 
-Each function returns its Figure, in the look that it is asked for, and writes it where it gets a path.
+Each function returns its Figure in the requested look, and writes it if given a path.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from spacer.evaluation.statistics import PairedDelta
 from spacer.report.drawing import (
     BLUE,
     GREEN,
@@ -33,10 +32,11 @@ from spacer.report.drawing import (
 )
 from spacer.report.labels import label_of
 from spacer.report.maps import map_overlay
+from spacer.statistics.summaries import PairedDelta
 
 __all__ = ["before_after_bars", "map_overlay", "reward_curves"]
 
-# History key: title, label of the y axis, colour, whether it is a share between 0 and 1.
+# history key: title, y label, colour, whether it is a share between 0 and 1
 _CURVES = {
     "reward/total": ("Total reward", "mean reward", BLUE, False),
     "reward/answer": ("Answer", "mean reward", GREEN, True),
@@ -56,15 +56,15 @@ def reward_curves(
 
     Args:
         history: a row per training step with `step` and any of the keys reward/total, reward/answer, reward/map,
-            reward/format, rollout/map_drawn, rollout/length, train/loss and train/kl; a panel is left out where no row
-            has its key. A step that occurs twice (a resumed run) counts with its last row.
+            reward/format, rollout/map_drawn, rollout/length, train/loss and train/kl; a panel is omitted where no row
+            has its key. Where a step occurs twice (a resumed run), its last row counts.
         path: where to write, or None.
-        look: of a column, panels stand in two columns.
+        look: in a paper column, panels are in two columns.
     """
     rows = {row["step"]: row for row in history}
     series = {key: _series(rows, key) for key in _CURVES}
     if len(series["train/kl"][0]):
-        del series["train/loss"]  # a policy loss says nothing by its value, but for the KL in it
+        del series["train/loss"]  # the value of a policy loss means little on its own; the KL in it does
     keys = [key for key, (steps, _) in series.items() if len(steps)]
     if look.width is None:
         lines = 2 if len(keys) > 1 else 1
@@ -77,7 +77,7 @@ def reward_curves(
     grid = figure.add_gridspec(lines, columns)
     if not keys:
         figure.text(0.5, 0.5, "no training steps recorded", ha="center", va="center", color=GREY, fontsize=look.label)
-    # The first panel, the total, takes the cell that an odd number of panels leaves over.
+    # The first panel, the total, fills the cell left over by an odd number of panels.
     spare = lines * columns - len(keys)
     for index, key in enumerate(keys):
         cell = index + spare if index else 0
@@ -88,7 +88,7 @@ def reward_curves(
 
 
 def _series(rows: Mapping[float, Mapping[str, float]], key: str) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Steps and values of a key in the order of the steps, without what is absent or not finite."""
+    """Steps and values of a key in step order, without missing or non-finite values."""
     points = [(step, rows[step][key]) for step in sorted(rows) if math.isfinite(rows[step].get(key, math.nan))]
     return np.array([step for step, _ in points]), np.array([value for _, value in points], dtype=np.float64)
 
@@ -111,12 +111,12 @@ def _curve(axes: Axes, steps: NDArray[Any], values: NDArray[Any], key: str, look
 
 
 def smoothing_window(steps: int) -> int:
-    """Odd number of steps that a smoothed curve averages over: about a tenth of the run."""
+    """Odd window, in steps, for smoothing curves: about a tenth of the run."""
     return max(1, steps // 10) | 1
 
 
 def smooth(values: NDArray[Any], window: int) -> NDArray[Any]:
-    """Centred moving mean over `window` (odd) values, over fewer at the ends. Shape (steps,) both ways.
+    """Centred moving mean over `window` (odd) values, over fewer at the ends. Input and output have shape (steps,).
 
     >>> smooth(np.array([0.0, 3.0, 6.0, 3.0]), 3).tolist()
     [1.5, 3.0, 4.0, 4.5]
@@ -131,10 +131,10 @@ def smooth(values: NDArray[Any], window: int) -> NDArray[Any]:
 def before_after_bars(
     deltas: Mapping[str, PairedDelta], path: str | Path | None = None, *, look: Look = SCREEN
 ) -> Figure:
-    """Answer accuracy before and after, all questions and each question type, beside the change with its interval.
+    """Answer accuracy before and after, overall and per question type, beside the change with its interval.
 
     Args:
-        deltas: as `spacer.evaluation.statistics.compare` gives it; reads reward/answer and answer/<question_type>.
+        deltas: as returned by `spacer.statistics.summaries.compare`; reads reward/answer and answer/<question_type>.
         path: where to write, or None.
     """
     metrics = [name for name in deltas if name == "reward/answer" or name.startswith("answer/")]
@@ -167,7 +167,7 @@ def before_after_bars(
     changes = figure.add_subplot(grid[1], sharey=bars)
     changes.axvline(0, color=GREY, linewidth=1)
     for row, delta in zip(rows, chosen, strict=True):
-        # Filled where the interval excludes 0, so that it reads without colour.
+        # Filled where the interval excludes 0, so that it does not depend on colour.
         colour = BLUE if delta.excludes_zero else GREY
         if math.isfinite(delta.delta_low):
             changes.plot([delta.delta_low, delta.delta_high], [row, row], color=colour, linewidth=look.line)

@@ -1,4 +1,4 @@
-"""The metrics of a run in a JSONL file: a line a logged step, appended as it comes."""
+"""The metrics of a run as a JSONL file: one line per logged step, appended as it is logged."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from spacer.report.steps import by_step
 
 
 class HistoryLogger(Logger):
-    """Writes `{"step": …, metric: value, …}` lines; survives a crash and goes on in the same file after it.
+    """Appends `{"step": …, metric: value, …}` lines; a run resumed after a crash continues the same file.
 
-    Steps of before that come again, since they were made after the last checkpoint, are dropped when the first comes.
+    Steps that a resumed run repeats, those after its checkpoint, are dropped when it logs its first step.
     """
 
     def __init__(self, path: Path) -> None:
@@ -32,7 +32,7 @@ class HistoryLogger(Logger):
 
     @property
     def version(self) -> int:
-        """There is one history a run."""
+        """Always 0: a run has a single history."""
         return 0
 
     @rank_zero_only
@@ -48,9 +48,9 @@ class HistoryLogger(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """The run's configuration lies beside the history already."""
+        """Does nothing: the run's configuration is already saved beside the history."""
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
-    """A row a step, in order. Steps made twice, before a crash and after resuming, count as they were made last."""
+    """One row per step, in order. Of steps repeated after resuming from a crash, the last row counts."""
     return by_step(read_rows(path))

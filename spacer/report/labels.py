@@ -1,4 +1,4 @@
-"""Readable names of metrics, and the sections that tables and figures put them in."""
+"""Readable names of metrics, and the sections that group them in tables and figures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ QUESTION_TYPES = {
     "obj_appearance_order": "appearance order",
     "route_planning": "route planning",
 }
-STEP_AXIS = "train/prompts_seen"  # over which W&B draws curves
+STEP_AXIS = "train/prompts_seen"  # the x axis of W&B curves
 METRICS = {
     "reward/total": "total",
     "reward/answer": "answer",
@@ -22,7 +22,7 @@ METRICS = {
     "reward/format": "format",
     "reward/length": "length bonus",
     "reward/temporal": "temporal bonus",
-    "map/quality": "score against true map",
+    "map/quality": "quality of drawn maps",
     "map/drawn": "completions with a map",
     "completion/tokens": "tokens a completion",
     **{f"answer/{kind}": name for kind, name in QUESTION_TYPES.items()},
@@ -37,19 +37,18 @@ SECTIONS = {
 
 
 def section_of(metric: str) -> str:
-    """Key in `SECTIONS` of a metric such as `reward/total`."""
+    """The key in `SECTIONS` of a metric such as `reward/total`."""
     prefix = metric.partition("/")[0]
     return prefix if prefix in SECTIONS else "other"
 
 
 def label_of(metric: str) -> str:
-    """Readable name of a metric; what nobody named keeps its own name.
+    """Readable name of a metric; a question type and a reward of the user's keep their own, others the metric's.
 
     >>> label_of("answer/obj_appearance_order"), label_of("answer/new_kind"), label_of("speed/tokens")
     ('appearance order', 'new kind', 'speed/tokens')
     """
     if metric in METRICS:
         return METRICS[metric]
-    if metric.startswith("answer/"):
-        return metric.removeprefix("answer/").replace("_", " ")
-    return metric
+    kind, _, name = metric.partition("/")
+    return name.replace("_", " ") if kind in ("answer", "reward") else metric

@@ -1,4 +1,4 @@
-"""The picture of a cognitive map: true and predicted object centres on their grid, beside a frame of the video."""
+"""The figure of a cognitive map: true and predicted object centres on the grid, beside a video frame."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ def map_overlay(
 ) -> Figure:
     """A video frame beside the 10x10 grid with the true centres (filled) and the predicted ones (hollow).
 
-    A thin line joins each predicted centre to the true one that the map reward matches it with: of its category,
-    closest pair first. Predicted centres without a line are invented, true ones without a line are missed.
+    A thin line joins each predicted centre to the true one that the map reward matches it with, within a category and
+    closest pair first. Predicted centres without a line are invented; true centres without a line are missed.
 
     Args:
         frame: RGB, shape (height, width, 3), uint8.
         true_map: category to its centres [x, y] on the grid, x to the right and y up.
-        predicted_map: the same of a completion; what lies outside the grid is drawn at its edge.
+        predicted_map: the same for a completion; points outside the grid are drawn at its edge.
         path: where to write, or None.
-        title: above both halves; a look of a column has no room for it, and puts the grid below the frame.
+        title: above both halves; a paper column has no room for it, and puts the grid below the frame.
     """
     if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
         raise ValueError(f"frame must be (height, width, 3) uint8, not {frame.shape} {frame.dtype}")
-    # Places are fixed, not laid out: many of these are drawn during training, and a solver would cost more than they.
+    # Positions are fixed: many of these are drawn during training, where a layout solver would cost more than drawing.
     wide = look.width is None
     figure = new_figure(10, 4.4, layout=None) if wide else new_figure(look.width or 0, 4.5, layout=None)
     if wide:
@@ -82,7 +82,7 @@ def map_overlay(
         for first, second in nearest_pairs(predicted.get(category, ()), true.get(category, ())):
             ends = np.array([predicted_at[first], true_at[second]])
             axes.plot(ends[:, 0], ends[:, 1], color=colour, linewidth=1.2, zorder=2)
-        # White inside hides the line's end; the true ones lie on top, so none of them is ever hidden.
+        # White inside hides the line's end; the true centres are drawn on top, so none is ever hidden.
         for x, y in predicted_at:
             axes.plot(
                 x,
@@ -104,7 +104,7 @@ def map_overlay(
 
 
 def nearest_pairs(predicted: Sequence[Point], true: Sequence[Point]) -> list[tuple[int, int]]:
-    """Indices (predicted, true) of the one-to-one matching that takes the closest pair first.
+    """Indices (predicted, true) of the greedy one-to-one matching, closest pair first.
 
     >>> nearest_pairs([(0, 0), (5, 5)], [(5, 6), (9, 9), (1, 0)])
     [(0, 2), (1, 0)]
@@ -118,13 +118,13 @@ def nearest_pairs(predicted: Sequence[Point], true: Sequence[Point]) -> list[tup
 
 
 def _on_grid(point: Sequence[float]) -> Point:
-    # Clamped before it becomes a float: a completion may hold integers that no float can.
+    # Clamped before conversion: a completion may hold integers too large for a float.
     x, y = (float(min(max(value, -0.5), 9.5)) for value in point)
     return x, y
 
 
 def _shifts(*maps: Mapping[str, Sequence[Point]]) -> Callable[[str, Point], Point]:
-    """Function from a category and a point to where it is drawn: categories that share a point stand around it."""
+    """Maps a category and a point to where it is drawn: categories at the same point are spread around it."""
     sharing: dict[Point, list[str]] = {}
     for category in sorted({category for entries in maps for category in entries}):
         for point in {point for entries in maps for point in entries.get(category, ())}:
@@ -141,13 +141,13 @@ def _shifts(*maps: Mapping[str, Sequence[Point]]) -> Callable[[str, Point], Poin
 
 
 def category_colours(categories: Sequence[str]) -> dict[str, str]:
-    """A colour for each category, in alphabetical order; after six they come round."""
+    """A colour for each category, in alphabetical order; the six colours repeat."""
     colours = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
     return {name: colours[i % len(colours)] for i, name in enumerate(sorted(set(categories)))}
 
 
 def _category_styles(categories: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Colour and marker of each category; the six and the seven come round together only after 42."""
+    """Colour and marker of each category; six colours and seven markers repeat together only after 42."""
     markers = "osD^vph"
     return {name: (colour, markers[i % 7]) for i, (name, colour) in enumerate(category_colours(categories).items())}
 
@@ -158,10 +158,10 @@ def _map_legend(figure: Figure, styles: Mapping[str, tuple[str, str]], look: Loo
 
     handles = [key("o", INK, INK), key("o", INK, "none", 11)]
     handles += [key(marker, colour, colour) for colour, marker in styles.values()]
-    # A name that starts with an underscore would be left out of a legend; a blank before it keeps it.
+    # A legend omits names that start with an underscore; a leading blank prevents it.
     names = ["true", "predicted", *(f" {name}" if name.startswith("_") else name for name in styles)]
     wide = look.width is None
-    shown = 16 if wide else 9  # what the height holds
+    shown = 16 if wide else 9  # as many as the height fits
     if len(handles) > shown:
         names[shown - 1] = f"and {len(handles) - shown + 1} more"
         handles[shown - 1] = key("", INK, INK)

@@ -1,4 +1,4 @@
-"""The tables of stage=plan; legible at 80 columns."""
+"""The tables of stage=plan; each fits 80 columns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TERA = 1e12
 
 
 def memory_table(memory: Memory, room: int) -> Table:
-    """GiB of a GPU by part and phase of a step, with the sums; the largest sum must fit `room` bytes."""
+    """GiB on a GPU by part and phase of a step, with sums; the largest sum must fit in `room` bytes."""
     table = _table("Memory of each GPU in a step, GiB")
     table.add_column("Part", no_wrap=True)
     for phase in PHASES:
@@ -34,7 +34,7 @@ def memory_table(memory: Memory, room: int) -> Table:
 
 
 def flops_table(flops: Mapping[str, int], plain: Mapping[str, int]) -> Table:
-    """TFLOP of a step by part, beside those of a trainer that computes each completion with its whole prompt."""
+    """TFLOP of a step by part, beside those of a trainer that computes the whole prompt with each completion."""
     table = _table("TFLOP of each GPU in a step")
     table.add_column("Part", no_wrap=True)
     for heading in ("Tree", "One by one", "Times"):
@@ -51,7 +51,7 @@ def flops_table(flops: Mapping[str, int], plain: Mapping[str, int]) -> Table:
 def limits_table(
     case: Case, limits: Limits, seconds: Mapping[str, float], questions: int | None, days: float | None
 ) -> Table:
-    """What the batch is, how far it can go, and how long the data take."""
+    """The batch, its limits, and how long a pass over the data takes."""
     work, total = case.work, sum(seconds.values())
     picture = work.pictures[0]
     table = _table("The batch of each GPU, and the largest that fits")
@@ -59,7 +59,7 @@ def limits_table(
     table.add_column("Now", justify="right", no_wrap=True)
     table.add_column("Largest", justify="right", no_wrap=True)
     prompt = picture.tokens + work.text
-    # a pair of frames more would go past where the search ends
+    # one more pair of frames would exceed the range of the search
     more = "+" if limits.prompt_tokens + picture.height * picture.width > MOST_TOKENS else ""
     table.add_row("Tokens of a prompt", f"{prompt:,}", f"{limits.prompt_tokens:,}{more}")
     table.add_row("Frames of a video", f"{2 * picture.frames:,}", f"{2 * limits.frame_pairs:,}{more}")

@@ -1,8 +1,9 @@
-"""Rollouts that a run shows as it goes: a line each in `rollouts.jsonl`, pictures beside it, and a W&B table."""
+"""Rollouts logged during a run: one line each in `rollouts.jsonl`, pictures beside it, and a W&B table."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,24 +16,23 @@ from PIL import Image
 from spacer.data.samples import Sample
 from spacer.files import append_rows, drop_torn_line, read_rows, write_rows
 from spacer.report.small_maps import map_pair
-from spacer.rewards import RewardParts, answer_text, has_map
+from spacer.rewards import RewardParts, answer_text, has_map, thinking_text
 from spacer.rewards.maps import written_map
 
 if TYPE_CHECKING:
     import wandb
 
-PARTS = ("total", "answer", "map", "map_quality", "format", "length", "temporal")
-_SHOWINGS = 10  # of the held-out prompts that a table shows beside each other while a run goes on
-_MOST_ROWS = 2_000  # of the table at the end of a run
+_SHOWINGS = 10  # of the held-out prompts, shown side by side in a table during a run
+_MOST_ROWS = 2_000  # in the table at the end of a run
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A completion to show, the `n`-th of its prompt, with its reward; `strip_HWC` are a few frames of the video.
+class ShownCompletion:
+    """A completion to show, the `n`-th of its prompt, with its reward; `strip_HWC` is a strip of video frames.
 
-    `split` is train for a prompt of the step's batch, or heldout for one that is asked again and again, without an
+    `split` is train for a prompt of the step's batch, or heldout for a repeated held-out prompt, which has no
     advantage.
     """
 
@@ -46,19 +46,19 @@ class Shown:
     advantage: float | None
 
 
-def show_rollouts(folder: Path, step: int, prompts_seen: int, shown: Sequence[Shown]) -> None:
-    """Draws the rollouts after a step and appends a line for each to `rollouts.jsonl` in the run folder."""
+def show_rollouts(folder: Path, step: int, prompts_seen: int, shown: Sequence[ShownCompletion]) -> None:
+    """Draws the rollouts of a step and appends a line for each to `rollouts.jsonl` in the run folder."""
     (folder / "rollouts").mkdir(exist_ok=True)
     append_rows(folder / "rollouts.jsonl", [_row(folder, step, prompts_seen, item) for item in shown])
 
 
 def read_rollouts(folder: Path) -> list[Row]:
-    """The lines of all that was shown, in order."""
+    """All logged rows, in order."""
     return read_rows(folder / "rollouts.jsonl")
 
 
 def begin_rollouts(folder: Path, step: int) -> None:
-    """Drops what was shown after a step that training goes on from, or all of it where it begins."""
+    """Drops rows later than `step`, from which training resumes, or all rows where it starts afresh."""
     path = folder / "rollouts.jsonl"
     drop_torn_line(path)
     rows = read_rows(path)
@@ -68,21 +68,21 @@ def begin_rollouts(folder: Path, step: int) -> None:
 
 
 def latest_rows(rows: Sequence[Row], step: int) -> list[Row]:
-    """What a table shows after a step: that step's rollouts, and the held-out prompts as they were answered lately."""
+    """The rows of the table after a step: that step's rollouts, and recent answers to the held-out prompts."""
     steps = sorted({row["step"] for row in rows if row["split"] == "heldout"})
     recent = {steps[0], *steps[-_SHOWINGS:]} if steps else set()
     return [row for row in rows if row["step"] == step or (row["split"] == "heldout" and row["step"] in recent)]
 
 
 def last_rows(rows: Sequence[Row]) -> list[Row]:
-    """What the table at the end shows: everything, or where that is too much, what was shown last."""
+    """The rows of the table at the end: everything, or the last rows where that is too much."""
     return list(rows[-_MOST_ROWS:])
 
 
 def rollout_table(rows: Sequence[Row], folder: Path) -> wandb.Table:
-    """A `wandb.Table` of lines of `rollouts.jsonl`: frames, texts, rewards, advantage and maps. Needs no run.
+    """A `wandb.Table` of the rows of `rollouts.jsonl`: frames, texts, rewards, advantage and maps. Needs no run.
 
-    Once logged offline, W&B keeps the pictures in its data folder (`WANDB_DATA_DIR`), not in the run's, until
+    When logged offline, W&B keeps the pictures in its data folder (`WANDB_DATA_DIR`), not in the run's, until
     `wandb sync`.
     """
     import wandb
@@ -91,8 +91,9 @@ def rollout_table(rows: Sequence[Row], folder: Path) -> wandb.Table:
         return None if name is None else wandb.Image(str(folder / name))
 
     texts = ("question", "completion", "thinking", "answer", "solution")
-    rewards = [f"reward/{name}" for name in PARTS]
-    table = wandb.Table(columns=["step", "split", "id", "frames", *texts, "maps", *rewards, "advantage", "tokens"])
+    rewards = list(dict.fromkeys(name for row in rows for name in row["reward"]))
+    columns = [f"reward/{name}" for name in rewards]
+    table = wandb.Table(columns=["step", "split", "id", "frames", *texts, "maps", *columns, "advantage", "tokens"])
     for row in rows:
         question = "\n".join((row["question"], *row["options"]))
         table.add_data(
@@ -103,32 +104,18 @@ def rollout_table(rows: Sequence[Row], folder: Path) -> wandb.Table:
             question,
             *(row[name] for name in texts[1:]),
             picture(row["map"]),
-            *(float(row["reward"][name]) for name in PARTS),
+            *(float(row["reward"].get(name, math.nan)) for name in rewards),
             row["advantage"],
             row["tokens"],
         )
     return table
 
 
-def thought(completion: str) -> str:
-    """What a completion thinks before it answers, without the map that it draws; to its end where it is cut off.
-
-    >>> thought("<think>A bed <map>{}</map> and a chair.</think><answer>2</answer>"), thought("<answer>2</answer>")
-    ('A bed  and a chair.', '')
-    """
-    _, opened, rest = completion.partition("<think>")
-    text = (rest if opened else completion).partition("</think>")
-    if not opened and not text[1]:
-        return ""
-    before, drawn, after = text[0].partition("<map>")
-    return (before + after.partition("</map>")[2] if drawn else before).strip()
-
-
-def _row(folder: Path, step: int, prompts_seen: int, item: Shown) -> Row:
+def _row(folder: Path, step: int, prompts_seen: int, item: ShownCompletion) -> Row:
     sample = item.sample
-    strip = f"rollouts/{_digest(str(sample.path))}.jpg"
-    if not (folder / strip).exists():
-        beside = folder / f"{strip}.tmp"  # a kill leaves no half of a picture that later rows would show
+    strip = None if sample.file is None else f"rollouts/{_digest(str(sample.file))}.jpg"
+    if strip is not None and not (folder / strip).exists():
+        beside = folder / f"{strip}.tmp"  # a kill must not leave half a picture that later rows would show
         Image.fromarray(item.strip_HWC).save(beside, "JPEG", quality=85)
         beside.replace(folder / strip)
     true, drawn = dict(sample.true_map or {}), has_map(item.completion)
@@ -144,19 +131,19 @@ def _row(folder: Path, step: int, prompts_seen: int, item: Shown) -> Row:
         "id": sample.id,
         "n": item.n,
         "task": sample.question_type,
-        "media": str(sample.path),
+        "media": None if sample.file is None else str(sample.file),
         "frames": strip,
         "question": sample.problem,
         "options": list(sample.options),
         "solution": sample.solution,
         "completion": item.completion,
-        "thinking": thought(item.completion),
+        "thinking": thinking_text(item.completion),
         "answer": answer_text(item.completion),
         "tokens": item.tokens,
         "true_map": sample.true_map,
         "predicted_map": predicted,
         "map": drawing,
-        "reward": {name: getattr(item.parts, name) for name in PARTS},
+        "reward": item.parts.as_row(),
         "advantage": item.advantage,
     }
 

@@ -1,4 +1,4 @@
-"""A small picture of two cognitive maps, drawn in a millisecond: many are made while a run goes on."""
+"""A small picture of two cognitive maps that is drawn in a millisecond, for the many made during a run."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _FONT = 11
 
 
 def map_pair(true_map: Mapping[str, Sequence[Any]], predicted_map: Mapping[str, Sequence[Any]]) -> Image.Image:
-    """The true map and the predicted one side by side on their 10x10 grids, x to the right and y up, objects by name.
+    """The true and the predicted map side by side on 10x10 grids, x to the right and y up, objects labelled by name.
 
     Args:
         true_map: category to its centres [x, y] on the grid.
-        predicted_map: the same of a completion; what lies outside the grid is drawn at its edge.
+        predicted_map: the same for a completion; points outside the grid are drawn at its edge.
     """
     colours = category_colours([*true_map, *predicted_map])
     image = Image.new("RGB", (2 * (_SIDE + _LEFT) + _BETWEEN, _SIDE + _TOP + _LEFT), "white")
@@ -40,11 +40,11 @@ def map_pair(true_map: Mapping[str, Sequence[Any]], predicted_map: Mapping[str, 
         for category, points in found.items():
             for point in points:
                 x, y = (min(max(value, 0), 9) for value in point)
-                # what shares a point with another stands below it
+                # categories at the same point are stacked below it
                 across, down = left + int((x + 0.5) * _CELL), _TOP + int((9.5 - y) * _CELL) + _FONT * taken[x, y]
                 taken[x, y] += 1
                 draw.ellipse((across - _RADIUS, down - _RADIUS, across + _RADIUS, down + _RADIUS), colours[category])
-                # the name on that side of the point where there is room
+                # the name goes on the side of the point that has space
                 side, anchor = (1, "lm") if x < 5 else (-1, "rm")
                 draw.text((across + side * (_RADIUS + 2), down), category, INK, _font(), anchor=anchor)
     return image

@@ -1,4 +1,4 @@
-"""The history of a run as one line of steps, however often it was resumed; without torch."""
+"""A run's history with one row per step, however often it was resumed; without torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def by_step(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row a step, in order. Steps made twice, before a crash and after resuming, count as they were made last.
+    """One row per step, in order. Of steps repeated after resuming from a crash, the last row counts.
 
     >>> by_step([{"step": 1, "loss": 3.0}, {"step": 0, "loss": 4.0}, {"step": 1, "loss": 2.0}])
     [{'step': 0, 'loss': 4.0}, {'step': 1, 'loss': 2.0}]

@@ -1,4 +1,4 @@
-"""The table that a run ends with, and the same figures as `summary.json`."""
+"""The table at the end of a run, and the same metrics as `summary.json`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from spacer.evaluation.statistics import PairedDelta
 from spacer.files import write_text
 from spacer.report.labels import SECTIONS, label_of, section_of
+from spacer.statistics.summaries import PairedDelta
 
 
 def before_after_table(
@@ -24,17 +24,19 @@ def before_after_table(
     *,
     title: str = "Held-out questions before and after training",
     level: float = 0.95,
+    headings: tuple[str, str, str] = ("Before", "After", "Change"),
 ) -> Table:
-    """Table of every metric before and after with the interval of its change; legible at 80 columns.
+    """Table of every metric before and after, with the interval of its change; fits 80 columns.
 
     Args:
-        deltas: metric name to its change, as `spacer.evaluation.statistics.compare` gives it.
+        deltas: metric name to its change, as returned by `spacer.statistics.summaries.compare`.
         title: above the table.
         level: the interval's coverage, for the heading.
+        headings: above the first evaluation, the second and the difference.
     """
     table = Table(title=title, caption=_caption(deltas), box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column("Metric", no_wrap=True, overflow="fold")
-    for heading in ("N", "Before", "After", "Change"):
+    for heading in ("N", *headings):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column(f"{100 * level:g} % interval", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
@@ -49,14 +51,14 @@ def before_after_table(
 
 
 def _cells(metric: str, delta: PairedDelta) -> list[Text]:
-    # ASCII only: a terminal or a log file in another encoding must not stop a run at its last line.
+    # ASCII only: a terminal or a log file in another encoding must not fail a run at its last line.
     digits = 1 if metric == "completion/tokens" else 3
     interval = "one scene"
     if math.isfinite(delta.delta_low):
         interval = f"[{delta.delta_low:+.{digits}f}, {delta.delta_high:+.{digits}f}]"
     style = ""
     if delta.excludes_zero:
-        # Whether longer completions are better is not for the table to say.
+        # The table does not judge whether longer completions are better.
         style = "bold" if section_of(metric) == "completion" else "green" if delta.delta > 0 else "red"
     return [
         Text("  " + label_of(metric)),
@@ -77,10 +79,10 @@ def _caption(deltas: Mapping[str, PairedDelta]) -> str:
 def write_summary(
     path: str | Path, deltas: Mapping[str, PairedDelta], seconds: Mapping[str, float], extra: Mapping[str, Any]
 ) -> None:
-    """Write {"metrics": {name: {…}}, "seconds": {phase: s}, **extra} as JSON; the file is whole or not there.
+    """Writes {"metrics": {name: {…}}, "seconds": {phase: s}, **extra} as JSON, atomically.
 
-    A metric holds before, after, delta, delta_low, delta_high, questions and scenes. JSON has no NaN, so what is not
-    finite (the interval of a single scene) is null.
+    A metric holds before, after, delta, delta_low, delta_high, questions and scenes. JSON has no NaN, so non-finite
+    values (the interval of a single scene) are null.
 
     Args:
         path: the file; missing folders are made.
@@ -95,19 +97,19 @@ def write_summary(
 
 
 def write_json(path: str | Path, value: Mapping[str, Any]) -> None:
-    """Writes JSON in which paths are text and what is not finite is null; the file is whole, the old one or the new."""
-    text = json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    """Writes JSON atomically, with paths as text and non-finite values as null."""
+    text = json.dumps(_json_value(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_text(Path(path), [text])
 
 
-def _plain(value: Any) -> Any:
-    """The value with paths, numpy scalars and arrays as plain JSON types and non-finite floats as None."""
+def _json_value(value: Any) -> Any:
+    """Converts paths, numpy scalars and arrays to plain JSON types and non-finite floats to None."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
+        return {str(key): _json_value(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
+        return [_json_value(entry) for entry in value]
     if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
+        return _json_value(value.tolist())
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, float) and not math.isfinite(value):

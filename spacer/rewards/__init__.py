@@ -3,15 +3,21 @@
 from spacer.rewards.answer import PROBLEM_TYPES, answer_reward, mean_relative_accuracy
 from spacer.rewards.bonus import length_bonus, temporal_bonus
 from spacer.rewards.combine import RewardParts, score_group
-from spacer.rewards.extract import answer_text, read_choice, read_number
+from spacer.rewards.extract import answer_text, read_number, thinking_text
 from spacer.rewards.format import format_reward
 from spacer.rewards.maps import has_map, map_score, parse_map, written_map
+from spacer.rewards.options import read_choice, read_yes_no
+from spacer.rewards.quantities import read_quantity
+from spacer.rewards.reading import final_text
+from spacer.rewards.scorer import Scorer
 
 __all__ = [
     "PROBLEM_TYPES",
     "RewardParts",
+    "Scorer",
     "answer_reward",
     "answer_text",
+    "final_text",
     "format_reward",
     "has_map",
     "length_bonus",
@@ -20,7 +26,10 @@ __all__ = [
     "parse_map",
     "read_choice",
     "read_number",
+    "read_quantity",
+    "read_yes_no",
     "score_group",
     "temporal_bonus",
+    "thinking_text",
     "written_map",
 ]

@@ -3,31 +3,42 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from spacer.rewards.extract import MAX_CHARS, answer_text, between, read_choice, read_number
+from spacer.rewards.extract import MAX_CHARS, answer_text, between, read_number
+from spacer.rewards.options import read_choice
+from spacer.rewards.quantities import read_quantity
+from spacer.rewards.reading import final_text
 
-# Word error rate and ROUGE-L fill a table of answer words by solution words in Python (torchmetrics has no compiled
-# path), at about 0.2 µs a cell. 40,000 cells take some 10 ms and stemming another 5, which keeps any completion under
-# 50 ms on a busy core. So a solution of 40 words is compared with 1,000 words, a whole completion, one of 200 with 200.
+# Word error rate and ROUGE-L fill a table of answer words by solution words in pure Python (torchmetrics has no
+# compiled path), at about 0.2 µs per cell. 40,000 cells take some 10 ms and stemming another 5, which keeps any
+# completion under 50 ms on a busy core. So a solution of 40 words is compared with up to 1,000 words, a whole
+# completion; one of 200 with 200.
 MAX_CELLS = 40_000
 MAX_SOLUTION_WORDS = 200
 MAX_ANSWER_WORDS = 1_000
-MAX_WORD_CHARS = 64  # older stemmers of nltk recurse once for each "y" of a run
+MAX_WORD_CHARS = 64  # older nltk stemmers recurse once per "y" in a run of them
 
-_TOLERANCE = 1e-9  # far above the rounding of a float quotient, far below a difference that anyone writes
+_TOLERANCE = 1e-9  # far above the rounding error of a float quotient, far below any difference in written numbers
 
 
-def answer_reward(completion: str, solution: str, problem_type: str, strict: bool = True) -> float:
+def answer_reward(
+    completion: str, solution: str, problem_type: str, strict: bool = True, options: Sequence[str] = ()
+) -> float:
     """Score the answer of a completion against a solution, bare or in `<answer>…</answer>` (published rules).
 
-    - multiple choice: 1 when the answer is exactly the solution's letter; with `strict` off, when it reads as it.
+    `strict` is the published rule: the answer is the text of the first `<answer>…</answer>` pair; a choice must be the
+    whole text, and a number is the first one in it. Without `strict`, answers are read as a person would read them, as
+    in evaluation (`final_text`, `read_choice`, `read_quantity`), and the full text of one of the question's `options`
+    counts as its letter.
+
+    - multiple choice: 1 when the answer is the solution's letter.
     - numerical: the mean relative accuracy, `mean_relative_accuracy`.
     - OCR: max(0, 1 - word error rate).
     - free-form: mean of the ROUGE-1, ROUGE-2 and ROUGE-L F-measures, Porter-stemmed.
     - regression: 1 - min(1, |p - g| / |g|).
 
-    Numbers are read by `read_number`: no number, on either side, scores 0, and so does an empty solution.
+    A missing number on either side scores 0, and so does an empty solution.
 
     Raises:
         ValueError: the problem type is not one of the five.
@@ -37,6 +48,8 @@ def answer_reward(completion: str, solution: str, problem_type: str, strict: boo
     1.0
     >>> answer_reward("<answer>B. the chair</answer>", "B", "multiple choice", strict=False)
     1.0
+    >>> answer_reward("It is the chair.", "B", "multiple choice", strict=False, options=("A. the lamp", "B. the chair"))
+    1.0
     >>> answer_reward("<answer>1.8 meters</answer>", "2", "numerical")
     0.9
     >>> round(answer_reward("<answer>no parking here</answer>", "no parking", "OCR"), 6)
@@ -45,19 +58,28 @@ def answer_reward(completion: str, solution: str, problem_type: str, strict: boo
     score = _SCORES.get(problem_type)
     if score is None:
         raise ValueError(f"unknown problem type {problem_type!r}; valid are: {', '.join(map(repr, _SCORES))}")
-    answer = answer_text(completion)
+    answer = answer_text(completion) if strict else final_text(completion)
     wrapped = between(solution, "answer")
     truth = solution.strip() if wrapped is None else wrapped
     if not answer or not truth:
         return 0.0
-    value = _choice_lenient(answer, truth) if problem_type == "multiple choice" and not strict else score(answer, truth)
-    return min(1.0, max(0.0, value))
+    return min(1.0, max(0.0, score(answer if strict else _read(answer, problem_type, options), truth)))
+
+
+def _read(answer: str, problem_type: str, options: Sequence[str]) -> str:
+    """The answer normalized to the form that the published rules expect; unchanged if it cannot be read."""
+    if problem_type == "multiple choice":
+        return read_choice(answer, options) or answer
+    if problem_type in ("numerical", "regression"):
+        number = read_quantity(answer)
+        return "" if number is None else repr(number)
+    return answer
 
 
 def mean_relative_accuracy(prediction: float, truth: float) -> float:
     """MRA = 1/10 · Σ over θ in {.50, .55, …, .95} of [ |p - g| / |g| ≤ 1 - θ ] (VSI-Bench; paper's numerical reward).
 
-    Equality counts whatever the rounding of floats. A truth of 0 is met by an exact 0 alone; NaN and infinity score 0.
+    Rounding errors of floats are tolerated in ≤. If g is 0, only an exact 0 scores; NaN and infinity score 0.
 
     >>> [mean_relative_accuracy(p, 1.0) for p in (1.0, 0.95, 1.5, 1.6)]
     [1.0, 1.0, 0.1, 0.0]
@@ -78,10 +100,6 @@ def _choice(answer: str, truth: str) -> float:
     return float(answer == (read_choice(truth) or truth))
 
 
-def _choice_lenient(answer: str, truth: str) -> float:
-    return _choice(read_choice(answer) or answer, truth)
-
-
 def _numerical(answer: str, truth: str) -> float:
     p, g = read_number(answer), read_number(truth)
     return 0.0 if p is None or g is None else mean_relative_accuracy(p, g)
@@ -93,9 +111,9 @@ def _regression(answer: str, truth: str) -> float:
 
 
 def _bound(answer: list[str], truth: list[str]) -> tuple[list[str], list[str], int]:
-    """The words that are compared, and by how many words the two sides differ in what is left out.
+    """The words to compare, truncated to a bound, and the difference in length of what was cut off.
 
-    The callers count that difference as errors, so nothing is gained by an answer that goes on beyond the bound.
+    The callers count that difference as errors, so an answer gains nothing by continuing beyond the bound.
     """
     kept_truth = truth[:MAX_SOLUTION_WORDS]
     kept_answer = answer[: min(MAX_ANSWER_WORDS, MAX_CELLS // max(1, len(kept_truth)))]
@@ -104,7 +122,7 @@ def _bound(answer: list[str], truth: list[str]) -> tuple[list[str], list[str], i
 
 
 def _ocr(answer: str, truth: str) -> float:
-    # Imported here and below, because it brings torch, which takes seconds and which most rewards do without.
+    # Imported here and below, because it imports torch, which takes seconds and which most rewards do not need.
     from torchmetrics.functional.text import word_error_rate
 
     words = truth[:MAX_CHARS].split()
@@ -123,7 +141,7 @@ def _free_form(answer: str, truth: str) -> float:
     keys = ("rouge1", "rouge2", "rougeL")
     scores = rouge_score(p, g, use_stemmer=True, rouge_keys=keys)
     mean = sum(float(scores[f"{key}_fmeasure"]) for key in keys) / len(keys)
-    # F = 2 · hits / (words of the answer + words of the solution): words that hit nothing only enlarge the divisor.
+    # F = 2 · hits / (words of the answer + words of the solution): words without a hit only increase the denominator.
     return mean * kept / (kept + excess) if kept else 0.0
 
 

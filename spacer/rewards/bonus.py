@@ -1,17 +1,20 @@
-"""Bonuses that depend on the whole group of completions of a prompt: their length, and the order of frames."""
+"""Bonuses that depend on the whole group of completions of a prompt: for length, and for using the order of frames.
+
+They are based on the sum of the answer and map rewards (`RewardParts.answered`), as in the release.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import fmean
 
-from spacer.settings import LengthBonusSettings, TemporalBonusSettings
+from spacer.config.settings import LengthBonusSettings, TemporalBonusSettings
 
-_TOLERANCE = 1e-9  # for the rounding of means
+_TOLERANCE = 1e-9  # tolerance for the rounding of means
 
 
 def length_bonus(answer_rewards: Sequence[float], lengths: Sequence[int], settings: LengthBonusSettings) -> list[float]:
-    """Bonus for good answers of a wanted length (published rule): for completion i of a group, with C_i tokens,
+    """Bonus for good answers within a range of lengths (published rule): for completion i of a group, with C_i tokens,
 
     bonus · [ r_i > min_answer ] · [ min_tokens ≤ C_i ≤ max_tokens ], when at least two completions have r > min_answer.
 
@@ -35,12 +38,12 @@ def length_bonus(answer_rewards: Sequence[float], lengths: Sequence[int], settin
 def temporal_bonus(
     answer_rewards: Sequence[float], shuffled_answer_rewards: Sequence[float], settings: TemporalBonusSettings
 ) -> list[float]:
-    """Bonus for good answers to a video whose order of frames helps (T-GRPO, as released): for completion i of a group,
+    """Bonus for good answers if the order of frames helps (T-GRPO, as released): for completion i of a group,
 
     bonus · [ r_i > min_answer ], when mean(r) ≥ margin · mean(r on shuffled frames).
 
     Raises:
-        ValueError: there is no reward on shuffled frames to compare with.
+        ValueError: there are no rewards on shuffled frames to compare with.
 
     >>> temporal_bonus([1.0, 1.0, 0.0], [1.0, 0.0], TemporalBonusSettings())
     [0.3, 0.3, 0.0]

@@ -1,40 +1,58 @@
-"""The reward of each completion of a prompt: its parts, and how they add up."""
+"""The reward of each completion of a prompt: its parts and their sum."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
+from spacer.config.settings import RewardSettings
 from spacer.rewards.answer import answer_reward
 from spacer.rewards.bonus import length_bonus, temporal_bonus
 from spacer.rewards.format import format_reward
 from spacer.rewards.maps import clean_map, has_map, map_score
-from spacer.settings import RewardSettings
+
+TERMS = ("answer", "map", "format", "length", "temporal")
 
 
 @dataclass(frozen=True)
 class RewardParts:
-    """The reward of one completion, in parts that can be logged.
+    """The reward of one completion, split into parts for logging.
 
-    `total` = answer (0 if cancelled) + map + format + length + temporal.
+    `total` = answer (0 if cancelled) + map + format + length + temporal + all of `custom`; the sum of the first
+    two is `answered`.
 
     >>> RewardParts(answer=1.0, map=0.0, format=1.0, length=0.0, temporal=0.0, drawn=True, cancelled=True).total
     1.0
     """
 
-    answer: float  # as the answer deserves, even where `cancelled`
-    map: float  # as it counts: 0 where it does not
+    answer: float  # before cancellation
+    map: float  # 0 if the map does not count
     format: float
     length: float
     temporal: float
     drawn: bool  # the completion has a map
-    cancelled: bool = False  # a right answer that counts for nothing, because its map scores 0
-    map_quality: float = 0.0  # the map's score whether or not it counts, for logs
+    cancelled: bool = False  # the answer is right but does not count, because its map scores 0
+    map_quality: float = 0.0  # the map's score even if it does not count, for logging
+    custom: Mapping[str, float] = field(default_factory=dict)  # what functions of the user's add, where they apply
+
+    @property
+    def answered(self) -> float:
+        """The sum of the answer and map rewards, on which the bonuses are based."""
+        return (0.0 if self.cancelled else self.answer) + self.map
 
     @property
     def total(self) -> float:
         """The reward that the advantage is computed from."""
-        return (0.0 if self.cancelled else self.answer) + self.map + self.format + self.length + self.temporal
+        return self.answered + self.format + self.length + self.temporal + sum(self.custom.values())
+
+    @property
+    def terms(self) -> dict[str, float]:
+        """The parts by the names under which they are logged."""
+        return {name: getattr(self, name) for name in TERMS} | dict(self.custom)
+
+    def as_row(self) -> dict[str, float]:
+        """What files of answers and rollouts hold of it."""
+        return {"total": self.total, **self.terms, "map_quality": self.map_quality}
 
 
 def score_group(
@@ -43,26 +61,28 @@ def score_group(
     *,
     solution: str,
     problem_type: str,
+    options: Sequence[str],
     true_map: Mapping[str, Sequence[Sequence[float]]] | None,
     settings: RewardSettings,
     shuffled_completions: Sequence[str] | None = None,
 ) -> list[RewardParts]:
     """Score the completions of one prompt (paper's SG-RLVR reward, as released).
 
-    A map counts when the sample has a true map, the completion has a map and the answer is right: a multiple choice of
-    1, a numerical answer above `settings.map_min_answer`. Then its score is added, and a score of 0 cancels the answer
-    reward where `settings.zero_map_cancels_answer` is on, so that an invalid map is worse than none. Format and bonuses
-    are left as they are, and bonuses go by the answer reward before map and cancelling.
+    A map counts if the sample has a true map, the completion has a map and the answer is right: a reward of 1 for
+    multiple choice, above `settings.map_min_answer` for numerical answers. Then its score is added, and a score of 0
+    cancels the answer reward if `settings.zero_map_cancels_answer` is on, so that an invalid map is worse than none.
+    The format reward is not affected. Bonuses are based on the sum of answer and map, so a cancelled answer earns none.
 
-    `lengths` are in tokens; `shuffled_completions`, when given, answer the same prompt on shuffled frames: without them
-    there is no temporal bonus.
+    `lengths` are in tokens. `shuffled_completions` answer the same prompt on shuffled frames, and their maps count too;
+    if None, there is no temporal bonus. The question's `options`, each with its letter, are for rewards that are not
+    strict, which accept an option's text for its letter.
 
     Raises:
-        ValueError: completions and lengths differ in number, the problem type is unknown, or the temporal bonus is on
-            and `shuffled_completions` is empty.
+        ValueError: the numbers of completions and lengths differ, the problem type is unknown, or the temporal bonus is
+            on and `shuffled_completions` is empty.
 
     >>> completion = "<think><map>{'chair': [[1, 2]]}</map></think><answer>B</answer>"
-    >>> group = {"solution": "B", "problem_type": "multiple choice", "settings": RewardSettings()}
+    >>> group = {"solution": "B", "problem_type": "multiple choice", "options": (), "settings": RewardSettings()}
     >>> score_group([completion], [40], true_map={"chair": [[1, 2]]}, **group)[0].total
     3.0
     >>> score_group([completion], [40], true_map={"sofa": [[1, 2]]}, **group)[0].total
@@ -73,35 +93,34 @@ def score_group(
     if len(completions) != len(lengths):
         raise ValueError(f"{len(completions)} completions but {len(lengths)} lengths")
 
-    def answers(texts: Sequence[str]) -> list[float]:
-        return [answer_reward(text, solution, problem_type, settings.strict) for text in texts]
-
-    rewards = answers(completions)
-    length = temporal = [0.0] * len(rewards)
-    if settings.length is not None:
-        length = length_bonus(rewards, lengths, settings.length)
-    if settings.temporal is not None and shuffled_completions is not None:
-        temporal = temporal_bonus(rewards, answers(shuffled_completions), settings.temporal)
-
     points = clean_map(true_map)
-    parts = []
-    for i, (text, reward) in enumerate(zip(completions, rewards, strict=True)):
+
+    def score(text: str) -> RewardParts:
+        reward = answer_reward(text, solution, problem_type, settings.strict, options)
         drawn = has_map(text)
         quality = map_score(text, points)
         counts = settings.map and drawn and bool(points) and _is_right(reward, problem_type, settings)
-        parts.append(
-            RewardParts(
-                answer=reward,
-                map=quality if counts else 0.0,
-                format=format_reward(text) if settings.format else 0.0,
-                length=length[i],
-                temporal=temporal[i],
-                drawn=drawn,
-                cancelled=counts and quality == 0 and settings.zero_map_cancels_answer,
-                map_quality=quality,
-            )
+        return RewardParts(
+            answer=reward,
+            map=quality if counts else 0.0,
+            format=format_reward(text) if settings.format else 0.0,
+            length=0.0,
+            temporal=0.0,
+            drawn=drawn,
+            cancelled=counts and quality == 0 and settings.zero_map_cancels_answer,
+            map_quality=quality,
         )
-    return parts
+
+    alone = [score(text) for text in completions]
+    answered = [parts.answered for parts in alone]
+    length = temporal = [0.0] * len(alone)
+    if settings.length is not None:
+        length = length_bonus(answered, lengths, settings.length)
+    if settings.temporal is not None and shuffled_completions is not None:
+        shuffled = [score(text).answered for text in shuffled_completions]
+        temporal = temporal_bonus(answered, shuffled, settings.temporal)
+    bonuses = zip(length, temporal, strict=True)
+    return [replace(parts, length=c, temporal=t) for parts, (c, t) in zip(alone, bonuses, strict=True)]
 
 
 def _is_right(answer: float, problem_type: str, settings: RewardSettings) -> bool:

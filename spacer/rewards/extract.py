@@ -1,7 +1,7 @@
-"""What a completion says: the text between its tags, the number or the option letter in an answer.
+"""Extracts answers from completions: the text between tags, and numbers.
 
-Training rewards and evaluation read answers with these functions, so that both mean the same by "the answer".
-Nothing here raises, whatever the text, and every function takes linear time.
+Training rewards and evaluation both use these functions, so they agree on what the answer is. None of them raises, for
+any text, and all take linear time.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
-# Readers look at this much of a text: sixteen characters for each of the 1,024 tokens of a published completion, which
-# is more than language needs. It bounds the time that a degenerate completion can cost.
+# Only this much of a text is read: sixteen characters for each of the 1,024 tokens of a published completion, which is
+# more than natural language needs. This bounds the time for a degenerate completion.
 MAX_CHARS = 16_384
 
 _ONES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
@@ -23,7 +24,7 @@ _SMALL = {word: value for value, word in enumerate(_ONES + _TEENS)} | {
 _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9}
 _WORDS = "|".join([*_SMALL, "hundred", *_SCALES])
 
-# A numeral does not hang on a Latin letter ("chair3" and "v1.2" hold none) and may have thousands groups, decimals and
+# A numeral does not follow a Latin letter ("chair3" and "v1.2" have none); it may have thousands groups, decimals and
 # an exponent. `\d` is any script's decimal digit, as in float(). U+2212 is the minus sign of typeset text.
 _NUMBER = re.compile(
     r"(?:\b(?P<minus>minus|negative)\s)?"
@@ -32,13 +33,6 @@ _NUMBER = re.compile(
     re.IGNORECASE,
 )
 _NEXT = re.compile(rf"[\s-]*+(?P<word>,|(?a:(?:{_WORDS}|and|point)\b))", re.IGNORECASE)
-
-_MARKUP = str.maketrans("", "", "*_`\"'$")
-_CHOICE = re.compile(
-    r"(?:(?:(?:the|my|correct|final|best|right)\s)*+(?:answer|option|choice)\b(?:\sis\b)?\s?[:=-]?\s?)*+"
-    r"(?:\((?P<round>[a-z])\)|\[(?P<square>[a-z])\]|(?P<bare>[a-z])(?=$|\n|\)|[.:](?:\s|$)))",
-    re.IGNORECASE | re.ASCII,
-)
 
 
 def between(text: str, tag: str) -> str | None:
@@ -56,7 +50,7 @@ def between(text: str, tag: str) -> str | None:
 
 
 def answer_text(completion: str) -> str:
-    """The text of the first `<answer>…</answer>` pair, stripped; no pair means an empty answer (published rule).
+    """The text of the first `<answer>…</answer>` pair, stripped; empty if there is no pair (published rule).
 
     >>> answer_text("<think>It is B or C.</think><answer> B </answer>")
     'B'
@@ -64,8 +58,24 @@ def answer_text(completion: str) -> str:
     return between(completion, "answer") or ""
 
 
+def thinking_text(completion: str) -> str:
+    """The reasoning of a completion before its answer, without the map; to the end where it is truncated.
+
+    >>> thinking_text("<think>A bed <map>{}</map> and a chair.</think><answer>2</answer>")
+    'A bed  and a chair.'
+    >>> thinking_text("<answer>2</answer>")
+    ''
+    """
+    _, opened, rest = completion.partition("<think>")
+    text = (rest if opened else completion).partition("</think>")
+    if not opened and not text[1]:
+        return ""
+    before, drawn, after = text[0].partition("<map>")
+    return (before + after.partition("</map>")[2] if drawn else before).strip()
+
+
 def map_text(completion: str) -> str | None:
-    """The text of the first `<map>…</map>` pair, stripped, or None when the completion has none (published rule).
+    """The text of the first `<map>…</map>` pair, stripped, or None if there is none (published rule).
 
     >>> map_text("<think><map>{'chair': [[1, 2]]}</map></think>")
     "{'chair': [[1, 2]]}"
@@ -74,29 +84,37 @@ def map_text(completion: str) -> str | None:
 
 
 def read_number(text: str) -> float | None:
-    """The first number that is written in a text, in digits or in English words; None when there is none.
+    """The first number in a text, in digits or in English words; None if there is none.
 
-    The release takes the article "a" as 1, "twenty-one" as 1, "1,200" as 1 and "-3" as 3; this reads what is written.
-    Fractions ("1/2", "half") are not read as such. A number too large for a float is no number: never NaN or infinite.
+    The release reads the article "a" as 1, "twenty-one" as 1, "1,200" as 1 and "-3" as 3. This function does not.
+    Fractions ("1/2", "half") are not supported. Numbers too large for a float are ignored: never NaN or infinite.
 
     >>> [read_number(text) for text in ("1,200", "twenty-one", "a distance of 3.2 meters", "-3", "far away")]
     [1200.0, 21.0, 3.2, -3.0, None]
     """
-    return next(_numbers(text[:MAX_CHARS]), None)
+    return next((number.value for number in numbers(text[:MAX_CHARS])), None)
 
 
 def read_last_number(text: str) -> float | None:
-    """The last number that is written in a text, as `read_number` reads the first; exponents (`m^2`) are none.
+    """The last number in a text, read like the first in `read_number`; exponents (`m^2`) do not count.
 
     >>> [read_last_number(text) for text in ("from 2 to thirty-one m", "3.2 m^2", "far away")]
     [31.0, 3.2, None]
     """
-    numbers = list(_numbers(text[:MAX_CHARS].replace("^", "_")))  # what follows an underscore is no number
-    return numbers[-1] if numbers else None
+    found = list(numbers(text[:MAX_CHARS].replace("^", "_")))  # digits after an underscore are not a number
+    return found[-1].value if found else None
 
 
-def _numbers(text: str) -> Iterator[float | None]:
-    """The numbers of a text one after the other, None for one that is too large for a float."""
+class Number(NamedTuple):
+    """A number in a text: its value (None if too large for a float) and its span."""
+
+    value: float | None
+    start: int
+    end: int
+
+
+def numbers(text: str) -> Iterator[Number]:
+    """Yields the numbers in a text, in order."""
     end = 0
     while found := _NUMBER.search(text, end):
         if numeral := found["numeral"]:
@@ -106,11 +124,11 @@ def _numbers(text: str) -> Iterator[float | None]:
             value, end = _read_words(text, found.start("word"))
         if found["minus"]:
             value = -value
-        yield value if math.isfinite(value) else None
+        yield Number(value if math.isfinite(value) else None, found.start(), end)
 
 
 def _scale_after(text: str, start: int) -> tuple[int, int]:
-    """The factor that a scale word puts on a numeral, 1000 in "3 thousand" and else 1, and where the number ends."""
+    """The factor of a scale word after a numeral (1000 in "3 thousand", else 1), and where the number ends."""
     following = _NEXT.match(text, start)
     word = following["word"].lower() if following else ""
     scale = 100 if word == "hundred" else _SCALES.get(word, 1)
@@ -118,12 +136,12 @@ def _scale_after(text: str, start: int) -> tuple[int, int]:
 
 
 def _read_words(text: str, start: int) -> tuple[float, int]:
-    """The value of the number words at `start`, read as far as they make up one number ("two, three" is 2); its end."""
+    """The value and end of the number words at `start`, as far as they form one number ("two, three" is 2)."""
     total = 0  # closed thousands and millions
     group: int | None = None  # below a thousand, still open
-    room = 1000  # what may be added to the group is smaller: after "twenty" below 10, after "hundred" below 100
+    room = 1000  # bound on the next addend in the group: after "twenty" below 10, after "hundred" below 100
     top = 10**12  # scales come in falling order
-    joins: tuple[str, ...] = ()  # what may join on the next words: "one hundred and two", "one thousand, two hundred"
+    joins: tuple[str, ...] = ()  # words that may connect parts: "one hundred and two", "one thousand, two hundred"
     while found := _NEXT.match(text, start):
         word = found["word"].lower()
         if word in _SMALL and (group is None or _SMALL[word] < room):
@@ -145,27 +163,12 @@ def _read_words(text: str, start: int) -> tuple[float, int]:
 
 
 def _read_decimals(text: str, start: int) -> tuple[float, int]:
-    """The fraction after the word "point", "two five" is 0.25 and nothing is 0, and where it ends."""
+    """The fraction after the word "point" ("two five" is 0.25, no digits are 0), and where it ends."""
     digits = ""
-    while len(digits) < 17 and (found := _NEXT.match(text, start)):  # a float holds no more
+    while len(digits) < 17 and (found := _NEXT.match(text, start)):  # overflows a float
         digit = _SMALL.get(found["word"].lower(), 10)
         if digit > 9:
             break
         digits += str(digit)
         start = found.end()
     return (float(f"0.{digits}") if digits else 0.0), start
-
-
-def read_choice(text: str) -> str | None:
-    """The option letter that an answer gives, in upper case, or None.
-
-    `B`, `b`, `B.`, `(B)`, `[B]`, `B) text`, `B. text`, `B: text`, `**B**`, `Answer: B` and `The correct answer is B`
-    all mean B; a sentence that merely holds a capital letter ("A chair", "B or C") means nothing.
-
-    >>> [read_choice(text) for text in ("B", "(B)", "B. a chair", "**B**", "Answer: B", "A chair is left of B")]
-    ['B', 'B', 'B', 'B', 'B', None]
-    """
-    lines = text[:MAX_CHARS].translate(_MARKUP).split("\n")
-    plain = "\n".join(line for line in (" ".join(line.split()) for line in lines) if line)
-    found = _CHOICE.match(plain)
-    return (found["round"] or found["square"] or found["bare"]).upper() if found else None

@@ -6,9 +6,11 @@ _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
 
 def format_reward(completion: str) -> float:
-    """1 when the completion is one `<think>…</think>` followed by one `<answer>…</answer>`, else 0 (published rule).
+    """1 when the completion is one `<think>…</think>` followed by one `<answer>…</answer>`, else 0.
 
-    White space may surround the two and stand between them; tags that are nested or repeated do not count. Linear time.
+    White space is allowed around and between the two. Stricter than the release, whose pattern also accepts nested or
+    repeated tags: several answers, or one inside the thinking. A `<think>` that the prompt opens counts as part of the
+    completion, and is prepended to it (`spacer.rollout.completion.Rollout`). Linear time.
 
     >>> format_reward("<think>The chair is nearer.</think> <answer>B</answer>")
     1.0

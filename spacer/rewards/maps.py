@@ -1,7 +1,7 @@
-"""The map reward: how well the cognitive map that a completion draws agrees with the scene's own.
+"""The map reward: the agreement of the cognitive map in a completion with the scene's map.
 
-A cognitive map names each category of a scene and the centres of its objects on a grid of 10 by 10, x and y in 0…9.
-What a model writes is read leniently and never executed: `ast.literal_eval`, if it is a shallow and plain literal.
+A cognitive map lists each category of a scene with the centres of its objects on a 10 x 10 grid, x and y in 0…9.
+A model's map is parsed leniently and never executed: with `ast.literal_eval`, if it is a shallow plain literal.
 """
 
 from __future__ import annotations
@@ -10,20 +10,18 @@ import ast
 import math
 import re
 import string
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from spacer.rewards.extract import map_text
+from spacer.rewards.matching import SEARCH, Point, matched_worth
 
-Point = tuple[int, int]
-
-# A map of this many characters holds some 1,300 points, more than 1,024 tokens can write, and is read in about 10 ms.
+# A map of this length has some 1,300 points, more than fit in 1,024 tokens, and is parsed in about 10 ms.
 MAX_MAP_CHARS = 8_192
 
-_SQUARED_DIAGONAL = 200  # (10·√2)², the distance at which a match is worth nothing
-_MAX_DEPTH = 6  # a map needs three: the dict, a category's list, a point
+_MAX_DEPTH = 6  # a valid map needs three levels: dict, list of a category, point
 _AROUND_KEY = string.punctuation + string.whitespace + "\u2018\u2019\u201c\u201d\u00ab\u00bb\u2026"
 
+_GROUP = re.compile(r"[\[({]([^\[\](){}]*+)[\])}]")  # innermost brackets
 _NUMBER = re.compile(r"(?<![A-Za-z_\d])[-+\u2212]?(?:\d++(?:\.\d*+)?|\.\d++)(?:[eE][-+]?\d++)?")
 _TOKEN = re.compile(
     r"""\s*+(?:(?P<open>[\[({])|(?P<close>[\])}])|(?P<separator>[,:])"""
@@ -41,35 +39,38 @@ def has_map(completion: str) -> bool:
 
 
 def parse_map(completion_or_text: str, categories: Iterable[str]) -> dict[str, list[Point]]:
-    """Read a map: the first `<map>…</map>` of a text, or the whole text when it has none (published rule, mended).
+    """Parse a map: the first `<map>…</map>` of a text, or the whole text if it has none (published rule, corrected).
 
-    A dict literal comes first; when it is damaged, the category names in the text and the numbers between one name and
-    the next. Only the given categories are read; a point is two finite numbers, truncated; other things are dropped.
-    Of a map of more than `MAX_MAP_CHARS` characters the first are read, as text.
+    It is parsed as a dict literal; if that is malformed, as category names followed by numbers. Only the given
+    categories are read, also if the map is nested under another key or is a list of objects with names. A point is two
+    finite numbers, truncated: a list, a tuple, `{"x": 1, "y": 2}` or text. One text may contain several points, a bare
+    pair is one point, and extra brackets are ignored; anything else is dropped. If a map is longer than `MAX_MAP_CHARS`
+    characters, the beginning is parsed as text.
 
     >>> parse_map("<map>{'Chair': [[1, 2], [3.7, 4]], 'sofa': [5, 6], 'lamp': [[0, 0]]}</map>", ["chair", "sofa"])
+    {'chair': [(1, 2), (3, 4)], 'sofa': [(5, 6)]}
+    >>> parse_map("{'map': {'chair': '[1, 2], [3, 4]', 'sofa': [[['5', '6']]]}}", ["chair", "sofa"])
     {'chair': [(1, 2), (3, 4)], 'sofa': [(5, 6)]}
     >>> parse_map("{'chair': [[1, 2], [3, 4], 'sofa'", ["chair", "sofa"])
     {'chair': [(1, 2), (3, 4)]}
     """
     inside = map_text(completion_or_text)
     text = completion_or_text if inside is None else inside
-    names = {_plain(category): category for category in categories}
+    names = {_normalized(category): category for category in categories}
     literal = _read_dict(text)
     if literal is None:
         return _read_text(text[:MAX_MAP_CHARS], names.values())
     points: dict[str, list[Point]] = {}
-    for key, value in literal.items():
-        name = names.get(_plain(key)) if isinstance(key, str) else None
-        if name is not None and (found := _read_points(value)):
+    for name, value in _named(literal, names):
+        if found := _read_points(value):
             points.setdefault(name, []).extend(found)
     return points
 
 
 def written_map(completion: str, categories: Iterable[str] = ()) -> dict[str, list[Point]]:
-    """What a completion's map shows, the given categories and, where it is a whole literal, all that it names.
+    """The map in a completion, with the given categories and, if it is a valid literal, all others that it names.
 
-    For looking at: a score counts the scene's own categories alone (`parse_map`). Empty where there is no map.
+    For display: scores only count the scene's own categories (`parse_map`). Empty if there is no map.
 
     >>> written_map("<map>{'chair': [[1, 2]], 'unicorn': [[3, 4]]}</map>", ["chair"])
     {'chair': [(1, 2)], 'unicorn': [(3, 4)]}
@@ -77,7 +78,10 @@ def written_map(completion: str, categories: Iterable[str] = ()) -> dict[str, li
     inside = map_text(completion)
     if inside is None:
         return {}
-    named = [key for key in _read_dict(inside) or {} if isinstance(key, str)]
+    literal = _read_dict(inside) or {}
+    while len(literal) == 1 and isinstance(only := next(iter(literal.values())), dict) and _xy(only) is None:
+        literal = only  # a map nested under another key
+    named = [key for key in literal if isinstance(key, str)]
     return parse_map(inside, [*named, *categories])
 
 
@@ -85,8 +89,9 @@ def map_score(completion: str, true_map: Mapping[str, Sequence[Sequence[float]]]
     """Score the map of a completion against the scene's, in [0, 1] (paper's map reward, as released).
 
     Score = Σ over categories of n_c · acc_c / Σ n_c, where n_c counts the true points, and acc_c = Σ over matched pairs
-    of max(0, 1 - distance / (10·√2)) / max(predicted points, n_c). Pairs are matched greedily, the closest first.
-    Missing and invented objects both cost. No map, or a scene without points, scores 0.
+    of max(0, 1 - distance / (10·√2)) / max(predicted points, n_c). Pairs are matched greedily, closest first, with ties
+    broken in favour of the best total (`spacer.rewards.matching`). Missing and extra objects both lower the score.
+    Without a map, or for a scene without points, the score is 0.
 
     >>> truth = {"chair": [[1, 2], [3, 4]], "sofa": [[5, 6]]}
     >>> map_score("<map>{'chair': [[1, 2], [3, 4]], 'sofa': [[5, 6]]}</map>", truth)
@@ -99,15 +104,17 @@ def map_score(completion: str, true_map: Mapping[str, Sequence[Sequence[float]]]
     if inside is None or not true_points:
         return 0.0
     predicted = parse_map(inside, true_points)
+    total = sum(map(len, true_points.values()))
     weighted = 0.0
     for category, truth in true_points.items():
         guesses = predicted.get(category, [])
-        weighted += len(truth) * _matched_worth(guesses, truth) / max(len(guesses), len(truth))
-    return min(1.0, weighted / sum(map(len, true_points.values())))
+        worth = matched_worth(guesses, truth, SEARCH * len(truth) // total)
+        weighted += len(truth) * worth / max(len(guesses), len(truth))
+    return min(1.0, weighted / total)
 
 
 def clean_map(true_map: Mapping[str, Sequence[Sequence[float]]] | None) -> dict[str, list[Point]]:
-    """The categories of a scene's map that have points, read as a prediction is; empty when there is no map.
+    """The categories of a scene's map that have points, parsed like a prediction; empty if there is no map.
 
     >>> clean_map({"chair": [[1.0, 2]], "sofa": []}), clean_map(None)
     ({'chair': [(1, 2)]}, {})
@@ -116,50 +123,28 @@ def clean_map(true_map: Mapping[str, Sequence[Sequence[float]]] | None) -> dict[
     return {category: points for category, points in read.items() if points}
 
 
-def _matched_worth(predicted: Sequence[Point], truth: Sequence[Point]) -> float:
-    """Σ over greedily matched pairs of 1 - distance / (10·√2), by squared distances, which are exact integers.
-
-    Pairs of no worth are left out, and equal points are matched together: predictions of worth lie on a few hundred
-    cells, so thousands of points cost no more. Ties go by coordinates, so the order of writing does not matter.
-    """
-    free_predicted, free_true = Counter(predicted), Counter(truth)
-    pairs = sorted(
-        (squared, t, p)
-        for p in free_predicted
-        for t in free_true
-        if (squared := (p[0] - t[0]) ** 2 + (p[1] - t[1]) ** 2) < _SQUARED_DIAGONAL
-    )
-    worth = 0.0
-    for squared, t, p in pairs:
-        count = min(free_predicted[p], free_true[t])
-        worth += count * (1.0 - math.sqrt(squared / _SQUARED_DIAGONAL))
-        free_predicted[p] -= count
-        free_true[t] -= count
-    return worth
-
-
-def _plain(name: str) -> str:
-    """A category name without case, surrounding punctuation and runs of white space."""
+def _normalized(name: str) -> str:
+    """A category name in lower case, without surrounding punctuation, and with white space collapsed."""
     return " ".join(name.strip(_AROUND_KEY).casefold().split())
 
 
 def _read_dict(text: str) -> dict[object, object] | None:
-    """The dict literal from the first "{" to the last "}" of the text, or None where it is damaged."""
+    """The dict literal from the first "{" to the last "}" of the text, or None if it is malformed."""
     literal = text[text.find("{") : text.rfind("}") + 1]
     if not _is_shallow_literal(literal):
         return None
     try:
         value = ast.literal_eval(literal)
-    except (ValueError, SyntaxError, TypeError):  # among them integers of too many digits and unhashable keys
+    except (ValueError, SyntaxError, TypeError):  # including integers with too many digits and unhashable keys
         return None
     return value if isinstance(value, dict) else None
 
 
 def _is_shallow_literal(text: str) -> bool:
-    """Whether the text holds only numbers, strings, names of constants and brackets, at most `_MAX_DEPTH` deep.
+    """Whether the text has only numbers, strings, names of constants and brackets, at most `_MAX_DEPTH` deep.
 
-    Deep syntax trees can exhaust the interpreter's stack, and brackets are not all that makes them: so do `1[0][0]`,
-    `(1)(1)`, `1-1-1`. Hence a value or an opening bracket must stand first or after an opening bracket or a separator.
+    Deep syntax trees can exhaust the interpreter's stack, and not only through brackets, but also through `1[0][0]`,
+    `(1)(1)`, `1-1-1`. Hence a value or an opening bracket must come first, or after an opening bracket or a separator.
     """
     if not text or len(text) > MAX_MAP_CHARS:
         return False
@@ -177,7 +162,7 @@ def _is_shallow_literal(text: str) -> bool:
 
 
 def _read_text(text: str, categories: Iterable[str]) -> dict[str, list[Point]]:
-    """Category names found as whole words, and the numbers from each to the next, two by two."""
+    """Parses category names, as whole words, and the numbers between each and the next, in pairs."""
     spans = []
     for category in categories:
         if words := category.split():
@@ -185,7 +170,7 @@ def _read_text(text: str, categories: Iterable[str]) -> dict[str, list[Point]]:
             spans += [(found.start(), found.end(), category) for found in name.finditer(text)]
     taken = bytearray(len(text))
     names = []
-    for start, end, category in sorted(spans, key=lambda span: (span[0] - span[1], span)):  # the longest wins
+    for start, end, category in sorted(spans, key=lambda span: (span[0] - span[1], span)):  # the longest match wins
         if not any(taken[start:end]):
             taken[start:end] = b"\1" * (end - start)
             names.append((start, end, category))
@@ -199,18 +184,48 @@ def _read_text(text: str, categories: Iterable[str]) -> dict[str, list[Point]]:
     return points
 
 
+def _named(value: object, names: Mapping[str, str]) -> Iterator[tuple[str, object]]:
+    """The categories in a literal, each with its value."""
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _named(item, names)
+    if not isinstance(value, dict):
+        return
+    keyed = [(name, value[key]) for key in value if isinstance(key, str) and (name := names.get(_normalized(key)))]
+    labels = [key for key, item in value.items() if isinstance(item, str) and _normalized(item) in names]
+    if keyed:
+        yield from keyed
+    elif len(labels) == 1:  # {"name": "chair", "position": [1, 2]}
+        yield names[_normalized(value[labels[0]])], {key: item for key, item in value.items() if key != labels[0]}
+    else:  # {"map": {"chair": [[1, 2]]}}
+        yield from _named(list(value.values()), names)
+
+
 def _read_points(value: object) -> list[Point]:
-    """The points of a category: a list of points, or one un-nested point."""
+    """The points of a category: those that `_nested_points` finds, or a flat list of numbers in pairs."""
+    if isinstance(value, list | tuple) and len(value) % 2 == 0:
+        numbers = [_read_coordinate(item) for item in value]
+        whole = [number for number in numbers if number is not None]
+        if len(whole) == len(numbers):
+            return list(zip(whole[::2], whole[1::2], strict=True))
+    return _nested_points(value)
+
+
+def _nested_points(value: object) -> list[Point]:
+    """A point, or those in a list, a text or a dict, at any depth."""
     if (point := _read_point(value)) is not None:
         return [point]
-    if not isinstance(value, list | tuple):
-        return []
-    return [point for item in value if (point := _read_point(item)) is not None]
+    if isinstance(value, str):
+        return _points_of_text(value)
+    items = list(value.values()) if isinstance(value, dict) else value
+    return [point for item in items for point in _nested_points(item)] if isinstance(items, list | tuple) else []
 
 
 def _read_point(value: object) -> Point | None:
-    """Two finite numbers, truncated, from a list, a tuple or a text such as "2, 6"; None for anything else."""
-    if isinstance(value, str):
+    """Two finite numbers, truncated, from a list, a tuple, the keys x and y, or a text such as "2, 6"; else None."""
+    if isinstance(value, dict):
+        value = _xy(value)
+    elif isinstance(value, str):
         value = _read_floats(value)
     if not isinstance(value, list | tuple) or len(value) != 2:
         return None
@@ -218,12 +233,33 @@ def _read_point(value: object) -> Point | None:
     return None if x is None or y is None else (x, y)
 
 
+def _xy(value: Mapping[object, object]) -> tuple[object, object] | None:
+    """The values of the keys x and y."""
+    plain = {_normalized(key): item for key, item in value.items() if isinstance(key, str)}
+    return (plain["x"], plain["y"]) if {"x", "y"} <= plain.keys() else None
+
+
+def _points_of_text(text: str) -> list[Point]:
+    """The points in brackets, each of two numbers; without brackets, the numbers in pairs."""
+    groups = [_read_floats(group) for group in _GROUP.findall(text)]
+    if not groups:
+        numbers = _read_floats(text)
+        if len(numbers) % 2:
+            return []
+        groups = [numbers[i : i + 2] for i in range(0, len(numbers), 2)]
+    return [point for group in groups if (point := _read_point(group)) is not None]
+
+
 def _read_floats(text: str) -> list[float]:
     return [float(number.replace("\u2212", "-")) for number in _NUMBER.findall(text)]
 
 
 def _read_coordinate(value: object) -> int | None:
-    """A finite number without its decimals; a bool is no number, nor is an integer beyond the floats."""
+    """A finite number without its decimals, also one that is written as text; a bool is no number, nor is an integer
+    beyond the floats."""
+    if isinstance(value, str):
+        numbers = _read_floats(value)
+        value = numbers[0] if len(numbers) == 1 else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:

@@ -1,1 +1,1 @@
-"""Sweeps that lose nothing: what a job left is read from its folder, and what is done is never run again."""
+"""Sweeps that lose nothing: job states are read from their folders, and finished jobs never run again."""

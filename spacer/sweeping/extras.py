@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-# plugin's name in a defaults list → its module, and our extra that installs it
+# plugin's name in a defaults list → its module, and the extra that installs it
 PLUGINS = {
     "optuna": ("hydra_plugins.hydra_optuna_sweeper", "sweeps"),
     "submitit_slurm": ("hydra_plugins.hydra_submitit_launcher", "slurm"),
@@ -16,13 +16,13 @@ PLUGINS = {
 
 
 def missing_plugin(words: Sequence[str], folders: Sequence[Path]) -> str | None:
-    """What to say where an option among the words takes a plugin that is not installed; None where none does.
+    """The message if a command-line option needs a plugin that is not installed; None otherwise.
 
-    Hydra itself says only that there is no such file.
+    Hydra itself only reports a missing file.
 
     Args:
         words: the command line.
-        folders: those of the groups, each `GROUP/OPTION.yaml` beneath one of them.
+        folders: the config folders, each with `GROUP/OPTION.yaml` beneath it.
     """
     for word in words:
         for folder in folders:

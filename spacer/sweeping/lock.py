@@ -1,4 +1,4 @@
-"""Who runs what is in a folder, of the processes of one machine."""
+"""A lock on a folder between processes of one machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LOCK = ".lock"
 
 @contextmanager
 def held(folder: Path, wait: bool) -> Iterator[int | None]:
-    """The descriptor of a folder's lock, which dies with the last process that has it; None where another one does."""
+    """The descriptor of a folder's lock, released when its last holder exits; None if another process holds it."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / LOCK, "w") as file:
         try:

@@ -1,7 +1,7 @@
-"""Names of sweeps and of their jobs, by which the same line finds what it left (pure).
+"""Names of sweeps and jobs, by which the same command line finds its earlier results (pure).
 
-A sweep is called after its option and the other overrides of its line, a job after the values that the sweep gives it.
-The same line has the same folders; lines that train otherwise have others.
+A sweep is named after its option and the other overrides of the command line, a job after the values that the sweep
+gives it. The same line maps to the same folders; lines that train differently map to others.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
-# what says where a run is computed and followed, and changes no figure: neither a name nor a result depends on it …
-_FREE = ("cluster", "logger", "report", "output_dir", "ckpt_path")
-# … but for these, which say by how many processes
+# settings of where a run computes and logs, which change no result and so are not in names …
+_FREE = ("cluster", "logger", "report", "output_dir", "ckpt_path", "overwrite")
+# … except these, which set the number of processes
 _COMPUTES = tuple(f"cluster.{name}" for name in ("accelerator", "devices", "num_nodes", "strategy"))
 _LONGEST = 120  # characters of a folder's name; file systems allow 255 bytes
 
 
 @dataclass(frozen=True)
 class Axes:
-    """What a line varies, by key, and what it sets for all jobs, as `key=value`."""
+    """The keys that a command line sweeps, and the values that it fixes for all jobs, as `key=value`."""
 
     swept: tuple[str, ...]
     fixed: tuple[str, ...]
 
 
 def axes(params: Mapping[str, Any], line: Sequence[str]) -> Axes:
-    """Tells the axes of a sweep from its `hydra.sweeper.params` and the overrides of the command line, in any order.
+    """The axes of a sweep from its `hydra.sweeper.params` and the overrides of the command line, in any order.
 
     Raises:
-        OverrideParseException (hydra): an override is none.
+        OverrideParseException (hydra): an override is malformed.
 
     >>> axes({"reward": "accuracy,grpo", "seed": "0,1,2"}, ["sweeps=x", "++trainer.max_steps=5", "seed=7"])
     Axes(swept=('reward',), fixed=('seed=7', 'trainer.max_steps=5'))
@@ -57,7 +57,7 @@ def axes(params: Mapping[str, Any], line: Sequence[str]) -> Axes:
 
 
 def sweep_name(option: str | None, line: Axes, time: str) -> str:
-    """The name of a sweep's folder; where nothing is swept, that of a run of its own, the time.
+    """The name of a sweep's folder; the time if nothing is swept, as for a single run.
 
     >>> sweep_name("reward_ablation", Axes(("reward", "seed"), ("trainer.max_steps=5",)), "12-00-00")
     'reward_ablation,trainer.max_steps=5'
@@ -70,7 +70,7 @@ def sweep_name(option: str | None, line: Axes, time: str) -> str:
 
 
 def job_name(overrides: Iterable[str], swept: Sequence[str]) -> str:
-    """The name of a job's folder inside its sweep's; `.` where the sweep has no other job.
+    """The name of a job's folder inside its sweep's; `.` if the sweep has only this job.
 
     >>> job_name(["sweeps=x", "reward=grpo", "++trainer.max_steps=5", "seed=0"], ["reward", "seed"])
     'reward=grpo,seed=0'
@@ -79,7 +79,7 @@ def job_name(overrides: Iterable[str], swept: Sequence[str]) -> str:
 
 
 def chosen(overrides: Iterable[str], swept: Sequence[str]) -> tuple[str, ...]:
-    """Those of a job's overrides that its sweep varies, as `key=value`.
+    """The overrides of a job that its sweep varies, as `key=value`.
 
     >>> chosen(["++seed=0", "sweeps=x", "reward='grpo'"], ["reward", "seed"])
     ('reward=grpo', 'seed=0')
@@ -89,7 +89,7 @@ def chosen(overrides: Iterable[str], swept: Sequence[str]) -> tuple[str, ...]:
 
 
 def folder_name(words: Iterable[str]) -> str:
-    """The words joined; what no file name should hold is replaced, and a digest keeps such names apart.
+    """Joins the words; characters unfit for a file name are replaced, and a digest keeps such names distinct.
 
     >>> folder_name(["reward=grpo", "seed=0"])
     'reward=grpo,seed=0'
@@ -104,14 +104,14 @@ def folder_name(words: Iterable[str]) -> str:
 
 
 def resolve_sweep_name(time: str, *, _root_: DictConfig) -> str:
-    """The resolver `${sweep_name:TIME}` of `conf/config.yaml`, read off the composed configuration at `_root_`."""
+    """The resolver `${sweep_name:TIME}` of `conf/config.yaml`, which reads the composed configuration at `_root_`."""
     hydra = _root_.hydra
     line = axes(hydra.sweeper.get("params") or {}, hydra.overrides.task)
     return sweep_name(hydra.runtime.choices.get("sweeps"), line, time)
 
 
 def is_free(key: str) -> bool:
-    """Whether no figure depends on a setting.
+    """Whether a setting changes no result.
 
     >>> [is_free(key) for key in ("cluster.partition", "cluster.devices", "seed")]
     [True, False, False]

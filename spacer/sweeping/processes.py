@@ -1,7 +1,7 @@
-"""The jobs of a sweep on this machine: one after the other, each a process of its own, as if called by hand.
+"""Runs a sweep's jobs on this machine, one after the other, each in its own process as if started by hand.
 
-So no job finds anything of another's in its memory, a job that is killed takes nothing with it, and training on several
-devices starts its ranks as ever.
+So jobs share no memory, a killed job takes nothing down with it, and training on several devices starts its ranks
+as usual.
 """
 
 from __future__ import annotations
@@ -10,18 +10,21 @@ import logging
 import signal
 import subprocess
 import sys
+import time
 import types
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from spacer.process.ending import ONE_S, PATIENCE_S
 from spacer.sweeping.lock import held
 from spacer.sweeping.record import Status, read, says_nothing
 from spacer.sweeping.slurm import in_queue
-from spacer.sweeping.sweep import Job, Sweep, quoted
+from spacer.sweeping.sweep import Job, Sweep
+from spacer.terminal.pasting import quoted
 
 log = logging.getLogger(__name__)
-GRACE_S = 60  # for a job to end by itself after Ctrl-C, which reaches it too
+AT_ONCE_S = PATIENCE_S + 2  # for a job to end by itself after a second signal (or Ctrl-C)
 
 
 class Terminated(KeyboardInterrupt):
@@ -29,18 +32,18 @@ class Terminated(KeyboardInterrupt):
 
 
 def run_all(sweep: Sweep, jobs: Sequence[Job], program: Path, options: Sequence[str]) -> None:
-    """Runs the jobs, but for those that wait in SLURM's queue or run there.
+    """Runs the jobs, except those that are queued or running in SLURM.
 
-    Those that another process of this machine is running now come last, and only if it leaves them undone.
+    Jobs that another process of this machine is running come last, and only if that process leaves them unfinished.
 
     Args:
-        sweep: is told how each ended.
-        jobs: what to run.
+        sweep: is told how each job ended.
+        jobs: the jobs to run.
         program: run.py.
         options: Hydra's own overrides, for each job.
 
     Raises:
-        UserError: a job was handed to SLURM, and squeue does not say whether it still runs.
+        UserError: a job was submitted to SLURM, and squeue does not say whether it still runs.
         KeyboardInterrupt: the running job has ended; it may have left a checkpoint.
     """
     elsewhere = []
@@ -67,20 +70,12 @@ def _run(sweep: Sweep, job: Job, program: Path, options: Sequence[str], lock: in
     log.info("%s …", ",".join(job.chosen) or job.folder)
     words = [*options, *sweep.words(job), "hydra.mode=RUN", f"hydra.run.dir={quoted(str(job.folder))}"]
     sweep.begin(job)
-    # the lock goes with the process, so that one which outlives us is not run a second time
+    # the job inherits the lock, so that a job that outlives us is not run a second time
     process = subprocess.Popen([sys.executable, str(program), *words], stdin=subprocess.DEVNULL, pass_fds=(lock,))
     try:
         process.wait()
-    except Terminated:
-        process.terminate()
-        process.wait()
-        raise
-    except KeyboardInterrupt:
-        try:
-            process.wait(GRACE_S)
-        except subprocess.TimeoutExpired:
-            process.terminate()
-            process.wait()
+    except KeyboardInterrupt as told:
+        _end(process, told)
         raise
     finally:
         code = process.poll()
@@ -90,10 +85,31 @@ def _run(sweep: Sweep, job: Job, program: Path, options: Sequence[str], lock: in
             sweep.settle(job, Status.failed, f"exit status {code}, with no word of why in {job.folder}")
 
 
+def _end(process: subprocess.Popen[bytes], told: KeyboardInterrupt) -> None:
+    """Waits for a signalled job to end after its step; after a second signal, only for the time that it then needs."""
+    try:
+        if isinstance(told, Terminated):
+            process.terminate()
+        process.wait()
+    except KeyboardInterrupt as again:
+        try:
+            if isinstance(again, Terminated):
+                process.terminate()
+            process.wait(AT_ONCE_S)
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            process.kill()
+            process.wait()
+
+
 @contextmanager
 def _sigterm_raises() -> Iterator[None]:
+    last = -ONE_S
+
     def handler(number: int, frame: types.FrameType | None) -> None:
-        raise Terminated
+        nonlocal last
+        since, last = time.monotonic() - last, time.monotonic()
+        if since > ONE_S:
+            raise Terminated
 
     before = signal.signal(signal.SIGTERM, handler)
     try:

@@ -1,4 +1,4 @@
-"""What the jobs of a sweep came to, read from their folders: the rows of its table, in order, and means over seeds."""
+"""Results of a sweep's jobs, read from their folders: the rows of its table, ranked, and means over seeds."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ NOT_RUN = "not run"
 
 
 @dataclass(frozen=True)
-class Row:
-    """A job: how it stands, its held-out score with the ends of its 95 % interval, its answer reward, its seconds.
+class JobRow:
+    """A job: its status, held-out score with the ends of its 95 % interval, answer reward and duration in seconds.
 
     `overrides` are the values that the sweep gave it. `reason` says why it failed or was killed.
     """
@@ -36,7 +36,7 @@ class Row:
 
 @dataclass(frozen=True)
 class OverSeeds:
-    """Jobs that differ by seed alone: the mean of their figures, and the standard deviation from job to job (n - 1)."""
+    """Jobs that differ by seed alone: the mean of their metric, and its standard deviation across jobs (n - 1)."""
 
     overrides: tuple[str, ...]
     jobs: int
@@ -44,21 +44,21 @@ class OverSeeds:
     std: float | None
 
 
-def row_of(job: str, overrides: Iterable[str], folder: Path, record: Record | None, problem: str | None) -> Row:
-    """A job's row from its record, or from why it cannot run, `problem`."""
+def row_of(job: str, overrides: Iterable[str], folder: Path, record: Record | None, problem: str | None) -> JobRow:
+    """A job's row, from its record or from `problem`, why it cannot run."""
     common = (job, tuple(overrides))
     if problem is not None:
-        return Row(*common, Status.failed.value, str(folder), problem)
+        return JobRow(*common, Status.failed.value, str(folder), problem)
     if record is None:
-        return Row(*common, NOT_RUN, str(folder))
+        return JobRow(*common, NOT_RUN, str(folder))
     row = (*common, record.status.value, str(folder), record.reason)
     if record.status != Status.done:
-        return Row(*row, seconds=record.seconds)
-    return Row(*row, record.score, *held_out(folder), record.seconds)
+        return JobRow(*row, seconds=record.seconds)
+    return JobRow(*row, record.score, *held_out(folder), record.seconds)
 
 
 def held_out(folder: Path) -> tuple[float | None, float | None, float | None]:
-    """The ends of the score's 95 % interval and the answer reward, as far as the run has written them."""
+    """The ends of the score's 95 % interval and the answer reward, each None if the run has not written it."""
     scores = _json(folder / "summary.json").get("scores", {})
     total, answer = scores.get("reward/total"), scores.get("reward/answer")
     if total is not None:
@@ -67,10 +67,10 @@ def held_out(folder: Path) -> tuple[float | None, float | None, float | None]:
     return (None, None, None) if interval is None else (interval[0], interval[1], None)
 
 
-def ranked_by(rows: Iterable[Row]) -> str:
-    """The figure that jobs are compared by: `score`, or `answer` where it is the total of rewards that differ.
+def ranked_by(rows: Iterable[JobRow]) -> str:
+    """The metric that ranks jobs: `score`, or `answer` where scores are totals of different rewards.
 
-    >>> ranked_by([Row("", ("reward=grpo",), "done", "", score=2.0, answer=0.5)])
+    >>> ranked_by([JobRow("", ("reward=grpo",), "done", "", score=2.0, answer=0.5)])
     'answer'
     """
     rows = [row for row in rows if row.score is not None]
@@ -78,26 +78,26 @@ def ranked_by(rows: Iterable[Row]) -> str:
     return "answer" if differ and all(row.answer is not None for row in rows) else "score"
 
 
-def ranked(rows: Iterable[Row], by: str) -> list[Row]:
-    """The best figure first; those without one last, as they came."""
+def ranked(rows: Iterable[JobRow], by: str) -> list[JobRow]:
+    """Sorts by the metric, best first; rows without it come last, in their order."""
     return sorted(rows, key=lambda row: math.inf if getattr(row, by) is None else -getattr(row, by))
 
 
-def over_seeds(rows: Sequence[Row], by: str) -> list[OverSeeds]:
-    """Means over the jobs that differ by seed alone, the best first; none where the sweep has one seed.
+def over_seeds(rows: Sequence[JobRow], by: str) -> list[OverSeeds]:
+    """Means over jobs that differ by seed alone, best first; empty if the sweep has one seed.
 
-    >>> rows = [Row("", ("reward=grpo", f"seed={n}"), "done", "", score=n) for n in (1.0, 3.0)]
+    >>> rows = [JobRow("", ("reward=grpo", f"seed={n}"), "done", "", score=n) for n in (1.0, 3.0)]
     >>> over_seeds(rows, "score")
     [OverSeeds(overrides=('reward=grpo',), jobs=2, mean=2.0, std=1.4142135623730951)]
     """
-    figures: dict[tuple[str, ...], list[float]] = {}
+    values: dict[tuple[str, ...], list[float]] = {}
     seeds = {override for row in rows for override in row.overrides if _is_seed(override)}
     for row in rows:
-        if (figure := getattr(row, by)) is not None and len(seeds) > 1:
-            figures.setdefault(tuple(o for o in row.overrides if not _is_seed(o)), []).append(figure)
+        if (value := getattr(row, by)) is not None and len(seeds) > 1:
+            values.setdefault(tuple(o for o in row.overrides if not _is_seed(o)), []).append(value)
     means = [
         OverSeeds(names, len(found), statistics.fmean(found), statistics.stdev(found) if len(found) > 1 else None)
-        for names, found in figures.items()
+        for names, found in values.items()
     ]
     return sorted(means, key=lambda entry: -entry.mean)
 

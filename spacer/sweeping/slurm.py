@@ -1,8 +1,8 @@
-"""The jobs of a sweep on a SLURM cluster: submitted as hydra-submitit-launcher does, and waited for by what SLURM says.
+"""Runs a sweep's jobs on a SLURM cluster: submits them as hydra-submitit-launcher does, and polls SLURM until they end.
 
-submitit waits for a job's result, which one that was killed never writes, unless the cluster keeps accounts (sacct).
-Here a job has ended when the queue has it no more, and its record says how; an error in one keeps nobody from waiting
-for the others. What an earlier call of the same line has left in the queue is waited for and not submitted again.
+submitit waits for a job's result, which a killed job never writes, unless the cluster has accounting (sacct). Here a
+job has ended when it has left the queue, and its record says how; an error in one job does not stop the wait for
+the others. Jobs that an earlier call of the same line left in the queue are waited for, not submitted again.
 """
 
 from __future__ import annotations
@@ -25,23 +25,24 @@ from spacer.errors import UserError
 from spacer.files import write_text
 from spacer.sweeping.lock import held
 from spacer.sweeping.record import Status, says_nothing
-from spacer.sweeping.sweep import Job, Sweep, quoted
+from spacer.sweeping.sweep import Job, Sweep
+from spacer.terminal.pasting import quoted
 
 log = logging.getLogger(__name__)
-JOB_FILE = "slurm_job"  # in a job's folder: the id that it was submitted under
-# what SLURM calls a job that has ended, whichever way; any other word is of one that may still run
+JOB_FILE = "slurm_job"  # in a job's folder: the id of its last submission
+# SLURM's states of an ended job; a job in any other state may still run
 OVER = {
     *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"),
     *("REVOKED", "TIMEOUT"),
 }
 LONGEST_POLL_S = 15.0
-SILENCE_S = 600.0  # without an answer of squeue, before the wait is given up
-WORD_S = 15.0  # for the record of a job that has ended to arrive over a network file system
+SILENCE_S = 600.0  # without an answer from squeue, before giving up
+WORD_S = 15.0  # for the record of an ended job to arrive over a network file system
 
 
 @dataclass(frozen=True)
 class End:
-    """How a job ended, as SLURM says: its state and the exit status and signal, null where it remembers no more."""
+    """How a job ended, according to SLURM: its state, exit status and signal; null if SLURM no longer knows."""
 
     state: str | None
     status: int | None = None
@@ -49,7 +50,7 @@ class End:
 
     @property
     def killed(self) -> bool:
-        """Whether it was ended from outside; where SLURM does not know, it had no time to leave word at least."""
+        """Whether it was ended from outside; if SLURM does not know, at least it had no time to write its record."""
         return self.state not in ("COMPLETED", "FAILED") or bool(self.signal) or (self.status or 0) > 128
 
     def __str__(self) -> str:
@@ -59,7 +60,7 @@ class End:
 
 
 class Reporting:
-    """What a job calls, around hydra-submitit-launcher's own: an error of the run is one of the job to SLURM too."""
+    """Wraps hydra-submitit-launcher's callable so that an error in the run fails the SLURM job too."""
 
     def __init__(self, launcher: Any) -> None:
         self._launcher = launcher
@@ -70,25 +71,25 @@ class Reporting:
         return done.return_value
 
     def checkpoint(self, *arguments: Any) -> Any:
-        """The same again, for submitit, which queues a job again that has to give way."""
+        """Called by submitit to requeue a preempted job: the same call again."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, *arguments)
 
 
 def run_all(sweep: Sweep, jobs: Sequence[Job], launcher: Any) -> None:
-    """Submits the jobs that are not in the queue, and waits until it has none of them any more.
+    """Submits the jobs that are not in the queue, and waits until all have left it.
 
     Args:
-        sweep: is told how each ended.
-        jobs: what to run.
-        launcher: hydra-submitit-launcher's, set up; its parameters are what the jobs ask for.
+        sweep: is told how each job ended.
+        jobs: the jobs to run.
+        launcher: hydra-submitit-launcher's, set up; its parameters are the resources that the jobs request.
 
     Raises:
         UserError: sbatch refuses the jobs, or squeue does not answer.
         KeyboardInterrupt: the jobs stay in the queue.
     """
-    with held(sweep.folder, wait=True):  # another call of the same line waits until what this one submits is seen
+    with held(sweep.folder, wait=True):  # another call of the same line waits until these submissions are visible
         waiting = in_queue(jobs)
         for identity, job in waiting.items():
             log.info("%s is in the queue already, as job %s", ",".join(job.chosen) or job.folder, identity)
@@ -102,15 +103,15 @@ def run_all(sweep: Sweep, jobs: Sequence[Job], launcher: Any) -> None:
 
 
 def submitted_as(folder: Path) -> str | None:
-    """The id under which a job was submitted last; None where it never was."""
+    """The id of a job's last submission; None if it was never submitted."""
     file = folder / JOB_FILE
     return file.read_text(encoding="utf-8").strip() if file.exists() else None
 
 
 def queue() -> dict[str, str]:
-    """This user's jobs, by id, array tasks as `12_3`, and their states; ended ones are forgotten after some minutes.
+    """This user's jobs by id (array tasks as `12_3`) and their states; SLURM forgets ended jobs after some minutes.
 
-    Raises UserError where squeue does not answer.
+    Raises UserError if squeue does not answer.
     """
     if which("squeue") is None:
         raise UserError("squeue is not here to ask after SLURM's jobs: call from a machine of the cluster")
@@ -124,14 +125,14 @@ def queue() -> dict[str, str]:
 
 
 def in_queue(jobs: Sequence[Job]) -> dict[str, Job]:
-    """Those of the jobs that SLURM has not ended yet, by their ids. Raises UserError where squeue does not answer."""
+    """The jobs that SLURM has not ended yet, by id. Raises UserError if squeue does not answer."""
     known = {identity: job for job in jobs if (identity := submitted_as(job.folder)) is not None}
     states = queue() if known else {}
     return {identity: job for identity, job in known.items() if states.get(identity, "COMPLETED") not in OVER}
 
 
 def end_of(identity: str) -> End:
-    """How a job ended, as long as SLURM remembers it."""
+    """How a job ended, while SLURM still knows."""
     words = ["scontrol", "--oneliner", "show", "job", identity]
     said = subprocess.run(words, capture_output=True, text=True, check=False).stdout
     state, code = (re.search(rf"\b{name}=(\S+)", said) for name in ("JobState", "ExitCode"))
@@ -164,7 +165,7 @@ def _submit(sweep: Sweep, jobs: Sequence[Job], launcher: Any) -> dict[str, Job]:
     )
     asked = {key: value for key, value in parameters.items() if key not in ("submitit_folder", "max_num_timeout")}
     executor.update_parameters(**{key if key in common else f"slurm_{key}": value for key, value in asked.items()})
-    # else processes that one has failed wait for it as long as their collective operations have patience
+    # else ranks wait for a failed one until their collectives time out
     executor.update_parameters(slurm_srun_args=["--kill-on-bad-exit=1"])
     for job in jobs:
         sweep.begin(job)
@@ -181,7 +182,7 @@ def _submit(sweep: Sweep, jobs: Sequence[Job], launcher: Any) -> dict[str, Job]:
     ]
     try:
         submitted = executor.map_array(Reporting(launcher), *zip(*calls, strict=True))
-    except submitit.core.utils.FailedJobError as error:  # what sbatch said, when it did not take them
+    except submitit.core.utils.FailedJobError as error:  # sbatch's message when it refuses the jobs
         for job in jobs:
             sweep.settle(job, Status.failed, f"sbatch: {error}")
         raise UserError(f"sbatch refuses the jobs: {error}") from error
@@ -192,7 +193,7 @@ def _submit(sweep: Sweep, jobs: Sequence[Job], launcher: Any) -> dict[str, Job]:
 
 
 def _wait(sweep: Sweep, waiting: dict[str, Job]) -> None:
-    """Waits until SLURM has said of each twice in a row that it is over: one that is queued again seems so once."""
+    """Waits until SLURM reports each job as ended twice in a row: a requeued job may look ended once."""
     seen_over = dict.fromkeys(waiting, 0)
     poll, answered = 1.0, time.monotonic()
     while seen_over:

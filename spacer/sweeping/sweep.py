@@ -1,4 +1,4 @@
-"""A sweep's jobs: what each would run with, whether it still has to, and the table of what they came to."""
+"""A sweep's jobs: their settings, which of them still have to run, and the table of their results."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, open_dict
 
-from spacer.config import ConfigError, load_settings
-from spacer.implied import comes_to_score
-from spacer.report.sweep import write_sweep
-from spacer.settings import Settings
+from spacer.config.derived import comes_to_score
+from spacer.config.load import ConfigError, load_settings
+from spacer.config.settings import Settings
 from spacer.sweeping.naming import axes, chosen, job_name
 from spacer.sweeping.record import Record, Status, changes, plain, read, resumable, write
 from spacer.sweeping.rows import row_of
+from spacer.sweeping.table import write_sweep
+from spacer.terminal.pasting import quoted
 
 log = logging.getLogger(__name__)
 SCORED_BY = "set dataset.heldout to a JSONL file of questions in dataset.root, and stage.evaluate_after to null or true"
@@ -27,7 +28,7 @@ SCORED_BY = "set dataset.heldout to a JSONL file of questions in dataset.root, a
 class Job:
     """A run of a sweep: its number, all its overrides, those that the sweep varies, and its settings.
 
-    `problem` says why it cannot run; `settings` are None where they could not be read.
+    `problem` says why it cannot run; `settings` is None if they could not be read.
     """
 
     number: int
@@ -39,7 +40,7 @@ class Job:
 
     @property
     def plans(self) -> bool:
-        """Whether it only tells what a run would need, which it does anew each time."""
+        """Whether it only plans a run, which it repeats every time."""
         return self.settings is not None and self.settings.stage.name == "plan"
 
 
@@ -56,9 +57,9 @@ class Sweep:
         self._jobs: dict[Path, Job] = {}
 
     def add(self, overrides: Sequence[Sequence[str]], first: int) -> list[Job]:
-        """The jobs of a batch, numbered from `first`; what is wrong with their configurations is in `problem`.
+        """Adds a batch of jobs, numbered from `first`; errors in their configurations are in `problem`.
 
-        Two with the same values are one job, and come twice.
+        Duplicates are one job, returned twice.
         """
         jobs = []
         for number, words in enumerate(overrides, first):
@@ -69,10 +70,10 @@ class Sweep:
         return jobs
 
     def to_run(self, jobs: Sequence[Job]) -> list[Job]:
-        """Those of the jobs that are not done and can run, each once; says how many are done already."""
+        """The jobs that are unfinished and can run, without duplicates; reports how many are done already."""
         waiting = [job for job in dict.fromkeys(jobs) if job.problem is None and not _is_done(job)]
         done = sum(job.problem is None and _is_done(job) for job in dict.fromkeys(jobs))
-        going_on = sum(resumable(job.folder) for job in waiting)
+        going_on = sum(resumable(job.folder) and "ckpt_path=last" in self.words(job) for job in waiting)
         if any(job.settings is not None and not comes_to_score(job.settings) for job in waiting):
             log.warning("the table will lack held-out scores: %s", SCORED_BY)
         for job in dict.fromkeys(jobs):
@@ -86,26 +87,26 @@ class Sweep:
         return waiting
 
     def words(self, job: Job) -> list[str]:
-        """A job's overrides as it is started now: tracked by the sweep's name, and from its last checkpoint, if any."""
-        assert job.settings is not None  # it can run
+        """A job's overrides as started now, including the sweep's name for tracking and its last checkpoint, if any."""
+        assert job.settings is not None  # checked: it can run
         words = list(job.overrides)
         logger = job.settings.logger
         words += [f"logger.group={quoted(self.folder.name)}"] if logger.group is None else []
         words += [f"logger.name={quoted(','.join(job.chosen))}"] if logger.name is None and job.chosen else []
-        return [*words, "ckpt_path=last"] if resumable(job.folder) else words
+        return [*words, "ckpt_path=last"] if resumable(job.folder) and not job.settings.overwrite else words
 
     def begin(self, job: Job) -> None:
-        """Records that a job is handed over."""
-        assert job.settings is not None  # it can run
+        """Records that a job is being submitted."""
+        assert job.settings is not None  # checked: it can run
         write(job.folder, Record(Status.queued, plain(job.settings)))
         self.write()
 
     def settle(self, job: Job, status: Status, reason: str) -> None:
-        """A job's process is gone, as `status` and `reason` say from outside. Where it left no word itself, the record
-        is of these, also where both say that it was killed; tells.
+        """Records that a job's process is gone, with `status` and `reason` as seen from outside. They count if it wrote
+        no outcome itself, or if both say that it was killed. Logs the outcome.
         """
         record = read(job.folder)
-        assert record is not None  # since `begin`
+        assert record is not None  # written by `begin`
         if record.status in (Status.queued, Status.running) or record.status == status == Status.killed:
             record = replace(record, status=status, reason=reason)
             write(job.folder, record)
@@ -116,7 +117,7 @@ class Sweep:
         self.write()
 
     def write(self) -> None:
-        """Writes the table as things stand."""
+        """Writes the table of current results."""
         rows = [
             row_of(str(job.folder.relative_to(self.folder)), job.chosen, job.folder, read(job.folder), job.problem)
             for job in self._jobs.values()
@@ -124,9 +125,9 @@ class Sweep:
         write_sweep(self.folder, rows)
 
     def returned(self, job: Job) -> JobReturn:
-        """What Hydra's sweepers take: the score, or a text where there is none, which Optuna's counts as a failure.
+        """What Hydra's sweepers expect: the score, or text if there is none, which Optuna's counts as a failure.
 
-        A failed job is no failure to them, for they would end the sweep.
+        A failed job is not reported as failed, since the sweepers would end the sweep.
         """
         record = None if job.problem else read(job.folder)
         done = JobReturn(overrides=job.overrides, status=JobStatus.COMPLETED)
@@ -140,7 +141,7 @@ class Sweep:
         values = chosen(overrides, self._swept)
         config = self._loader.load_sweep_config(self._config, list(overrides))
         with open_dict(config):
-            config.output_dir = str(folder)  # Hydra knows it in the job alone
+            config.output_dir = str(folder)  # Hydra sets it inside the job alone
             del config["hydra"]
         try:
             settings = load_settings(config)
@@ -149,21 +150,17 @@ class Sweep:
         record = read(folder)
         other = changes(record.settings, plain(settings)) if record is not None and record.settings else []
         problem = None
-        if other:
+        if other and not settings.overwrite:
             problem = (
-                f"its folder holds a run with other settings ({'; '.join(other)}): remove {folder}, "
-                "or give this sweep another folder with hydra.sweep.dir=…"
+                f"its folder holds a run with other settings ({'; '.join(other)}): remove {folder}, begin it anew with "
+                "overwrite=true, or give this sweep another folder with hydra.sweep.dir=…"
             )
         elif self._searches and not comes_to_score(settings):
             problem = f"it has no held-out score to search by: {SCORED_BY}"
         return Job(number, overrides, values, folder, settings, problem)
 
 
-def quoted(text: str) -> str:
-    """A text as a value on Hydra's command line."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
 def _is_done(job: Job) -> bool:
+    anew = job.settings is not None and job.settings.overwrite
     record = read(job.folder)
-    return record is not None and record.status == Status.done and not job.plans
+    return record is not None and record.status == Status.done and not job.plans and not anew

@@ -1,7 +1,7 @@
-"""Optuna's trials, kept: a sweep that is started again proposes what it proposed before, and then goes on.
+"""Persistent Optuna trials: a restarted sweep proposes the same values as before, and then continues.
 
-Trials are in `trials.jsonl`, their scores in the jobs' folders. The sampler is asked anew for those that are kept, so
-that its random numbers go on where they were: a sweep that was interrupted proposes what one never interrupted does.
+Trials are in `trials.jsonl`, their scores in the jobs' folders. The sampler also samples the kept trials again, which
+advances its random state: an interrupted sweep proposes what an uninterrupted one does.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from spacer.files import append_rows, drop_torn_line, read_rows
 
 
 class KeptTrials(BaseSampler):
-    """A sampler that proposes the kept values of a trial where there are any, and else its inner sampler's."""
+    """A sampler that proposes a trial's kept values where there are any, and its inner sampler's otherwise."""
 
     def __init__(self, inner: BaseSampler, file: Path) -> None:
         self._inner = inner
@@ -29,28 +29,28 @@ class KeptTrials(BaseSampler):
         self._kept = {(row["trial"], row["name"]): row for row in read_rows(file)}
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """The inner sampler's."""
+        """The inner sampler's search space."""
         space: dict[str, BaseDistribution] = self._inner.infer_relative_search_space(study, trial)
         return space
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Values for all of `search_space` at once. Raises UserError where the kept ones are of another space."""
+        """Samples all of `search_space` at once. Raises UserError if the kept values are of another space."""
         values = self._inner.sample_relative(study, trial, search_space)
         return {name: self._keep(trial, name, value, search_space[name]) for name, value in values.items()}
 
     def sample_independent(self, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> Any:
-        """A value of one parameter. Raises UserError where the kept one is of another distribution."""
+        """Samples one parameter. Raises UserError if the kept value is of another distribution."""
         return self._keep(trial, name, self._inner.sample_independent(study, trial, name, distribution), distribution)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-        """The inner sampler's."""
+        """Calls the inner sampler's hook."""
         self._inner.after_trial(study, trial, state, values)
 
     def _keep(self, trial: FrozenTrial, name: str, value: Any, distribution: BaseDistribution) -> Any:
         if isinstance(distribution, LogUniformDistribution):
-            value = float(f"{value:.3g}")  # which is as near as matters, and names the job's folder
+            value = float(f"{value:.3g}")  # precise enough, and short in the name of the job's folder
         row = {"trial": trial.number, "name": name, "value": value, "of": distribution_to_json(distribution)}
         kept = self._kept.setdefault((trial.number, name), row)
         if kept is row:

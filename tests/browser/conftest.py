@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from spacer.config.settings import ReportSettings, RoomsSettings
+from spacer.data.scenes import rooms
 from spacer.report.html.build import write_report
-from spacer.scenes import rooms
-from spacer.settings import ReportSettings, RoomsSettings
 from tests.run_folders import training_run
 
 FLAGS = (

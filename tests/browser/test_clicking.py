@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
+from spacer.config.settings import ReportSettings
 from spacer.report.html.build import write_report
-from spacer.settings import ReportSettings
 from tests.browser.conftest import Page
 from tests.run_folders import training_run
+
+pytestmark = pytest.mark.long
 
 COUNT = re.compile(r"([\d,]+) of ([\d,]+) questions")
 

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from spacer.config.settings import ReportSettings
 from spacer.report.html.build import write_report
-from spacer.settings import ReportSettings
 from tests.browser.conftest import Page
 from tests.browser.test_clicking import clean, opened
 from tests.run_folders import heldout_row, lines, recorded, training_run
+
+pytestmark = pytest.mark.long
 
 SCRIPT = "window.ran = 1"
 HOSTILE = (

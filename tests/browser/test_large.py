@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from spacer.config.settings import ReportSettings
 from spacer.report.html.build import write_report
-from spacer.settings import ReportSettings
 from tests.browser.conftest import Page
 from tests.browser.test_clicking import clean, opened, shown
 from tests.run_folders import scored_run
+
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")

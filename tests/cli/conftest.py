@@ -14,43 +14,68 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.forks import ROOT, TIMEOUT_S, forking
+from tests.cli.chaos import is_alive
+from tests.cli.forks import ROOT, TIMEOUT_S, Forks, forking
 from tests.distributed import Folder, distribute
 
 SMALL = (
     "dataset.train_scenes=10",
     "dataset.heldout_scenes=4",
     "dataset.workers=1",
-    "benchmark.resamples=200",
+    "evaluation.resamples=200",
     "model.prompts_per_rollout=2",
     "objective.group_size=4",
     "trainer.checkpoint_every_n_steps=1",
 )
 # a run of three steps that writes and answers little, for what is started several times
 BRIEF = (
-    *("dataset.train_scenes=4", "dataset.heldout_scenes=2", "dataset.workers=1", "benchmark.resamples=200"),
-    *("benchmark.limit=8", "model.prompts_per_rollout=1", "objective.group_size=2", "model.completion.max_tokens=16"),
+    *("dataset.train_scenes=4", "dataset.heldout_scenes=2", "dataset.workers=1", "evaluation.resamples=200"),
+    *("evaluation.limit=8", "model.prompts_per_rollout=1", "objective.group_size=2", "model.completion.max_tokens=16"),
     *("model.completion.bonus_min=4", "model.completion.bonus_max=16", "trainer.checkpoint_every_n_steps=1"),
     *("trainer.max_steps=3", "trainer.self_check=false", "stage.evaluate_before=false", "logger=none"),
 )
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
+Kill = Callable[[Sequence[str], Callable[[], bool]], None]
 
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """No account, no network, caches of our own."""
-    cache = tmp_path_factory.mktemp("cache")
+    """No account, no network, a home of our own, and rooms that the session's processes make once for all of them."""
+    base = tmp_path_factory.getbasetemp()
+    cache = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
+    cache.mkdir(exist_ok=True)
     dropped = ("WANDB_API_KEY", "WANDB_MODE", "SPACER_ROOT", "HYDRA_FULL_ERROR")
     kept = {name: value for name, value in os.environ.items() if name not in dropped}
-    return kept | {"SPACER_CACHE": str(cache), "HOME": str(cache), "HF_HUB_OFFLINE": "1", "COLUMNS": "80"}
+    home = str(tmp_path_factory.mktemp("home"))
+    return kept | {"SPACER_CACHE": str(cache), "HOME": home, "HF_HUB_OFFLINE": "1", "COLUMNS": "80"}
 
 
 @pytest.fixture(scope="session")
-def command(environment: dict[str, str]) -> Iterator[Command]:
-    """Calls run.py with overrides, by default in the repository, and returns what it said."""
+def forks(environment: dict[str, str]) -> Iterator[Forks]:
+    """What calls run.py."""
     with forking(environment) as forks:
-        yield lambda *overrides, cwd=ROOT: forks.call(overrides, cwd)
+        yield forks
+
+
+@pytest.fixture(scope="session")
+def command(forks: Forks) -> Command:
+    """Calls run.py with overrides, by default in the repository, and returns what it said."""
+    return lambda *overrides, cwd=ROOT: forks.call(overrides, cwd)
+
+
+@pytest.fixture(scope="session")
+def kill(forks: Forks) -> Kill:
+    """Calls run.py with overrides and kills it, with all its children, once something holds."""
+
+    def call(overrides: Sequence[str], when: Callable[[], bool]) -> None:
+        def end(pid: int) -> None:
+            wait_for(when, pid)
+            os.killpg(pid, signal.SIGKILL)
+
+        assert forks.call(overrides, meanwhile=end).returncode == -signal.SIGKILL
+
+    return call
 
 
 @pytest.fixture
@@ -106,14 +131,9 @@ def fails(done: subprocess.CompletedProcess[str], *words: str) -> str:
     return done.stderr
 
 
-def killed(words: list[str], environment: dict[str, str], when: Callable[[], bool]) -> None:
-    """Runs a command and kills it, with all its children, once `when` holds."""
-    words = [sys.executable, str(ROOT / "run.py"), *words]
-    quiet = subprocess.DEVNULL
-    process = subprocess.Popen(words, env=environment, stdout=quiet, stderr=quiet, start_new_session=True)
+def wait_for(holds: Callable[[], bool], pid: int) -> None:
+    """Returns once something holds, which is to be so while a process is alive."""
     deadline = time.monotonic() + 240
-    while not when():
-        assert process.poll() is None and time.monotonic() < deadline
+    while not holds():
+        assert is_alive(pid) and time.monotonic() < deadline
         time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()

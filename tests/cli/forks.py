@@ -2,9 +2,9 @@
 
     python -m tests.cli.forks SOCKET
 
-listens at SOCKET until its stdin ends, as it does with the process that started it. A call is a process of its own,
-with files as stdout and stderr, that runs run.py from its first line and ends as Python does. What tests kill,
-interrupt or hand to SLURM are processes that they start themselves.
+listens at SOCKET until its stdin ends, as it does with the process that started it. A call is a process of its own, at
+the head of a process group, with files as stdout and stderr, that runs run.py from its first line and
+ends as Python does.
 """
 
 from __future__ import annotations
@@ -21,26 +21,31 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 300
 # run.py first, which sets what OpenMP looks at when torch is loaded; not wandb, whose folder for temporary files would
 # be one for all forks, and gone with the first of them that ends
-IMPORTED = ("run", "pytorch_lightning", "spacer.modeling")
+IMPORTED = (
+    *("run", "spacer.stages.lightning", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf"),
+    *("av", "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl"),
+)
 
 
 @dataclass(frozen=True)
 class Call:
-    """Overrides of run.py, the folder it is called in, and where what it says goes."""
+    """Overrides of run.py, the folder it is called in, where what it says goes, and variables of its environment."""
 
     overrides: tuple[str, ...]
     cwd: str
     stdout: str
     stderr: str
+    variables: Mapping[str, str]
 
 
 class Forks:
@@ -49,8 +54,15 @@ class Forks:
     def __init__(self, address: Path) -> None:
         self._address = str(address)
 
-    def call(self, overrides: Sequence[str], cwd: Path) -> subprocess.CompletedProcess[str]:
-        """As subprocess.run of run.py.
+    def call(
+        self,
+        overrides: Sequence[str],
+        cwd: Path = ROOT,
+        meanwhile: Callable[[int], None] = lambda pid: None,
+        variables: Mapping[str, str] = MappingProxyType({}),
+    ) -> subprocess.CompletedProcess[str]:
+        """As subprocess.run of run.py; `meanwhile` is called with its process id, which is its group's too, once it has
+        begun; `variables` are set beside those of the environment that it is forked in.
 
         Raises:
             TimeoutExpired (subprocess): it took longer than `TIMEOUT_S`, and was killed.
@@ -58,12 +70,16 @@ class Forks:
         words = ["run.py", *overrides]
         with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as server:
             said = [Path(folder) / name for name in ("stdout", "stderr")]
+            for file in said:
+                file.touch()  # a call may be killed before it opens them
             server.connect(self._address)
-            server.sendall(json.dumps(asdict(Call(tuple(overrides), str(cwd), *map(str, said)))).encode())
+            call = Call(tuple(overrides), str(cwd), *map(str, said), dict(variables))
+            server.sendall(json.dumps(asdict(call)).encode())
             server.shutdown(socket.SHUT_WR)
             answers = server.makefile()
             pid = int(answers.readline())
             server.settimeout(TIMEOUT_S)
+            meanwhile(pid)
             try:
                 status = int(answers.readline())
             except TimeoutError as error:
@@ -73,11 +89,11 @@ class Forks:
 
 
 @contextmanager
-def forking(environment: dict[str, str]) -> Iterator[Forks]:
-    """A process to fork from, in that environment; it ends with the context."""
+def forking(environment: dict[str, str], under: Sequence[str] = ()) -> Iterator[Forks]:
+    """A process to fork from, in that environment and started by the command `under`; it ends with the context."""
     with tempfile.TemporaryDirectory() as folder:  # a socket's address is to be short
         address = Path(folder) / "forks"
-        words = [sys.executable, "-m", __name__, str(address)]
+        words = [*under, sys.executable, "-m", __name__, str(address)]
         with subprocess.Popen(words, env=environment, cwd=ROOT, stdin=subprocess.PIPE) as server:
             while not address.exists():
                 assert server.poll() is None, "it ended before it listened"
@@ -106,6 +122,7 @@ def _serve(address: Path) -> None:
     with connection:
         call = Call(**json.loads(connection.makefile().read()))
         if pid := os.fork():
+            os.setpgid(pid, pid)  # as it does itself, whichever comes first: the group is there once its number is told
             connection.sendall(f"{pid}\n".encode())
             connection.sendall(f"{os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}\n".encode())
             os._exit(0)
@@ -114,7 +131,9 @@ def _serve(address: Path) -> None:
 
 def _become(call: Call) -> None:
     """What a new process is, and then run.py."""
+    os.setpgid(0, 0)
     os.chdir(call.cwd)
+    os.environ.update(call.variables)
     for path, stream in ((os.devnull, 0), (call.stdout, 1), (call.stderr, 2)):
         file = os.open(path, os.O_RDWR | os.O_CREAT)
         os.dup2(file, stream)

@@ -20,21 +20,33 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
-from spacer.config import load_settings
-from spacer.settings import JsonlSettings, LengthBonusSettings, Settings, TemporalBonusSettings
+from spacer.config.load import load_settings
+from spacer.config.settings import JsonlSettings, LengthBonusSettings, Settings, TemporalBonusSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf"
-OPTIONS = [f"{path.parent.relative_to(CONF)}={path.stem}" for path in CONF.glob("*/**/*.yaml")]
+PLACED = {"benchmark/protocol": "@benchmark"}  # a group whose values stand beside those of the group that it is in
+GROUPS = [(str(path.parent.relative_to(CONF)), path.stem) for path in CONF.glob("*/**/*.yaml")]
+OPTIONS = [f"{group}{PLACED.get(group, '')}={name}" for group, name in GROUPS]
 EXPERIMENTS = [f"experiments={path.stem}" for path in (ROOT / "experiments").glob("*.yaml")]
 SWEEPS = [f"sweeps={path.stem}" for path in (ROOT / "sweeps").glob("*.yaml")]
+ASKED = ("stage=evaluate", f"benchmark.root={CONF}")
 # what an option takes beside itself: what a user of it has to add
 COMPANIONS = {
     "stage=prepare": ("dataset=spacer_151k",),
+    "stage=vision": ("dataset.stills=true",),
     "stage=curate": ("dataset=scans",),
     "stage=score": ("benchmark=vsi_bench", f"benchmark.root={CONF}", f"predictions={CONF / 'config.yaml'}"),
-    "benchmark/prompts=thinking": ("benchmark=sti_bench",),
-    "benchmark/prompts=direct": ("benchmark=vsi_bench",),
+    "benchmark/prompts=thinking": ("benchmark=sti_bench", *ASKED),
+    "benchmark/prompts=direct": ("benchmark=vsi_bench", *ASKED),
+    **{
+        f"benchmark/protocol@benchmark={path.stem}": ("benchmark=sti_bench", *ASKED)
+        for path in CONF.glob("benchmark/protocol/*.yaml")
+    },
+    **{f"benchmark={path.stem}": ASKED for path in CONF.glob("benchmark/*.yaml")},
+    "model=endpoint": ("benchmark=blink", *ASKED, "model.base_url=http://localhost:8000/v1", "model.name=served"),
+    "benchmark=all": ("stage=evaluate", f"benchmarks.vsi_bench.root={CONF}"),
+    "benchmark=easi": ("stage=evaluate", f"benchmarks.blink.root={CONF}"),
     "stage=compare": ("runs=[a,b]",),
     "stage=report": ("runs=[a]",),
     **{f"model/architecture={path.stem}": ("model=qwen7b",) for path in CONF.glob("model/architecture/*.yaml")},
@@ -77,7 +89,7 @@ def test_the_files_are_found():
 
 @pytest.mark.parametrize("option", sorted(OPTIONS + EXPERIMENTS))
 def test_every_option_and_experiment_gives_valid_settings(option, settings, monkeypatch):
-    monkeypatch.setattr("spacer.rules.find_spec", lambda name: name)  # what an extra installs is there
+    monkeypatch.setattr("spacer.config.rules.packages.find_spec", lambda name: name)  # what an extra installs is there
     settings(option, *COMPANIONS.get(option, ()))
 
 
@@ -106,9 +118,12 @@ PUBLISHED: dict[str, Any] = {
     "model.lora": None,
     "model.fresh": False,
     "model.freeze_vision": False,
+    "dataset.video.sampling": "nearest",
     "dataset.video.max_frames": 16,
+    "dataset.video.min_frames": 4,
     "dataset.video.fps": 2.0,
-    "dataset.video.max_pixels": 128 * 28 * 28,
+    "dataset.video.min_pixels": 128 * 28 * 28,
+    "dataset.video.max_pixels": int(1.05 * 128 * 28 * 28),
     "dataset.image_max_pixels": 401_408,
     "dataset.max_prompt_length": 16_384,
     "reward.format": True,
@@ -152,6 +167,19 @@ def test_spacer_7b_has_every_published_value(settings):
     made = settings("experiments=spacer_7b")
     assert isinstance(made.dataset, JsonlSettings)
     assert {path: reduce(getattr, path.split("."), made) for path in PUBLISHED} == PUBLISHED
+
+
+def test_spacer_7b_asks_for_what_its_length_bonus_pays_for(settings):
+    for experiment in ("spacer_7b", "spacer_7b_temporal", "spacer_sft_7b"):
+        prompts = settings(f"experiments={experiment}").dataset.prompts
+        assert all("about 250 to 350 words" in prompts[name] for name in ("map", "plain"))
+
+
+def test_spacer_sft_7b_has_the_released_scripts_values(settings):
+    made = settings("experiments=spacer_sft_7b")
+    optimizer = made.stage.optimizer
+    assert (optimizer.learning_rate, optimizer.schedule, optimizer.weight_decay) == (1e-6, "linear", 0.0)
+    assert (made.trainer.accumulate_grad_batches, made.trainer.max_epochs) == (2, 1)
 
 
 @pytest.mark.parametrize("base", ["experiments=spacer_7b", "model=qwen7b"])
@@ -223,9 +251,9 @@ def test_all_mistakes_are_listed_before_torch_is_imported(run):
     header, *lines = done.stderr.splitlines()
     assert header == "8 mistakes in the configuration:"
     wanted = [
-        "seed: is -1, must be between 0 and 2**31 - 1",
+        "seed: is -1, must be an integer (at least 0 and less than 2147483648)",
         "model.learning_rat: unknown key (did you mean learning_rate?)",
-        "dataset.workers: is 0, must be at least 1",
+        "dataset.workers: is 0, must be an integer (at least 1: videos are never decoded in the main process)",
         "objective.advantage: is 'stdd' (did you mean std?)",
         "cluster.strategy: is 'zero', must be one of auto, ddp, fsdp, deepspeed_zero3",
         "logger.kind: is 'wandbb' (did you mean wandb?)",
@@ -255,7 +283,7 @@ def test_help_shows_the_groups_and_examples(run):
     assert done.returncode == 0, done.stderr
     for group in {option.partition("=")[0] for option in OPTIONS}:
         options = sorted(option.partition("=")[2] for option in OPTIONS if option.startswith(f"{group}="))
-        assert f"{group}: {', '.join(options)}\n" in done.stdout
+        assert f"{group.partition('@')[0]}: {', '.join(options)}\n" in done.stdout
     for example in ("python run.py stage=evaluate", "python run.py experiments=spacer_7b", "--cfg job"):
         assert example in done.stdout
 

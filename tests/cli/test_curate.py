@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spacer.scenes import rooms
-from spacer.settings import RoomsSettings
+from spacer.config.settings import RoomsSettings
+from spacer.data.scenes import rooms
 from tests.cli.conftest import Command, succeeds
 from tests.cli.test_faults import jsonl
 from tests.cli.test_train import rows
@@ -45,6 +45,7 @@ def test_a_missing_video_stops_it_and_is_told(command: Command, filmed: Path, tm
     assert not (filmed / "questions.jsonl").exists()
 
 
+@pytest.mark.long
 def test_scans_are_curated_and_then_trained_on(
     command: Command, without_torch: Command, filmed: Path, tmp_path: Path
 ) -> None:

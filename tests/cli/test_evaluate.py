@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
-from spacer.benchmarks import benchmark, names
-from spacer.scenes import rooms
-from spacer.settings import RoomsSettings
+from spacer.benchmarks import benchmark
+from spacer.config.choices import BENCHMARKS
+from spacer.config.settings import RoomsSettings
+from spacer.data.scenes import rooms
+from spacer.evaluation.scoring import opened_in_prompts
 from tests.benchmarks_as_distributed import MAKERS
 from tests.cli.conftest import Command, fails, succeeds, together
 from tests.cli.test_score import predictions
 from tests.cli.test_score import words as to_score
 from tests.cli.test_train import rows
+from tests.written_files import parquet
 
-SMALL_MEDIA = ("benchmark.video.max_pixels=13000", "benchmark.image_max_pixels=13000", "benchmark.resamples=200")
+ALONE = ("sti_bench", "vsi_bench")  # each in a run of its own, and both in one
+SMALL_MEDIA = ("benchmark.video.max_pixels=13000", "benchmark.image_max_pixels=13000", "evaluation.resamples=200")
 
 
 @pytest.fixture(scope="session")
@@ -31,31 +37,52 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def to_evaluate(name: str, root: Path, out: Path, *more: str) -> list[str]:
     """The overrides of a run."""
     asked = ["stage=evaluate", f"benchmark={name}", f"benchmark.root={root}", f"hydra.run.dir={out}"]
-    return [*asked, *SMALL_MEDIA, *more]
+    return [*asked, *SMALL_MEDIA, "logger=none", *more]
 
 
 @pytest.fixture(scope="module")
 def evaluated(films: list[Path], command: Command, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Every benchmark asked of the embedded model: its name → what was printed. Folders are those of `places`."""
+    """Every benchmark asked of the embedded model: its name → what was printed. Folders are those of `places`.
+
+    All but those of `ALONE` are asked in one run.
+    """
     for name, maker in MAKERS.items():
         root, _ = places(name, tmp_path_factory)
         maker(root, films)
         if name == "video_mme":  # whose maker leaves the third video out
             (root / "data/missing_one.mkv").write_bytes(films[2].read_bytes())
-    words = [to_evaluate(name, *places(name, tmp_path_factory)) for name in MAKERS]
-    return dict(zip(MAKERS, map(succeeds, together(command, words)), strict=True))
+    others = [name for name in MAKERS if name not in ALONE]
+    out = places(others[0], tmp_path_factory)[1].parent
+    words = [to_evaluate(name, *places(name, tmp_path_factory), "logger=wandb") for name in ALONE]
+    words.append(to_evaluate_all({name: places(name, tmp_path_factory)[0] for name in others}, out))
+    *alone, said = map(succeeds, together(command, words))
+    return dict(zip(ALONE, alone, strict=True)) | {name: told_of(name, said) for name in others}
+
+
+def told_of(name: str, said: str) -> str:
+    """What a run of several benchmarks prints of one: from its table up to the next one."""
+    begin, title = said.index(f"{name}, in percent"), len(f"{name}, in percent")
+    return said[begin : said.index(", in percent", begin + title)]
+
+
+def to_evaluate_all(roots: Mapping[str, Path], out: Path) -> list[str]:
+    """The overrides of a run of all benchmarks that have a root."""
+    small = [word.replace("benchmark.", f"benchmarks.{name}.") for name in roots for word in SMALL_MEDIA]
+    named = [f"benchmarks.{name}.root={root}" for name, root in roots.items()]
+    return ["stage=evaluate", "benchmark=all", *named, *dict.fromkeys(small), "logger=none", f"hydra.run.dir={out}"]
 
 
 def places(name: str, factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Where a benchmark's files lie, and the folder of its run."""
-    base = factory.getbasetemp() / "evaluated" / name
-    return base / "files", base / "out"
+    """Where a benchmark's files lie, and the folder of its answers."""
+    base = factory.getbasetemp() / "evaluated"
+    return base / "files" / name, base / ("alone" if name in ALONE else "together") / name
 
 
 def test_there_is_a_maker_for_every_benchmark() -> None:
-    assert set(MAKERS) == set(names())
+    assert set(MAKERS) == set(BENCHMARKS)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", MAKERS)
 def test_every_question_is_asked_once_in_order(
     name: str, evaluated: dict[str, str], tmp_path_factory: pytest.TempPathFactory
@@ -74,19 +101,24 @@ def test_every_question_is_asked_once_in_order(
     assert f"{out}/scores.json" in evaluated[name]
 
 
+@pytest.mark.long
 def test_scores_are_those_that_scoring_the_answers_gives(
     evaluated: dict[str, str], command: Command, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    runs = []
+    runs, compared = [], []
     for name in evaluated:
         root, out = places(name, tmp_path_factory)
         answers = {row["id"]: row["prediction"] for row in rows(out / f"predictions/{name}.jsonl")}
+        if opened_in_prompts(answers):
+            continue  # gibberish that closes a thought: from predictions alone, one that the prompts had opened
+        compared.append(name)
         file = predictions(tmp_path / f"{name}.jsonl", answers)
-        runs.append([*to_score(name, root, file, tmp_path / name), "benchmark.resamples=200"])
+        runs.append([*to_score(name, root, file, tmp_path / name), "evaluation.resamples=200"])
     for done in together(command, runs):
         succeeds(done)
+    assert len(compared) > len(evaluated) / 2
     scored = []
-    for name in evaluated:
+    for name in compared:
         out = places(name, tmp_path_factory)[1]
         ours, theirs = (json.loads((folder / "scores.json").read_text()) for folder in (out, tmp_path / name))
         assert {k: v for k, v in ours.items() if k != "settings"} == {
@@ -97,6 +129,7 @@ def test_scores_are_those_that_scoring_the_answers_gives(
     assert 0 < sum(scored) < len(scored)  # else there was nothing to agree on
 
 
+@pytest.mark.long
 def test_the_conditions_are_recorded_with_the_scores(
     evaluated: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -105,13 +138,21 @@ def test_the_conditions_are_recorded_with_the_scores(
     assert json.loads((out / "scores.json").read_text())["settings"].items() >= how.items()
     assert len(how["model"]["weights"]) == 16 and how["model"]["dtype"] == "float32"
     asked = how["benchmark"]
-    assert asked["video"] == {"max_frames": 32, "fps": 1.0, "max_pixels": 13000, "max_side": 448}
+    assert asked["video"] == {
+        "sampling": "endpoints",
+        "max_frames": 32,
+        "min_frames": 4,
+        "fps": 1.0,
+        "max_side": 448,
+        "max_pixels": 13000,
+        "min_pixels": None,
+    }
     assert asked["image_max_pixels"] == 13000 and "<think>" in asked["prompts"]["plain"]
     assert (asked["temperature"], asked["top_p"], asked["max_new_tokens"], asked["samples"]) == (0.0, 1.0, 112, 1)
-    assert set(how["libraries"]) >= {"spacer", "torch", "transformers", "decord"}
+    assert set(how["libraries"]) >= {"spacer", "torch", "transformers", "av"}
     assert (
-        "asked: at most 32 frames at 1 a second, of 13000 pixels and side 448; temperature 0, 112 tokens; "
-        in " ".join(evaluated["vsi_bench"].split())
+        "asked: 4 to 32 frames (endpoints) at 1 a second, of at most 13000 pixels and side 448; "
+        "temperature 0, 112 tokens; " in " ".join(evaluated["vsi_bench"].split())
     )
     assert f"torch {how['libraries']['torch']}" in " ".join(evaluated["vsi_bench"].split())
     other = places("spar_bench", tmp_path_factory)[1]
@@ -131,24 +172,32 @@ def test_too_many_missing_videos_stop_it_before_the_model_loads(
     assert not (tmp_path / "out/predictions").exists()
 
 
-def test_missing_and_broken_videos_count_as_wrong(films: list[Path], command: Command, tmp_path: Path) -> None:
+def test_missing_and_broken_videos_and_malformed_rows_count_as_wrong(
+    films: list[Path], command: Command, tmp_path: Path
+) -> None:
     root, out = tmp_path / "files", tmp_path / "out"
-    MAKERS["vsi_bench"](root, films, rounds=2, scenes=5)
+    file = MAKERS["vsi_bench"](root, films, rounds=2, scenes=5)
+    content = pq.read_table(file).to_pylist()
+    content[3]["options"] = ["A. the lamp B. the chair"]
+    parquet(file, content)
     (root / "scannet/scene0022_00.mp4").unlink()
     (root / "scannet/scene0044_00.mp4").write_bytes(b"\x00" * 4096)
     said = succeeds(command(*to_evaluate("vsi_bench", root, out, "benchmark.max_missing=0.2")))
     lost = {"scannet/scene0022_00": "missing", "scannet/scene0044_00": "unreadable"}
+    malformed = {"3": "malformed row: 'options' must be a list of two or more texts, not ['A. the lamp B. the chair']"}
     each = {row["id"]: row for row in rows(out / "per_question.jsonl")}
     answers = rows(out / "predictions/vsi_bench.jsonl")
     assert len(answers) == len(each) == 20
     for row in answers:
-        kind = lost.get(each[row["id"]]["cluster"])
+        kind = malformed.get(row["id"]) or lost.get(each[row["id"]]["cluster"])
         assert ("error" in row) == (kind is not None)
         if kind is not None:
-            assert row["prediction"] == "" and each[row["id"]]["score"] == each[row["id"]]["released_score"] == 0
-    assert {each[row["id"]]["cluster"] for row in answers if "error" in row} == set(lost)
+            assert kind in row["error"] and row["prediction"] == ""
+            assert each[row["id"]]["score"] == each[row["id"]]["released_score"] == 0
+    assert {each[row["id"]]["cluster"] for row in answers if "error" in row} > set(lost)
+    assert {row["id"]: row["error"] for row in each.values() if "error" in row} == malformed
     made = json.loads((out / "scores.json").read_text())
-    assert (made["questions"], made["answered"]) == (20, 12)
+    assert (made["questions"], made["answered"], made["malformed"]) == (20, 11, 1)
     # two of a kind in each task: those that were lost are part of its mean
     tasks: dict[str, list[float]] = {}
     for row in each.values():
@@ -157,13 +206,15 @@ def test_missing_and_broken_videos_count_as_wrong(films: list[Path], command: Co
         if "direction" not in task:
             assert len(scores) == 2 and made["official"][f"task/{task}"] == pytest.approx(sum(scores) / 2)
     told = " ".join(said.split())
-    assert "8 questions could not be asked and count as wrong" in told and "missing file: 1" in told
+    assert "9 questions could not be asked and count as wrong" in told and "missing file: 1" in told
+    assert "1 of the questions are malformed and count as wrong" in told and "0000-of-00001.parquet, row 3: 'op" in told
     assert f"{root}/scannet/scene0022_00.mp4: its questions count as wrong" in told
     assert f"{root}/scannet/scene0044_00.mp4: cannot be decoded" in told
     summary = json.loads((out / "summary.json").read_text())
-    assert (summary["not_asked"], summary["missing_videos"]) == (8, 1)
+    assert (summary["not_asked"], summary["missing_videos"]) == (9, 1)
 
 
+@pytest.mark.long
 def test_prompts_subtitles_and_several_answers(
     films: list[Path],
     evaluated: dict[str, str],
@@ -184,9 +235,7 @@ def test_prompts_subtitles_and_several_answers(
         succeeds(done)
 
     asked = {row["id"]: row for row in rows(tmp_path / "mme/predictions/video_mme.jsonl")}
-    said = "Subtitles of the video:\nHello there\n\nQuestion 1 about video 2?"
-    assert asked["002-1"]["question"] == said  # the one video with subtitles
-    assert asked["001-1"]["question"] == "Question 1 about video 1?"
+    assert asked["002-1"]["question"] == "Question 1 about video 2?"  # of the one video with subtitles: without these
     how = json.loads((tmp_path / "mme/predictions/video_mme.conditions.json").read_text())["benchmark"]
     assert how["subtitles"] == "before" and "<think>" not in how["prompts"]["plain"]
     assert "letter alone" in how["prompts"]["multiple choice"]
@@ -195,9 +244,9 @@ def test_prompts_subtitles_and_several_answers(
     between = places("longvideobench", tmp_path_factory)[1] / "predictions"
     how = json.loads((between / "longvideobench.conditions.json").read_text())
     assert how["benchmark"]["subtitles"] == "between"
-    assert not any("Hello" in row["question"] for row in rows(between / "longvideobench.jsonl"))
     answers = rows(tmp_path / "lvb/predictions/longvideobench.jsonl")
-    assert all(row["question"].startswith("Subtitles of the video:\nHello") for row in answers)
+    how = json.loads((tmp_path / "lvb/predictions/longvideobench.conditions.json").read_text())["benchmark"]
+    assert how["subtitles"] == "before" and not any("Hello" in row["question"] for row in answers)
     assert any(len(set(row["samples"])) == 3 for row in answers)
     questions, _ = benchmark("longvideobench").read(tmp_path / "longvideobench")
     for question, row in zip(questions, answers, strict=True):
@@ -209,17 +258,36 @@ def test_prompts_subtitles_and_several_answers(
     assert json.loads((tmp_path / "lvb/scores.json").read_text())["answered"] == 17
 
 
+@pytest.mark.long
+def test_what_the_video_adds_to_a_benchmark(films: list[Path], command: Command, tmp_path: Path) -> None:
+    root, out = tmp_path / "files", tmp_path / "out"
+    MAKERS["vsi_bench"](root, films)
+    controls = "evaluation.controls=[other_video,none]"
+    said = succeeds(command(*to_evaluate("vsi_bench", root, out, controls, "benchmark.max_new_tokens=16")))
+    found = json.loads((out / "summary.json").read_text())["controls"]
+    official = json.loads((out / "scores.json").read_text())["official"]
+    own = rows(out / "predictions/vsi_bench.jsonl")
+    for control in ("other_video", "none"):
+        answered = rows(out / f"predictions/controls/vsi_bench.{control}.jsonl")
+        assert [row["id"] for row in answered] == [row["id"] for row in own]
+        assert {name: figure["after"] for name, figure in found[control].items()} == official
+        for figure in found[control].values():
+            assert figure["delta"] == pytest.approx(figure["after"] - figure["before"])
+    assert "What the video adds to the text alone" in said
+    told = fails(command(*to_evaluate("vsi_bench", root, tmp_path / "no", "evaluation.controls=[prior]")))
+    assert "leave prior out" in told
+
+
+@pytest.mark.long
 def test_all_benchmarks_that_have_a_root(
     evaluated: dict[str, str], command: Command, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    chosen = ("sti_bench", "vsi_bench")
-    words = [f"benchmarks.{name}.root={places(name, tmp_path_factory)[0]}" for name in chosen]
-    small = [word.replace("benchmark.", f"benchmarks.{name}.") for name in chosen for word in SMALL_MEDIA]
-    said = succeeds(command("stage=evaluate", "benchmark=all", *words, *small, f"hydra.run.dir={tmp_path}"))
-    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir() and path.name != ".hydra") == list(chosen)
+    roots = {name: places(name, tmp_path_factory)[0] for name in ALONE}
+    said = succeeds(command(*to_evaluate_all(roots, tmp_path)))
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir() and path.name != ".hydra") == list(ALONE)
     totals = json.loads((tmp_path / "summary.json").read_text())
-    assert set(totals) == set(chosen)
-    for name in chosen:
+    assert set(totals) == set(ALONE)
+    for name in ALONE:
         alone = json.loads((places(name, tmp_path_factory)[1] / "scores.json").read_text())
         together = json.loads((tmp_path / name / "scores.json").read_text())
         assert together == alone

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks_as_distributed import MAKERS
-from tests.cli.conftest import Command, fails, killed, succeeds, together
+from tests.cli.conftest import Command, Kill, fails, succeeds, together
 from tests.cli.test_evaluate import films, to_evaluate
 from tests.cli.test_train import rows
+
+pytestmark = pytest.mark.long
 
 __all__ = ["films"]
 QUESTIONS = 30
@@ -42,19 +44,17 @@ def root(films: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def runs(
-    root: Path, command: Command, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, Path]:
-    """The folder of a run that was left in peace, and of one that was killed ten times, also as two processes."""
+def runs(root: Path, command: Command, kill: Kill, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The folder of a run that was left in peace, and of one that was killed six times, also as two processes."""
     peace, torn = tmp_path_factory.mktemp("peace"), tmp_path_factory.mktemp("torn")
 
     def tear() -> None:
-        moments = sorted(random.Random(7).sample(range(1, QUESTIONS - 4), 10))
+        moments = sorted(random.Random(7).sample(range(1, QUESTIONS - 4), 6))
         # batches and limits change no answer
         changes = itertools.cycle((["benchmark.batch_size=4", "benchmark.limit=29"], [], [*TWO]))
         for moment, more in zip(moments, changes, strict=False):
             words = to_evaluate(NAME, root, torn, *ASKED, *more)
-            killed(words, environment, lambda at=moment: len(answers_in(torn)) >= at)
+            kill(words, lambda at=moment: len(answers_in(torn)) >= at)
             assert moment <= len(answers_in(torn)) < QUESTIONS
 
     with ThreadPoolExecutor(1) as pool:

@@ -20,7 +20,9 @@ QUICK = (
 ADAPTERS = "model.lora={rank: 4, alpha: 8, dropout: 0.0}"
 
 
-@pytest.mark.parametrize("more", [(), (ADAPTERS,)], ids=["whole", "adapters"])
+@pytest.mark.parametrize(
+    "more", [pytest.param((), id="whole"), pytest.param((ADAPTERS,), id="adapters", marks=pytest.mark.long)]
+)
 def test_equals_the_training_runs_own_export_bit_for_bit(
     more: tuple[str, ...], command: Command, tmp_path: Path
 ) -> None:

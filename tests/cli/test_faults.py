@@ -7,9 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
-from spacer.scenes import rooms
-from spacer.settings import RoomsSettings
+from spacer.config.settings import RoomsSettings
+from spacer.data.scenes import rooms
 from tests.cli.conftest import SMALL, Command
 from tests.cli.test_train import rows
 
@@ -58,6 +59,7 @@ def test_stops_before_training_and_names_every_faulty_line(command: Command, dam
     assert not (tmp_path / "out/model").exists()
 
 
+@pytest.mark.long
 def test_skips_counts_and_names_when_told_to(command: Command, damaged: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = command(*jsonl(damaged, out, "skip"))
@@ -70,6 +72,7 @@ def test_skips_counts_and_names_when_told_to(command: Command, damaged: Path, tm
     assert (out / "model/model.safetensors").exists()
 
 
+@pytest.mark.long
 def test_a_corrupt_video_counts_as_wrong_in_evaluation(command: Command, made: Path, tmp_path: Path) -> None:
     root = tmp_path / "rooms"
     shutil.copytree(made.parent, root)
@@ -89,3 +92,38 @@ def test_a_corrupt_video_counts_as_wrong_in_evaluation(command: Command, made: P
     total = sum(row["reward"]["total"] for row in answers) / len(answers)
     assert summary["scores"]["reward/total"]["mean"] == pytest.approx(total)
     assert "heldout_00001" in done.stdout
+
+
+def status(folder: Path) -> dict[str, str]:
+    return json.loads((folder / "run.json").read_text())
+
+
+def test_videos_that_are_all_unreadable_end_the_run_as_failed(command: Command, made: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(made, folder)
+    for video in (folder / "videos").glob("train_*.mp4"):
+        video.write_bytes(b"this is no video" * 100)
+    done = command(*jsonl(folder, out, "skip"))
+    assert done.returncode != 0 and "Traceback" not in done.stdout + done.stderr
+    said = status(out)
+    assert said["status"] == "failed"
+    for words in ("nothing was learned", "unreadable media", "train_0000", "faults.jsonl"):
+        assert words in said["reason"] and words in done.stdout + done.stderr, said
+    assert not (out / "model").exists() and not (out / "checkpoints/last.ckpt").exists()
+
+
+def test_a_run_that_loses_its_numbers_fails_and_keeps_its_last_sound_checkpoint(
+    command: Command, made: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    # weights that a step multiplies by some -1e37: numbers still, of which the next products are none
+    extra = ("stage.optimizer.weight_decay=1e38", "stage.optimizer.learning_rate=0.1", "trainer.max_steps=5")
+    done = command(*jsonl(made, out, "skip"), *extra, "trainer.checkpoint_every_n_steps=1")
+    assert done.returncode != 0 and "Traceback" not in done.stdout + done.stderr
+    said = status(out)
+    assert said["status"] == "failed" and "NaN or infinite" in said["reason"]
+    assert "stage.optimizer.learning_rate" in done.stdout + done.stderr
+    assert not (out / "model").exists()
+    kept = torch.load(out / "checkpoints/last.ckpt", weights_only=True)
+    assert 0 < kept["global_step"] < 5
+    assert all(bool(value.isfinite().all()) for value in kept["state_dict"].values())

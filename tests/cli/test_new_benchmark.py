@@ -1,4 +1,4 @@
-"""The README's worked example of a new benchmark, put into a copy of the repository as it stands there."""
+"""The site's worked example of a new benchmark, put into a copy of the repository as it stands there."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks_as_distributed import as_json, place
 from tests.cli.conftest import ROOT, fails, succeeds
 from tests.cli.test_evaluate import films, to_evaluate
 from tests.cli.test_score import predictions
 from tests.cli.test_score import words as to_score
 from tests.cli.test_train import rows
+from tests.pages import blocks, page
+from tests.written_files import as_json, place
 
 __all__ = ["films"]
 NAME = "my_rooms"
@@ -24,16 +25,21 @@ NAME = "my_rooms"
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The repository with the two files that the README shows, at the places that their first lines name."""
+    """The repository with the two files that the page shows where it says, and the benchmark's name."""
     work = tmp_path_factory.mktemp("copy")
     for folder in ("spacer", "hydra_plugins", "conf", "experiments", "sweeps"):
         shutil.copytree(ROOT / folder, work / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "run.py", work)
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    shown = re.findall(r"```(?:yaml|python)\n# (\S*my_rooms\.\w+)\n(.*?)```", readme, re.DOTALL)
+    shown = [
+        (match[1], code.partition("\n")[2])
+        for _, code in blocks(page("extending"), "yaml", "python")
+        if (match := re.match(r"# (\S*my_rooms\.\w+)\n", code))
+    ]
     assert [path for path, _ in shown] == ["conf/benchmark/my_rooms.yaml", "spacer/benchmarks/my_rooms.py"]
     for path, text in shown:
         (work / path).write_text(text, encoding="utf-8")
+    choices = work / "spacer/config/choices.py"
+    choices.write_text(choices.read_text().replace("BENCHMARKS = (", f'BENCHMARKS = ("{NAME}", ', 1))
     return work
 
 
@@ -71,6 +77,7 @@ def test_answers_are_scored(copy: Path, root: Path, environment: dict[str, str],
     assert "my_rooms, in percent" in said and "75.00" in said
 
 
+@pytest.mark.long
 def test_a_model_is_asked(copy: Path, root: Path, environment: dict[str, str], tmp_path: Path) -> None:
     succeeds(call(copy, environment, *to_evaluate(NAME, root, tmp_path / "out")))
     answers = rows(tmp_path / f"out/predictions/{NAME}.jsonl")

@@ -10,17 +10,23 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.cli.conftest import Command, fails, killed, succeeds
+from tests.cli.conftest import Command, Kill, fails, succeeds
 from tests.cli.test_train import rows
 from tests.distributed import LINES, Folder
 
 SMALL = (
     *("dataset.workers=1", "dataset.questions_per_video=2", "logger=none"),
     *("model.prompts_per_rollout=4", "objective.group_size=2", "objective.max_completion_length=48"),
-    *("model.completion.bonus_min=4", "model.completion.bonus_max=16", "benchmark.max_new_tokens=48"),
-    *("benchmark.resamples=50", "trainer.checkpoint_every_n_steps=1"),
+    *("model.completion.bonus_min=4", "model.completion.bonus_max=16", "evaluation.max_new_tokens=48"),
+    *("evaluation.resamples=50", "trainer.checkpoint_every_n_steps=1"),
 )
-MEDIA = ("video.max_pixels=8192", "video.max_frames=4", "image_max_pixels=8192", "heldout=heldout.jsonl")
+MEDIA = (
+    "video.max_pixels=8192",
+    "video.min_pixels=null",
+    "video.max_frames=4",
+    "image_max_pixels=8192",
+    "heldout=heldout.jsonl",
+)
 STEPS = 8  # of nine in an epoch
 
 
@@ -43,6 +49,7 @@ def tuning(root: Path, out: Path) -> list[str]:
     )
 
 
+@pytest.mark.long
 def test_from_prepared_to_tuned_to_trained_to_evaluated(
     command: Command, whole: tuple[Folder, str], tuned: Path, tmp_path: Path
 ) -> None:
@@ -72,11 +79,12 @@ def test_from_prepared_to_tuned_to_trained_to_evaluated(
     assert {row["true_map"] is None for row in after if row["video"].endswith(".mp4")} == {True, False}
 
 
+@pytest.mark.long
 def test_killed_in_an_epoch_and_resumed_with_other_workers_ends_with_the_same_weights(
-    command: Command, environment: dict[str, str], whole: tuple[Folder, str], tuned: Path, tmp_path: Path
+    command: Command, kill: Kill, whole: tuple[Folder, str], tuned: Path, tmp_path: Path
 ) -> None:
     words, history = tuning(whole[0].root, tmp_path), tmp_path / "history.jsonl"
-    killed(words, environment, lambda: history.exists() and len(rows(history)) >= 3)
+    kill(words, lambda: history.exists() and len(rows(history)) >= 3)
     assert not (tmp_path / "model").exists()
     succeeds(command(*words, "ckpt_path=last", "dataset.workers=2"))
     assert len({row["step"] for row in rows(history)}) == STEPS
@@ -106,6 +114,7 @@ BAD = {
 }
 
 
+@pytest.mark.long
 def test_bad_lines_stop_or_are_left_out_and_videos_that_do_not_open_never_stop(
     command: Command, whole: tuple[Folder, str], copied: Folder, tmp_path: Path
 ) -> None:
@@ -122,8 +131,8 @@ def test_bad_lines_stop_or_are_left_out_and_videos_that_do_not_open_never_stop(
     said = succeeds(command(*copied.words, "dataset.on_bad=skip"))
     assert "1 files missing, 2 do not open" in said and "left out, unreadable media: 4 questions" in said
     said = succeeds(command(*tune, "dataset.on_bad=skip"))
-    assert all(word in " ".join(said.split()) for word in (*BAD, "unreadable media: 4")), said
-    assert json.loads((tmp_path / "tune/summary.json").read_text())["faults"] == 10
+    assert all(word in " ".join(said.split()) for word in (*BAD, "unreadable media: 8")), said
+    assert json.loads((tmp_path / "tune/summary.json").read_text())["faults"] == 14  # four of them held-out questions
     asked = rows(tmp_path / "tune/predictions/after.jsonl")  # a video that does not open counts as wrong
     assert len(asked) == len(rows(whole[0].root / "heldout.jsonl")) - 1
     wrong = [row for row in asked if "error" in row]
@@ -137,6 +146,7 @@ def test_bad_lines_stop_or_are_left_out_and_videos_that_do_not_open_never_stop(
     assert json.loads((tmp_path / "mended/summary.json").read_text())["faults"] == 4
 
 
+@pytest.mark.long
 def test_spacer_and_rooms_in_one_epoch(command: Command, whole: tuple[Folder, str], tmp_path: Path) -> None:
     rooms = ("train_scenes=4", "heldout_scenes=2", "heldout_questions_per_scene=2", "size_px=96")
     parts = [f"dataset.parts.spacer.{word}" for word in (f"root={whole[0].root}", *MEDIA)]

@@ -30,7 +30,7 @@ def test_comparing_runs_leaves_one_of_both(command: Command, tmp_path: Path) -> 
     assert f"report: {tmp_path / 'out'}/report.html" in said
     found = elements(tmp_path / "out/report.html")["index"]["subjects"][0]["figures"]
     overall = next(row for row in found if row["name"] == "questions")
-    made = json.loads((tmp_path / "out/comparison.json").read_text())["comparisons"][0]["figures"]["overall"]
+    made = json.loads((tmp_path / "out/comparison.json").read_text())["comparisons"][0]["metrics"]["overall"]
     assert [overall["changes"][1][name] for name in ("delta", "low", "high")] == [
         made[name] for name in ("delta", "low", "high")
     ]
@@ -41,7 +41,10 @@ def test_mistakes_are_told_without_a_traceback(command: Command, tmp_path: Path)
     fails(command("stage=report", out), "runs is empty: stage=report takes the folders of runs")
     (tmp_path / "empty").mkdir()
     fails(command("stage=report", f"runs=[{tmp_path / 'empty'}]", out), "lacks", "history.jsonl")
-    fails(command("stage=report", "runs=[a]", "report.frames=3", out), "report.frames: is 3, must be even")
+    fails(
+        command("stage=report", "runs=[a]", "report.frames=3", out),
+        "report.frames: is 3, must be an integer (at least 2 and a multiple of 2",
+    )
     run = training_run(tmp_path / "run", [True], [True])
     (run / "history.jsonl").write_text('{"step": 0}\nnonsense\n{"step": 1}\n')
     fails(command("stage=report", f"runs=[{run}]", out), "history.jsonl:2: is not JSON", "mend the line")

@@ -10,12 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.cli.conftest import SMALL, Command, fails, killed, succeeds
+from tests.cli.conftest import SMALL, Command, Kill, fails, succeeds
 from tests.cli.test_train import rows
+
+pytestmark = pytest.mark.long
 
 STEPS = 4
 STRATEGIES = ("ddp", "fsdp")
-JOB = (*SMALL, "benchmark.limit=6", "logger=none", "stage.evaluate_after=false")
+JOB = (*SMALL, "evaluation.limit=6", "logger=none", "stage.evaluate_after=false")
 
 
 def on(strategy: str, devices: int, prompts: int, folder: Path, steps: int = STEPS) -> list[str]:
@@ -61,17 +63,19 @@ def test_two_devices_do_what_one_does(alone: Path, two: tuple[str, Path, str]) -
         kept = {name for name in one if not name.startswith("speed/")} - {"train/sampling_drift"}
         assert {key: other[key] for key in kept} == pytest.approx({key: one[key] for key in kept}, rel=1e-5, abs=1e-7)
     for name, value in weights(alone).items():
-        assert float((weights(folder)[name] - value).norm() / value.norm()) < 1e-5, name
+        # attention hardly notices a bias of all keys: its gradient is next to nothing, and Adam scales its rounding up
+        bound = 5e-5 if name.endswith("k_proj.bias") else 1e-5
+        assert float((weights(folder)[name] - value).norm() / value.norm()) < bound, name
     assert json.loads((folder / "summary.json").read_text())["seed"] == 0
     assert said.count("go on with the same settings and ckpt_path=last") == 1  # one process speaks
 
 
 def test_killed_and_resumed_ends_with_the_same_weights(
-    two: tuple[str, Path, str], command: Command, environment: dict[str, str], tmp_path: Path
+    two: tuple[str, Path, str], command: Command, kill: Kill, tmp_path: Path
 ) -> None:
     strategy, folder, _ = two
     words, history = on(strategy, 2, 1, tmp_path), tmp_path / "history.jsonl"
-    killed(words, environment, lambda: history.exists() and history.read_text().count("\n") >= 2)
+    kill(words, lambda: history.exists() and history.read_text().count("\n") >= 2)
     assert not (tmp_path / "model").exists()
     succeeds(command(*words, "ckpt_path=last"))
     untouched, mended = weights(folder), weights(tmp_path)
@@ -80,14 +84,14 @@ def test_killed_and_resumed_ends_with_the_same_weights(
 
 
 def test_adapters_that_are_spread_over_devices_go_on_from_their_checkpoint(
-    command: Command, environment: dict[str, str], tmp_path: Path
+    command: Command, kill: Kill, tmp_path: Path
 ) -> None:
     """Of a checkpoint that holds the adapters alone."""
     adapters = ("model.lora={rank: 4, alpha: 8, dropout: 0.0}", "stage.evaluate_before=false")
     peace, mended = tmp_path / "peace", tmp_path / "mended"
     succeeds(command(*on("fsdp", 2, 1, peace), *adapters))
     words, history = [*on("fsdp", 2, 1, mended), *adapters], mended / "history.jsonl"
-    killed(words, environment, lambda: history.exists() and history.read_text().count("\n") >= 2)
+    kill(words, lambda: history.exists() and history.read_text().count("\n") >= 2)
     succeeds(command(*words, "ckpt_path=last"))
     assert all(torch.equal(weights(peace)[name], value) for name, value in weights(mended).items())
     held = torch.load(mended / "checkpoints/last.ckpt", weights_only=True)["state_dict"]

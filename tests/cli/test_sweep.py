@@ -7,8 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +15,7 @@ from safetensors.torch import load_file
 
 from spacer.benchmarks import benchmark
 from tests.benchmarks_as_distributed import MAKERS
-from tests.cli.conftest import BRIEF, ROOT, Command, killed
+from tests.cli.conftest import BRIEF, ROOT, Command, Kill, wait_for
 from tests.cli.test_train import rows
 
 
@@ -106,6 +104,7 @@ def test_a_folder_of_other_settings_is_not_taken_for_done(answers: Answers, comm
     assert record(tmp_path / "out/seed=0")["settings"]["benchmark"]["limit"] is None
 
 
+@pytest.mark.long
 def test_optuna_goes_on_with_its_trials(answers: Answers, command: Command, tmp_path: Path) -> None:
     answers.write("all", 1.0)
 
@@ -129,20 +128,14 @@ def test_optuna_goes_on_with_its_trials(answers: Answers, command: Command, tmp_
     assert "search the same space, or give this sweep another folder" in other.stderr
 
 
-def until(holds: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 240
-    while not holds():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def steps(job: Path) -> int:
     history = job / "history.jsonl"
     return len(history.read_text().splitlines()) if history.exists() else 0
 
 
+@pytest.mark.long
 def test_killed_and_interrupted_jobs_go_on_and_end_as_one_run_alone(
-    command: Command, environment: dict[str, str], tmp_path: Path
+    command: Command, kill: Kill, environment: dict[str, str], tmp_path: Path
 ) -> None:
     sweep = tmp_path / "sweep"
     words = ["-m", *BRIEF, "objective.beta=0.0,0.01", f"hydra.sweep.dir={sweep}"]
@@ -155,10 +148,10 @@ def test_killed_and_interrupted_jobs_go_on_and_end_as_one_run_alone(
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
-    until(lambda: steps(first) >= 2, process)
+    wait_for(lambda: steps(first) >= 2, process.pid)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(children[0]), signal.SIGKILL)
-    until(lambda: steps(second) >= 1, process)
+    wait_for(lambda: steps(second) >= 1, process.pid)
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 130, said
@@ -169,7 +162,7 @@ def test_killed_and_interrupted_jobs_go_on_and_end_as_one_run_alone(
     interrupted = said[said.index("objective.beta=0.01 …") :]
     assert "best" not in said.splitlines()[-1] and "Traceback" not in interrupted
 
-    killed(words, environment, lambda: record(first)["status"] == "running")  # now the sweep itself, with its job
+    kill(words, lambda: record(first)["status"] == "running")  # now the sweep itself, with its job
 
     again = command(*words)
     assert again.returncode == 0, again.stdout + again.stderr

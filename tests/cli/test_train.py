@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
-import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from spacer.offline import offline_runs, read_records
-from tests.cli.conftest import ROOT, SMALL, Command, killed
+from spacer.tracking.offline import offline_runs, read_records
+from tests.cli.conftest import ROOT, SMALL, Command, Kill
+from tests.pages import page
 
 STEPS = 5
 
@@ -37,12 +34,14 @@ def wandb_history(records: list) -> list[dict]:
     return [{"/".join(item.nested_key[:1]) or item.key: json.loads(item.value_json) for item in row} for row in items]
 
 
-def readme_metrics() -> set[str]:
-    """The names in the README's table of metrics."""
+def told_metrics() -> set[str]:
+    """The names in the site's table of metrics, but for those of stage=vision."""
     found: set[str] = set()
-    for line in (ROOT / "README.md").read_text().splitlines():
+    for line in page("reports").splitlines():
         names = (
-            re.findall(r"`((?:train|reward|rollout|speed)/[a-z_]+)`", line.split("|")[1]) if line[:3] == "| `" else []
+            re.findall(r"`((?:train|reward|rollout|speed)/[a-z_]+)`", line.split("|")[1])
+            if line[:3] == "| `" and "stage=vision" not in line
+            else []
         )
         found |= set(names)
     return found
@@ -58,7 +57,7 @@ def finished(command: Command, tmp_path_factory: pytest.TempPathFactory) -> tupl
     return folder, done.stdout
 
 
-def test_leaves_what_the_readme_promises(finished: tuple[Path, str]) -> None:
+def test_leaves_what_the_site_promises(finished: tuple[Path, str]) -> None:
     folder, output = finished
     summary = json.loads((folder / "summary.json").read_text())
     total = summary["metrics"]["reward/total"]
@@ -87,18 +86,18 @@ def test_a_log_file_holds_lines_and_no_control_codes(finished: tuple[Path, str])
     said = (finished[0] / "said.txt").read_text()
     assert not [character for character in said if ord(character) < 32 and character != "\n"]
     assert "\x7f" not in said and "\x9b" not in said
-    for words in ("rooms: 24 of 24 questions", "frames for the report: 4 of 4"):
+    for words in ("evaluate: 24 of 24 questions", "frames for the report: 4 of 4"):
         assert words in said
     ours = [line for line in said.splitlines() if line[2:3] == ":" or " of " in line]
     assert all(len(line) <= 80 for line in ours if str(finished[0]) not in line)
 
 
-def test_wandb_offline_holds_every_metric_of_the_readme(finished: tuple[Path, str]) -> None:
+def test_wandb_offline_holds_every_metric_of_the_site(finished: tuple[Path, str]) -> None:
     folder, _ = finished
     records = wandb_records(folder)
     history = wandb_history(records)
     logged = {name for row in history for name in row if not name.startswith("_")}
-    named = readme_metrics()
+    named = told_metrics()
     assert named | {"figures/curves", "figures/question_types", "figures/map_1"} <= logged
     curves = {name for name in logged if name.split("/")[0] in ("train", "reward", "rollout", "speed")}
     assert curves == named
@@ -205,21 +204,13 @@ def test_saved_model_is_an_ordinary_hugging_face_folder(finished: tuple[Path, st
     assert type(AutoProcessor.from_pretrained(folder)).__name__ == "Qwen2_5_VLProcessor"
 
 
+@pytest.mark.long
 def test_killed_and_resumed_ends_with_the_same_weights(
-    finished: tuple[Path, str], command: Command, environment: dict[str, str], tmp_path: Path
+    finished: tuple[Path, str], command: Command, kill: Kill, tmp_path: Path
 ) -> None:
     overrides = [*SMALL, f"trainer.max_steps={STEPS}", "logger.rollouts_every_n_steps=2", f"hydra.run.dir={tmp_path}"]
-    words = [sys.executable, str(ROOT / "run.py"), *overrides]
-    process = subprocess.Popen(
-        words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
     history = tmp_path / "history.jsonl"
-    deadline = time.monotonic() + 240
-    while not (history.exists() and history.read_text().count("\n") >= 3):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    kill(overrides, lambda: history.exists() and history.read_text().count("\n") >= 3)
     assert not (tmp_path / "summary.json").exists()
 
     resumed = command(*overrides, "ckpt_path=last")
@@ -242,13 +233,14 @@ def test_killed_and_resumed_ends_with_the_same_weights(
     assert rows(finished[0] / "rollouts.jsonl") == rows(tmp_path / "rollouts.jsonl")
 
 
+@pytest.mark.long
 def test_killed_and_resumed_csv_goes_on(
-    finished: tuple[Path, str], command: Command, environment: dict[str, str], tmp_path: Path
+    finished: tuple[Path, str], command: Command, kill: Kill, tmp_path: Path
 ) -> None:
     words = [*SMALL, f"trainer.max_steps={STEPS}", "logger=csv", f"hydra.run.dir={tmp_path}"]
     words += ["stage.evaluate_before=false", "stage.evaluate_after=false", "logger.rollouts_every_n_steps=0"]
     path = tmp_path / "csv/metrics.csv"
-    killed(words, environment, lambda: path.exists() and path.read_text().count("\n") >= 3)
+    kill(words, lambda: path.exists() and path.read_text().count("\n") >= 3)
     assert command(*words, "ckpt_path=last").returncode == 0
     with open(path, newline="") as file:
         found = list(csv.DictReader(file))

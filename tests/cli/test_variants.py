@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.cli.conftest import ROOT, SMALL, Command
+from tests.cli.conftest import ROOT, SMALL, Command, succeeds
 from tests.cli.test_train import rows
+
+pytestmark = pytest.mark.long
 
 QUICK = (
     *SMALL,
@@ -27,26 +30,38 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return {name: value.float() for name, value in load_file(folder / "model.safetensors").items()}
 
 
-def test_adapters_change_only_what_they_adapt_and_are_merged_on_saving(command: Command, tmp_path: Path) -> None:
-    adapters = "model.lora={rank: 4, alpha: 8, dropout: 0.0}"
-    done = command(*QUICK, adapters, "model.learning_rate=0.01", f"hydra.run.dir={tmp_path}")
-    assert done.returncode == 0, done.stdout + done.stderr
-    before, after = weights(ROOT / "spacer/assets/tiny"), weights(tmp_path / "model")
+ADAPTERS = (
+    "model.lora={rank: 4, alpha: 8, dropout: 0.0}",
+    "model.learning_rate=0.01",
+    "stage.optimizer.schedule=constant",
+)
+
+
+@pytest.fixture(scope="module")
+def adapted(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of adapters."""
+    folder = tmp_path_factory.mktemp("adapted")
+    succeeds(command(*QUICK, *ADAPTERS, f"hydra.run.dir={folder}"))
+    return folder
+
+
+def test_adapters_change_only_what_they_adapt_and_are_merged_on_saving(adapted: Path) -> None:
+    before, after = weights(ROOT / "spacer/assets/tiny"), weights(adapted / "model")
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.allclose(before[name], after[name], atol=1e-7)}
     assert changed and all("layers" in name and "proj" in name and "visual" not in name for name in changed)
-    assert all("train/kl" in row for row in rows(tmp_path / "history.jsonl"))
+    assert all("train/kl" in row for row in rows(adapted / "history.jsonl"))
 
 
-def test_a_checkpoint_of_adapters_holds_them_alone_and_is_gone_on_from(command: Command, tmp_path: Path) -> None:
-    adapters = ("model.lora={rank: 4, alpha: 8, dropout: 0.0}", "stage.optimizer.schedule=constant")
+def test_a_checkpoint_of_adapters_holds_them_alone_and_is_gone_on_from(
+    adapted: Path, command: Command, tmp_path: Path
+) -> None:
     whole, halves = f"hydra.run.dir={tmp_path / 'whole'}", f"hydra.run.dir={tmp_path / 'halves'}"
-    runs = [command(*QUICK, *adapters, "trainer.max_steps=4", whole), command(*QUICK, *adapters, halves)]
+    shutil.copytree(adapted, tmp_path / "halves")
     kept = torch.load(tmp_path / "halves/checkpoints/last.ckpt", weights_only=True)["state_dict"]
     assert kept and all("lora_" in name for name in kept)
-    runs.append(command(*QUICK, *adapters, "trainer.max_steps=4", "ckpt_path=last", halves))
-    for done in runs:
-        assert done.returncode == 0, done.stdout + done.stderr
+    succeeds(command(*QUICK, *ADAPTERS, "trainer.max_steps=4", whole))
+    succeeds(command(*QUICK, *ADAPTERS, "trainer.max_steps=4", "ckpt_path=last", halves))
     one, other = weights(tmp_path / "whole/model"), weights(tmp_path / "halves/model")
     assert all(torch.equal(one[name], other[name]) for name in one)
     without = command(*QUICK, "ckpt_path=last", halves)
@@ -79,7 +94,7 @@ def test_accumulation_takes_one_step_for_several_batches(command: Command, tmp_p
 
 def test_supervised_training_from_untrained_weights(command: Command, tmp_path: Path) -> None:
     overrides = ("experiments=tiny_warmstart", "dataset.train_scenes=10", "dataset.heldout_scenes=4")
-    more = ("trainer.max_steps=6", "trainer.checkpoint_every_n_steps=3", "stage.batch_size=8", "benchmark.limit=6")
+    more = ("trainer.max_steps=6", "trainer.checkpoint_every_n_steps=3", "stage.batch_size=8", "evaluation.limit=6")
     done = command(*overrides, *more, "logger=tensorboard", f"hydra.run.dir={tmp_path}")
     assert done.returncode == 0, done.stdout + done.stderr
     losses = [row["train/loss"] for row in rows(tmp_path / "history.jsonl")]

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from spacer.attention import WINDOWS
-from spacer.modeling import Packing, encode_vision
-from spacer.selfcheck import LIMITS
-from spacer.tree import Completion
+from spacer.attention.interface import WINDOWS
+from spacer.models.forward import ComputeOptions
+from spacer.models.selfcheck import LIMITS
+from spacer.models.vision import encode_vision
+from spacer.tree.forest import Completion
 from tests.parity.families import FAMILIES, make, plain_logps
 from tests.parity.test_tree import drawn, gradients, tree_logps
 
@@ -43,7 +44,7 @@ def test_log_probabilities_and_gradients_are_the_plain_ones(
         batch, prompts, completions = drawn(family, reference, shown, 3, seed, torch.float64)
         expected = torch.cat([plain_logps(reference, prompts[c.prompt], c.ids_C) for c in completions])
         wanted = gradients(reference, expected.sin().sum())
-        found = joined(tree_logps(model, batch.to(device), completions, Packing(attention, budget)), completions)
+        found = joined(tree_logps(model, batch.to(device), completions, ComputeOptions(attention, budget)), completions)
         near(found, expected.detach(), 1e-4, "log-probabilities")
         for name, gradient in gradients(model, found.sin().sum()).items():
             near(gradient, wanted[name], 1e-4, name)
@@ -58,7 +59,7 @@ def test_autocast_stays_near(family: str, attention: str, device: torch.device) 
     with torch.no_grad():
         expected = torch.cat([plain_logps(reference, prompts[c.prompt], c.ids_C) for c in completions])
     with torch.autocast("cuda", torch.bfloat16):
-        found = joined(tree_logps(model, batch.to(device), completions, Packing(attention, 10_000)), completions)
+        found = joined(tree_logps(model, batch.to(device), completions, ComputeOptions(attention, 10_000)), completions)
     assert float((found.detach().cpu() - expected).abs().mean()) < LIMITS[torch.bfloat16]
     for name, gradient in gradients(model, found.sin().sum()).items():
         assert bool(gradient.isfinite().all()), name

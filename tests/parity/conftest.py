@@ -12,13 +12,13 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from spacer.config import load_settings
-from spacer.data.loading import PromptDataset, Use
+from spacer.config.load import load_settings
+from spacer.config.settings import Settings
+from spacer.data.loading import PromptDataset, SampleDraw
 from spacer.data.processing import Prompt
 from spacer.data.sources import Split, load_train
-from spacer.modeling import load_processor
-from spacer.positions import PositionRule
-from spacer.settings import Settings
+from spacer.models.probe import probe_model
+from spacer.tree.mrope import PositionRule
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,7 +32,7 @@ def composed(*overrides: str, output_dir: str = "unused") -> Settings:
 
 def prompts_of(dataset: PromptDataset, *indices: int) -> list[Prompt]:
     """The samples at `indices`, processed; none may be at fault."""
-    made = [dataset[Use(i, i)] for i in indices]
+    made = [dataset[SampleDraw(i, i)] for i in indices]
     prompts = [prompt for prompt in made if isinstance(prompt, Prompt)]
     assert len(prompts) == len(indices)
     return prompts
@@ -72,6 +72,6 @@ def split(settings: Settings) -> Split:
 @pytest.fixture(scope="session")
 def dataset(settings: Settings, split: Split) -> PromptDataset:
     """The training questions, ready to be processed."""
-    processor = load_processor(settings.model)
+    processor = probe_model(settings.model).processor
     data = replace(settings.dataset)
     return PromptDataset(split.samples, processor, data, rule=PositionRule(2, 2.0, split_frames=False))

@@ -21,12 +21,15 @@ from transformers import (
     Qwen3VLForConditionalGeneration,
 )
 
-from spacer.attention import TREE, WINDOWS
-from spacer.choices import Positions
-from spacer.data.processing import Prompt
-from spacer.data.samples import Sample
-from spacer.modeling import position_rule
-from spacer.trimming import trim
+from spacer.attention.interface import TREE, WINDOWS
+from spacer.attention.rows import register
+from spacer.attention.trimming import trim
+from spacer.config.choices import Positions
+from spacer.data.processing import MIXED, Prompt
+from spacer.data.samples import Medium, Sample
+from spacer.models.families import position_rule
+
+register()
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 VOCABULARY, IMAGE_TOKEN, VIDEO_TOKEN, EOS = 61, 59, 60, 58
@@ -150,7 +153,10 @@ _FAMILY = {"qwen2_vl": _qwen2_vl, "qwen2_5_vl": _qwen2_5_vl, "qwen3_vl": _qwen3_
 def make_prompts(
     family: str, model: Any, rng: np.random.Generator, kind: str, questions: int, dtype: torch.dtype
 ) -> list[Prompt]:
-    """Questions about one new medium: "video", "image", "images" (several) or "text" (a medium without pictures)."""
+    """Questions about one new medium: "video", "image", "images" (several), "mixed" (an image, a video
+    and an image, with text between them) or "text" (a medium without pictures)."""
+    if kind == "mixed":
+        return _mixed_prompts(family, model, rng, questions, dtype)
     grids: list[tuple[int, int, int]] = []
     if kind == "video":
         grids = [(int(rng.integers(1, 4)), 2 * int(rng.integers(1, 3)), 2 * int(rng.integers(1, 3)))]
@@ -180,7 +186,40 @@ def make_prompts(
         )
         frame = np.zeros((1, 1, 3), np.uint8)
         prompts.append(
-            Prompt(sample, sample.data_type, ids, types, positions, pixels if grids else None, grid_thw, None, frame)
+            Prompt(
+                *(sample, sample.data_type if grids else "text", ids, types, positions),
+                *(pixels if grids else None, grid_thw, None, frame),
+            )
+        )
+    return prompts
+
+
+def _mixed_prompts(
+    family: str, model: Any, rng: np.random.Generator, questions: int, dtype: torch.dtype
+) -> list[Prompt]:
+    images = [(1, 2 * int(rng.integers(1, 3)), 2 * int(rng.integers(1, 4))) for _ in range(2)]
+    video = (int(rng.integers(1, 4)), 2, 4)
+    shown = _block(family, rng, "image", images[0]) + _text(rng, 2) + _block(family, rng, "video", video)
+    shown += _text(rng, 1) + _block(family, rng, "image", images[1])
+    pixels, films = (
+        torch.from_numpy(rng.normal(size=(sum(t * h * w for t, h, w in grids), PATCH))).to(dtype)
+        for grids in (images, [video])
+    )
+    media = tuple(Medium(kind, Path(f"/nowhere/{rng.integers(2**40)}")) for kind in ("image", "video", "image"))
+    rule = position_rule(model.config, Positions.original)
+    prompts = []
+    for _ in range(questions):
+        tokens = shown + _text(rng, int(rng.integers(1, 6)))
+        ids, types = torch.tensor([token for token, _ in tokens]), torch.tensor([kind for _, kind in tokens])
+        sample = Sample(
+            **{"id": str(rng.integers(2**40)), "problem": "?", "problem_type": "free-form", "options": ()},
+            **{"solution": "", "data_type": "image", "path": media[0].path, "source": "", "media": media},
+            **{"scene": "", "question_type": "", "reasoning": None, "true_map": None},
+        )
+        positions = rule.positions(types, images, [video], [1.5])
+        frame, shapes = np.zeros((1, 1, 3), np.uint8), [torch.tensor(grids) for grids in (images, [video])]
+        prompts.append(
+            Prompt(sample, MIXED, ids, types, positions, pixels, shapes[0], None, frame, None, films, shapes[1])
         )
     return prompts
 
@@ -202,9 +241,9 @@ def plain_logps(model: Any, prompt: Prompt, ids_C: Tensor) -> Tensor:
     """Log-probabilities of one completion: one row, pixels and all, through transformers' own forward."""
     ids = torch.cat([prompt.ids_L, ids_C])[None]
     following = prompt.positions_3L[:, -1:] + torch.arange(1, len(ids_C) + 1)
-    media = "video" if prompt.sample.data_type == "video" else "image"
-    names = {"video": ("pixel_values_videos", "video_grid_thw"), "image": ("pixel_values", "image_grid_thw")}[media]
-    pictures = {} if prompt.grid_thw is None else dict(zip(names, (prompt.pixels_PD, prompt.grid_thw), strict=True))
+    names = {"video": ("pixel_values_videos", "video_grid_thw"), "image": ("pixel_values", "image_grid_thw")}
+    given = [(names[kind], prompt.of_kind(kind)) for kind in names]
+    pictures = {name: value for pair, values in given if values for name, value in zip(pair, values, strict=True)}
     with plain_attention(model):
         logits = model(
             input_ids=ids,

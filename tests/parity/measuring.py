@@ -7,7 +7,7 @@ import weakref
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -17,12 +17,14 @@ from torch.utils._python_dispatch import TorchDispatchMode  # how torch document
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
-from spacer import grpo as grpo_file
-from spacer import module as module_file
-from spacer import rollout as rollout_file
-from spacer.cache import LeafCache
-from spacer.grpo import GrpoModule
-from spacer.module import TreeModule
+from spacer.attention.kv_cache import LeafCache
+from spacer.rollout import decode as decode_module
+from spacer.rollout.decode import Sampler
+from spacer.training import grpo as grpo_file
+from spacer.training import row_trainer as row_trainer_module
+from spacer.training.grpo import GrpoModule
+from spacer.training.row_trainer import VisionGradient
+from spacer.training.tree_module import TreeModule
 
 ATEN = torch.ops.aten
 
@@ -143,17 +145,18 @@ def measuring(module: GrpoModule, monkeypatch: pytest.MonkeyPatch) -> Iterator[M
     def own() -> int:
         return live.bytes - live.casts
 
-    see, roll, refer, back = TreeModule.see, grpo_file.sample, GrpoModule._reference_logps, GrpoModule._backward
-    row_logps, manual, step = module_file.row_logps, TreeModule.manual_backward, TreeModule.step
+    encode, roll = VisionGradient.encode, Sampler.sample
+    refer, back = GrpoModule._reference_logps, GrpoModule._backward
+    row_logps, manual, step = row_trainer_module.row_logps, TreeModule.manual_backward, TreeModule.step
     rows_left = [0]
 
-    def seen(self: Any, batch: Any) -> Any:
+    def seen(self: Any) -> Any:
         found.flops.clear()
         since()
         live.enter("see")
         before = own()
-        vision = see(self, batch)
-        pixels = bytes_of(t for t in vars(batch.pictures).values() if t is not None)
+        vision = encode(self)
+        pixels = bytes_of(t for t in vars(self._pictures).values() if t is not None)
         found.parts["vision"] = own() - before + pixels
         found.flops["vision"] = since()
         return vision
@@ -170,10 +173,10 @@ def measuring(module: GrpoModule, monkeypatch: pytest.MonkeyPatch) -> Iterator[M
         found.flops["reference"] = since()
         return logps
 
-    def backed(self: Any, batch: Any, vision: Any, scored: Any, update: int, attended: Any) -> Any:
+    def backed(self: Any, tower: Any, context: Any, scored: Any, update: int) -> Any:
         live.enter("policy")
         rows_left[0] = len(scored.rows)
-        return back(self, batch, vision, scored, update, attended)
+        return back(self, tower, context, scored, update)
 
     def logps_of_row(*args: Any, **kwargs: Any) -> Tensor:
         before, logits = own(), live.logits
@@ -209,16 +212,16 @@ def measuring(module: GrpoModule, monkeypatch: pytest.MonkeyPatch) -> Iterator[M
             found.largest("kv_cache", bytes_of([*stacked, *own]))
 
     with monkeypatch.context() as patch:
-        patch.setattr(TreeModule, "see", seen)
-        patch.setattr(grpo_file, "sample", rolled)
+        patch.setattr(VisionGradient, "encode", seen)
+        patch.setattr(Sampler, "sample", rolled)
         patch.setattr(GrpoModule, "_reference_logps", referred)
         patch.setattr(GrpoModule, "_backward", backed)
-        patch.setattr(module_file, "row_logps", logps_of_row)  # of the policy
+        patch.setattr(row_trainer_module, "row_logps", logps_of_row)  # of the policy
         patch.setattr(grpo_file, "row_logps", logps_of_row)  # of the reference
         patch.setattr(TreeModule, "manual_backward", backward)
         patch.setattr(TreeModule, "step", stepped)
-        patch.setattr(rollout_file, "LeafCache", Cache)
-        patch.setattr(rollout_file, "eos_ids", lambda processor: (-1,))  # so that no completion ends early
+        patch.setattr(decode_module, "LeafCache", Cache)
+        patch.setattr(module, "_probe", replace(module._probe, end_ids=(-1,)))  # so that no completion ends early
         with live:
             yield found
     found.phases, found.all_flops = dict(live.peaks), live.flops

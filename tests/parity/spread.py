@@ -18,21 +18,25 @@ import torch
 from pytorch_lightning.strategies import DeepSpeedStrategy
 from torch.distributed.tensor import DTensor
 
-from spacer import modeling
-from spacer.callbacks import FaultRecorder
-from spacer.choices import LossMean, Schedule
+from spacer.config.choices import LossMean, Schedule
+from spacer.config.settings import ClusterSettings, LoraSettings, ModelSettings, OptimizerSettings, Settings
 from spacer.data.loading import PromptDataset
 from spacer.data.processing import Prompt, PromptBatch, collate
 from spacer.data.samples import Fault
 from spacer.data.sources import load_train
-from spacer.grpo import GrpoModule
-from spacer.modeling import Packing, load_policy, load_processor, load_reference
-from spacer.module import SftModule, Training, TreeModule
-from spacer.positions import PositionRule
-from spacer.settings import ClusterSettings, LoraSettings, ModelSettings, OptimizerSettings, Settings
-from spacer.sharding import whole_state
-from spacer.strategies import Place, make_strategy, place_of
-from spacer.zero import Zero3
+from spacer.distributed.sharding import whole_state
+from spacer.distributed.strategies import Place, make_strategy, place_of
+from spacer.distributed.zero3 import Zero3
+from spacer.models import logps as logps_module
+from spacer.models.forward import ComputeOptions
+from spacer.models.load import load_policy, load_reference
+from spacer.models.probe import probe_model
+from spacer.rewards import Scorer
+from spacer.training.callbacks import FaultRecorder
+from spacer.training.grpo import GrpoModule
+from spacer.training.sft import SftModule
+from spacer.training.tree_module import Training, TreeModule
+from spacer.tree.mrope import PositionRule
 from tests.parity.conftest import prompts_of, small
 
 Item = Prompt | Fault
@@ -50,7 +54,7 @@ class Case:
     vision_again: bool = False
     row_tokens: int = 500  # a prompt with some of its completions
     precision: str = "32-true"
-    logits: int = modeling.LOGITS
+    logits: int = logps_module.LOGITS
 
 
 class Zero3OnCpu(Zero3):
@@ -138,7 +142,7 @@ def items_of(settings: Settings) -> list[Item]:
     """Questions about rooms with completions to imitate, all of unequal lengths, and two that are at fault."""
     data = PromptDataset(
         load_train(settings.dataset).samples,
-        load_processor(settings.model),
+        probe_model(settings.model).processor,
         settings.dataset,
         rule=PositionRule(2, 2.0, split_frames=False),
     )
@@ -154,15 +158,15 @@ def build(case: Case, settings: Settings, devices: int) -> TreeModule:
     model: ModelSettings = replace(settings.model, **case.model)
     optimizer = OptimizerSettings(learning_rate=3e-4, schedule=Schedule.constant)
     plan = Training(optimizer, batch_size=len(case.batches[0]) // devices, **{"clip": 5.0, **case.training})
-    packing = Packing("blocks", case.row_tokens, case.vision_again)
+    compute = ComputeOptions("blocks", case.row_tokens, case.vision_again)
     policy = load_policy(model)
     policy.train()
     if case.sft:
-        return SftModule(policy, packing, plan)
+        return SftModule(policy, compute, plan)
     changes = {"group_size": 4, "max_completion_length": 40, **case.objective}
     objective = replace(settings.objective, **changes)
     reference = load_reference(model) if model.lora is None else None
-    return GrpoModule(policy, reference, load_processor(model), objective, settings.reward, packing, plan, seed=5)
+    return GrpoModule(policy, reference, probe_model(model), objective, Scorer(settings.reward), compute, plan, seed=5)
 
 
 class Saves(pl.Callback):
@@ -187,7 +191,7 @@ def run(
 ) -> dict[str, Any]:
     """Trains, and returns what it came to; faults are recorded in a file. Goes on from what `start` has saved."""
     pl.seed_everything(3, verbose=False)  # adapters begin at random
-    modeling.LOGITS = case.logits
+    logps_module.LOGITS = case.logits
     zero = strategy == "deepspeed_zero3"
     cluster = ClusterSettings("cpu", devices, 1, "ddp" if zero else strategy)
     module, notes = build(case, settings, devices), Notes()

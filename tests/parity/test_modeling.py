@@ -9,16 +9,21 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
-from spacer import modeling
+from spacer.config.settings import Settings
 from spacer.data.loading import PromptDataset
 from spacer.data.processing import Prompt, collate
-from spacer.modeling import count_passes, encode_vision, load_policy, row_logps
-from spacer.objective import token_logps
-from spacer.settings import Settings
-from spacer.tree import Completion, pack
+from spacer.models import logps as logps_module
+from spacer.models import vision as vision_module
+from spacer.models.forward import RowContext
+from spacer.models.load import load_policy
+from spacer.models.logps import row_logps
+from spacer.models.token_logps import token_logps
+from spacer.models.vision import count_passes, encode_vision
+from spacer.tree.forest import Completion
+from spacer.tree.packing import pack
 from tests.parity.conftest import prompts_of
 from tests.parity.families import FAMILIES, exact, make, make_prompts
-from tests.parity.test_rollout import PACKING
+from tests.parity.test_rollout import COMPUTE
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +36,7 @@ def prompts(dataset: PromptDataset) -> list[Prompt]:
 def test_vision_features_are_those_of_transformers_however_they_are_portioned(
     settings: Settings, prompts: list[Prompt], patches: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(modeling, "PATCHES", patches)
+    monkeypatch.setattr(vision_module, "PATCHES", patches)
     policy = load_policy(replace(settings.model, dtype="float64"))
     original = AutoModelForImageTextToText.from_pretrained(settings.model.name_or_path, dtype=torch.float64)
     assert policy.state_dict().keys() == original.state_dict().keys()
@@ -53,7 +58,7 @@ def test_a_video_may_be_cut_between_its_frames(family: str, monkeypatch: pytest.
     found, passes = [], []
     with torch.no_grad(), exact(model):
         for patches in (1, 10_000):
-            monkeypatch.setattr(modeling, "PATCHES", patches)
+            monkeypatch.setattr(vision_module, "PATCHES", patches)
             found.append(encode_vision(model, pictures).tensors)
             passes.append(count_passes(pictures))
     assert passes == [1 + int(pictures.video_grids[:, 0].sum()), 2]
@@ -67,11 +72,11 @@ def test_the_vocabulary_is_met_in_chunks_of_equal_result(
     policy = load_policy(replace(settings.model, dtype="float64"))
     batch = collate(prompts)
     completions = [Completion(n, torch.arange(20, 40 + n)) for n in range(len(prompts))]
-    (row,) = pack(batch.forest, completions, PACKING.row_tokens)
+    (row,) = pack(batch.forest, completions, COMPUTE.row_tokens)
     vision = encode_vision(policy, batch.pictures).detach()
     found = []
     for logits in (2**24, 1024 * 7):
-        monkeypatch.setattr(modeling, "LOGITS", logits)
+        monkeypatch.setattr(logps_module, "LOGITS", logits)
         widest = 0
 
         def note(logits_BCV: torch.Tensor, targets_BC: torch.Tensor) -> torch.Tensor:
@@ -79,9 +84,9 @@ def test_the_vocabulary_is_met_in_chunks_of_equal_result(
             widest = max(widest, logits_BCV.shape[1])
             return token_logps(logits_BCV, targets_BC)
 
-        monkeypatch.setattr(modeling, "token_logps", note)
+        monkeypatch.setattr(logps_module, "token_logps", note)
         policy.zero_grad()
-        logp = row_logps(policy, row, vision, PACKING)
+        logp = row_logps(policy, row, RowContext(vision, COMPUTE))
         logp.sum().backward()
         found.append((logp.detach(), policy.lm_head.weight.grad.clone(), widest))
     assert found[0][2] == len(row.targets_N) and found[1][2] == 7
@@ -92,9 +97,9 @@ def test_the_vocabulary_is_met_in_chunks_of_equal_result(
 def test_log_probabilities_are_taken_at_the_temperature_of_sampling(settings: Settings, prompts: list[Prompt]) -> None:
     policy = load_policy(settings.model)
     batch = collate(prompts[:1])
-    (row,) = pack(batch.forest, [Completion(0, torch.tensor([5, 6, 7]))], PACKING.row_tokens)
+    (row,) = pack(batch.forest, [Completion(0, torch.tensor([5, 6, 7]))], COMPUTE.row_tokens)
     with torch.no_grad():
         vision = encode_vision(policy, batch.pictures)
-        warm = row_logps(policy, row, vision, PACKING, temperature=2.0)
-        plain = row_logps(policy, row, vision, PACKING)
+        warm = row_logps(policy, row, RowContext(vision, COMPUTE, 2.0))
+        plain = row_logps(policy, row, RowContext(vision, COMPUTE))
     assert not torch.allclose(warm, plain, atol=1e-3)

@@ -17,21 +17,26 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForImageTextToText, Qwen2_5_VLConfig, Qwen3VLConfig
 
-from spacer.attention import TREE, WINDOWS
-from spacer.choices import Checkpointing, Positions
+from spacer.attention.interface import TREE, WINDOWS
+from spacer.attention.trimming import trim
+from spacer.config.choices import Checkpointing, Positions
+from spacer.config.settings import ClusterSettings, LoraSettings, ObjectiveSettings, Settings
 from spacer.data.loading import PromptDataset
 from spacer.data.processing import Prompt, PromptBatch, collate
 from spacer.data.samples import Sample
-from spacer.grpo import GrpoModule
-from spacer.modeling import Packing, PatchProjection, load_policy, load_processor, load_reference, position_rule
-from spacer.module import Training
+from spacer.models.families import position_rule
+from spacer.models.forward import ComputeOptions
+from spacer.models.load import load_policy, load_reference
+from spacer.models.probe import probe_model
+from spacer.models.vision import PatchProjection
 from spacer.planning.flops import tree_flops
 from spacer.planning.memory import Memory, kept_logits, memory_of
 from spacer.planning.setup import setup_of
 from spacer.planning.sizes import Sizes, count, read_sizes
 from spacer.planning.work import Picture, Work
-from spacer.settings import ClusterSettings, LoraSettings, ObjectiveSettings, Settings
-from spacer.trimming import trim
+from spacer.rewards import Scorer
+from spacer.training.grpo import GrpoModule
+from spacer.training.tree_module import Training
 from tests.parity.conftest import prompts_of
 from tests.parity.measuring import Measured, measuring
 from tests.parity.test_grpo import Repeated
@@ -45,11 +50,11 @@ def run(
 ) -> Measured:
     """The second of two steps, when the optimiser has its state."""
     assert settings.stage.optimizer is not None
-    packing = Packing("blocks", settings.objective.row_tokens, settings.model.gradient_checkpointing == "vision")
+    compute = ComputeOptions("blocks", settings.objective.row_tokens, settings.model.gradient_checkpointing == "vision")
     training = Training(settings.stage.optimizer, self_check=False, clip=5.0)
-    processor = load_processor(settings.model)
+    probe = probe_model(settings.model)
     module = GrpoModule(
-        policy, reference, processor, settings.objective, settings.reward, packing, training, settings.seed
+        policy, reference, probe, settings.objective, Scorer(settings.reward), compute, training, settings.seed
     )
     trainer = pl.Trainer(
         **{"max_epochs": 1, "accelerator": "cpu", "devices": 1, "precision": settings.trainer.precision},
@@ -185,7 +190,9 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", ["whole", *(pytest.param(case, marks=pytest.mark.long) for case in CASES if case != "whole")]
+)
 def test_the_embedded_model(case: str, small: Settings, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch) -> None:
     changes, precision = CASES[case]
     model = replace(small.model, **changes)
@@ -200,6 +207,7 @@ def test_the_embedded_model(case: str, small: Settings, prompts: list[Prompt], m
     compare(settings, read_sizes(model), batch, found)
 
 
+@pytest.mark.long
 def test_a_model_of_a_hundred_million_weights(small: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that do not fit at once, layers that are computed again, logits in chunks."""
     rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [8, 12, 12]}
@@ -211,6 +219,7 @@ def test_a_model_of_a_hundred_million_weights(small: Settings, monkeypatch: pyte
     check_untrained(config, Checkpointing.all, replace(small.objective, row_tokens=350), small, monkeypatch)
 
 
+@pytest.mark.long
 def test_features_from_within_the_tower(small: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Qwen3-VL: norms of heads, learned positions, features for several layers, a head of its own."""
     rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [6, 5, 5], "mrope_interleaved": True}

@@ -4,34 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from transformers import AutoModelForImageTextToText
 from transformers.generation.logits_process import TopPLogitsWarper
 
-from spacer import rollout as rollout_file
-from spacer.attended import RolloutAttention
-from spacer.cache import LeafCache
-from spacer.choices import Checkpointing
+from spacer.attention.kv_cache import LeafCache
+from spacer.config.choices import Checkpointing
+from spacer.config.settings import Settings
 from spacer.data.loading import PromptDataset
 from spacer.data.processing import Prompt, collate
-from spacer.modeling import Packing, encode_vision, load_policy, load_processor
-from spacer.rollout import Decoding, Rollout, draw, sample
-from spacer.settings import Settings
-from spacer.tree import pack
+from spacer.models.forward import ComputeOptions
+from spacer.models.load import load_policy
+from spacer.models.probe import probe_model
+from spacer.models.vision import encode_vision
+from spacer.rollout import decode as decode_module
+from spacer.rollout.completion import Rollout
+from spacer.rollout.decode import Sampler
+from spacer.rollout.sampling import Decoding, draw
 from tests.parity.conftest import prompts_of, threads
 from tests.parity.families import EOS, FAMILIES, exact, make, make_prompts, plain_attention, plain_logps
 from tests.parity.test_grpo import naive_positions
 
 GREEDY = Decoding(temperature=0.0, top_p=1.0, max_new_tokens=40)
 SAMPLED = Decoding(temperature=1.0, top_p=0.95, max_new_tokens=24)
-PACKING = Packing("blocks", 16_384)
+COMPUTE = ComputeOptions("blocks", 16_384)
 
 
 @pytest.fixture(scope="module")
@@ -43,31 +43,32 @@ def prompts(dataset: PromptDataset) -> list[Prompt]:
 
 
 class Words:
-    """The part of a processor that sampling needs, for tokens that are no words."""
+    """What sampling needs to know of tokens, of those that are no words."""
 
-    tokenizer = SimpleNamespace(
-        eos_token_id=EOS, pad_token_id=0, decode=lambda ids, skip_special_tokens: " ".join(map(str, ids.tolist()))
-    )
+    end_ids, pad_id, prompt_opens = (EOS,), 0, ""
+
+    def decode(self, ids_C: torch.Tensor) -> str:
+        return " ".join(map(str, ids_C.tolist()))
 
 
 def rolled(
     model: Any,
-    processor: Any,
+    vocabulary: Any,
     prompts: Sequence[Prompt],
     decoding: Decoding,
     group: int = 1,
     seed: int = 0,
-    packing: Packing = PACKING,
+    compute: ComputeOptions = COMPUTE,
 ) -> Rollout:
     batch = collate(prompts).to(next(model.parameters()).device)
     with torch.no_grad():
         vision = encode_vision(model, batch.pictures)
     seeds = [[seed, i] for i in range(len(prompts) * group)]
-    return sample(model, processor, batch.forest, vision, packing, decoding, seeds)
+    return Sampler(model, vocabulary, compute, decoding).sample(batch.forest, vision, seeds)
 
 
 def drawn(settings: Settings, prompts: Sequence[Prompt], decoding: Decoding, **options: Any) -> Rollout:
-    return rolled(load_policy(settings.model), load_processor(settings.model), prompts, decoding, **options)
+    return rolled(load_policy(settings.model), probe_model(settings.model), prompts, decoding, **options)
 
 
 def test_greedy_decoding_equals_generate_one_by_one(settings: Settings, prompts: list[Prompt]) -> None:
@@ -96,7 +97,7 @@ def test_every_family_decodes_greedily_as_generate_does(family: str, budget: int
     shown = (("video", 3), ("image", 2), ("images", 1), ("text", 2), ("video", 1))
     prompts = [p for kind, count in shown for p in make_prompts(family, model, rng, kind, count, torch.float64)]
     greedy = Decoding(temperature=0.0, top_p=1.0, max_new_tokens=20)
-    found = rolled(model, Words(), prompts, greedy, packing=Packing("blocks", budget))
+    found = rolled(model, Words(), prompts, greedy, compute=ComputeOptions("blocks", budget))
     lengths = set()
     for row, prompt in enumerate(prompts):
         names = {"video": ("pixel_values_videos", "video_grid_thw"), "image": ("pixel_values", "image_grid_thw")}
@@ -147,31 +148,31 @@ def test_completions_written_in_two_lanes_are_those_of_one(family: str, monkeypa
         for kind, count in (("video", 3), ("text", 1), ("images", 1))
         for p in make_prompts(family, model, rng, kind, count, torch.float64)
     ]
-    batch, packing, decoding = collate(prompts), Packing("blocks", 100), Decoding(1.0, 0.95, 60)
+    batch, compute, decoding = collate(prompts), ComputeOptions("blocks", 100), Decoding(1.0, 0.95, 60)
     seeds = [[3, i] for i in range(len(prompts) * 4)]
     with exact(model), torch.no_grad():
         vision = encode_vision(model, batch.pictures)
 
-        def write(count: int) -> tuple[Rollout, RolloutAttention]:
-            attended = RolloutAttention(batch.forest, len(seeds), decoding.max_new_tokens)
+        def write(count: int) -> Rollout:
             with threads(count):
-                return sample(model, Words(), batch.forest, vision, packing, decoding, seeds, attended), attended
+                sampler = Sampler(model, Words(), compute, decoding)
+                return sampler.sample(batch.forest, vision, seeds)
 
-        one, one_attended = write(1)
-        monkeypatch.setattr(rollout_file, "_ROWS", 4)
+        one = write(1)
+        monkeypatch.setattr(decode_module, "_ROWS", 4)
         caches: list[LeafCache] = []
-        monkeypatch.setattr(rollout_file, "LeafCache", lambda *given: caches.append(LeafCache(*given)) or caches[-1])
-        two, two_attended = write(2)
+
+        class Noted(LeafCache):
+            def __init__(self, *given: Any) -> None:
+                super().__init__(*given)
+                caches.append(self)
+
+        monkeypatch.setattr(decode_module, "LeafCache", Noted)
+        two = write(2)
     assert len(caches) == 2
     assert len(set(one.lengths)) > 3
     assert torch.equal(one.ids_BC, two.ids_BC) and one.texts == two.texts
     torch.testing.assert_close(two.logp_BC, one.logp_BC)
-    completions = one.completions(4)
-    for row in pack(batch.forest, completions, 100):
-        expected, found = one_attended.over(row), two_attended.over(row)
-        assert expected.keys() == found.keys()
-        for layer, kept in expected.items():
-            torch.testing.assert_close(found[layer], kept, rtol=1e-9, atol=1e-9)
 
 
 def test_a_completion_depends_on_its_own_seed_and_not_on_what_stands_beside_it(
@@ -188,9 +189,17 @@ def test_a_completion_depends_on_its_own_seed_and_not_on_what_stands_beside_it(
     assert alone.texts == first.texts[:2]
 
 
+def test_texts_begin_with_what_the_prompt_has_opened(settings: Settings, prompts: list[Prompt]) -> None:
+    probe = probe_model(settings.model)
+    begun = rolled(load_policy(settings.model), replace(probe, prompt_opens="<think>\n"), prompts[:2], SAMPLED, seed=1)
+    plain = drawn(settings, prompts[:2], SAMPLED, seed=1)
+    assert torch.equal(begun.ids_BC, plain.ids_BC) and begun.lengths == plain.lengths
+    assert begun.texts == tuple("<think>\n" + text for text in plain.texts)
+
+
 def test_lengths_count_the_end_and_truncation_is_told(settings: Settings, prompts: list[Prompt]) -> None:
     rollout = drawn(settings, prompts, Decoding(1.0, 1.0, 16), group=4)
-    end = load_processor(settings.model).tokenizer.eos_token_id
+    end = probe_model(settings.model).end_ids[0]
     assert len(set(rollout.lengths)) > 1
     for row, length in enumerate(rollout.lengths):
         tokens = rollout.ids_BC[row, :length].tolist()
@@ -211,16 +220,6 @@ def test_draws_follow_the_distribution_that_transformers_cuts(temperature: float
     torch.testing.assert_close(logp, (logits / temperature).log_softmax(-1)[0][ids])
 
 
-LOGP = st.floats(max_value=0, width=32) | st.sampled_from([0.0, -0.0, -1.5])
-
-
-@given(st.integers(1, 40).flatmap(lambda n: st.lists(st.lists(LOGP, min_size=n, max_size=n), min_size=1, max_size=4)))
-def test_sorting_on_a_cpu_puts_the_largest_first_and_equal_ones_in_their_order(values: list[list[float]]) -> None:
-    table = torch.tensor(values) + 0.0  # without negative zeros, which NumPy takes for equal to the others
-    expected = np.argsort(-table.numpy(), -1, kind="stable")
-    assert torch.equal(rollout_file._descending(table), torch.from_numpy(expected))
-
-
 def test_the_largest_random_number_draws_a_token_that_top_p_keeps() -> None:
     logits = torch.tensor([[3.0, 1.0, 0.0, -1.0]])
     below_one = torch.tensor([float(np.nextafter(1.0, 0.0))], dtype=torch.float64)
@@ -230,5 +229,5 @@ def test_the_largest_random_number_draws_a_token_that_top_p_keeps() -> None:
 
 def test_sampling_leaves_a_training_model_training(settings: Settings, prompts: list[Prompt]) -> None:
     model = load_policy(replace(settings.model, gradient_checkpointing=Checkpointing.all)).train()
-    rolled(model, load_processor(settings.model), prompts[:1], replace(GREEDY, max_new_tokens=2))
+    rolled(model, probe_model(settings.model), prompts[:1], replace(GREEDY, max_new_tokens=2))
     assert model.training

@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 import torch
 
+from spacer.config.settings import Settings
 from spacer.data.sources import Split
 from spacer.files import read_rows
-from spacer.settings import Settings
 from tests.parity.conftest import ROOT
 from tests.parity.spread import CASES, RESUMED
+
+pytestmark = pytest.mark.long
 
 ZERO = "deepspeed_zero3"
 RUN = ("ddp", "fsdp", *([ZERO] if find_spec("deepspeed") else []))

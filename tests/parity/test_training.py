@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import attrs
 import numpy as np
 import pytest
 import pytorch_lightning as pl
@@ -15,59 +15,29 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
-import spacer.module as module_file
-from spacer.choices import Checkpointing, Schedule
+import spacer.training.row_trainer as module_file
+from spacer.config.choices import Checkpointing
+from spacer.config.settings import LoraSettings, ObjectiveSettings, Settings
+from spacer.cpu.lanes import train_side_by_side
 from spacer.data.loading import PromptDataset
 from spacer.data.processing import Prompt, PromptBatch, collate
-from spacer.grpo import GrpoModule
-from spacer.lanes import train_side_by_side
-from spacer.modeling import Packing, load_policy, load_processor, load_reference
-from spacer.module import SftModule, Training, TreeModule
-from spacer.rewards import score_group
-from spacer.rollout import Decoding
-from spacer.settings import LoraSettings, ModelSettings, ObjectiveSettings, Settings
+from spacer.models.forward import ComputeOptions
+from spacer.models.load import load_policy, load_reference
+from spacer.models.probe import probe_model
+from spacer.models.selfcheck import SamplingDrift
+from spacer.rewards import Scorer, score_group
+from spacer.rollout.completion import Rollout
+from spacer.rollout.decode import Sampler
+from spacer.rollout.sampling import Decoding
+from spacer.training.grpo import GrpoModule
+from spacer.training.row_trainer import VisionGradient
+from spacer.training.sft import SftModule
 from tests.parity.conftest import prompts_of, threads
-from tests.parity.test_grpo import Capture, Repeated, naive_logps, naive_positions
+from tests.parity.fitting import COMPUTE, GROUP, LENGTH, SEED, STEPS, doubled, fit, grpo, imitated, training
+from tests.parity.test_grpo import naive_logps, naive_positions
 from tests.parity.test_rollout import rolled
 
-PACKING = Packing("blocks", 700)
-GROUP, LENGTH, STEPS, SEED = 4, 30, 3, 5
-
-
-def fit(module: TreeModule, batch: PromptBatch, batches: int = 1, **options: Any) -> dict[str, Tensor]:
-    """Trains on one batch again and again, and returns the gradients of the last step."""
-    capture = Capture()
-    callbacks = [capture, *options.pop("callbacks", [])]
-    trainer = pl.Trainer(
-        **{"max_epochs": 1, "accelerator": "cpu", "devices": 1, "precision": "32-true", "logger": False} | options,
-        callbacks=callbacks,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    module.policy.train()
-    trainer.fit(module, Repeated(batch, batches))
-    return capture.gradients
-
-
-def training(settings: Settings, **changes: Any) -> Training:
-    assert settings.stage.optimizer is not None
-    optimizer = replace(settings.stage.optimizer, learning_rate=3e-4, schedule=Schedule.constant)
-    return Training(optimizer, **changes)
-
-
-def grpo(
-    settings: Settings, model: ModelSettings, plan: Training, packing: Packing = PACKING, **changes: Any
-) -> GrpoModule:
-    objective = replace(settings.objective, group_size=GROUP, max_completion_length=LENGTH, **changes)
-    reference = load_reference(model) if model.lora is None and objective.beta else None
-    processor = load_processor(model)
-    return GrpoModule(load_policy(model), reference, processor, objective, settings.reward, packing, plan, SEED)
-
-
-def doubled(batch: PromptBatch) -> PromptBatch:
-    assert batch.pictures.video_pixels is not None
-    return attrs.evolve(batch, pictures=replace(batch.pictures, video_pixels=batch.pictures.video_pixels.double()))
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
@@ -131,9 +101,15 @@ def test_the_training_curve_is_that_of_the_plain_computation(settings: Settings,
 
     policy = AutoModelForImageTextToText.from_pretrained(model.name_or_path, dtype=torch.float64)
     reference = AutoModelForImageTextToText.from_pretrained(model.name_or_path, dtype=torch.float64)
-    processor = load_processor(model)
-    end = processor.tokenizer.eos_token_id
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=3e-4, betas=(0.9, 0.999), weight_decay=0.01)
+    probe = probe_model(model)
+    (end,) = probe.end_ids
+    named = list(policy.named_parameters())
+    spared = [parameter for name, parameter in named if re.search(r"norm|ln_q|bias", name)]
+    groups = [
+        {"params": [parameter for name, parameter in named if not re.search(r"norm|ln_q|bias", name)]},
+        {"params": spared, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=3e-4, betas=(0.9, 0.999), weight_decay=0.01)
     objective = replace(settings.objective, group_size=GROUP, max_completion_length=LENGTH)
     for step in range(STEPS):
         loss: Any = 0.0
@@ -141,12 +117,13 @@ def test_the_training_curve_is_that_of_the_plain_computation(settings: Settings,
         for n, prompt in enumerate(prompts):
             seeds = [[SEED, 0, 0, step, 0, n * GROUP + g] for g in range(GROUP)]
             written = [naive_completion(policy, prompt, seed, objective, end) for seed in seeds]
-            texts += [processor.tokenizer.decode(ids, skip_special_tokens=True) for ids in written]
+            texts += [probe.processor.tokenizer.decode(ids, skip_special_tokens=True) for ids in written]
             parts = score_group(
                 texts[-GROUP:],
                 [len(ids) for ids in written],
                 solution=prompt.sample.solution,
                 problem_type=prompt.sample.problem_type,
+                options=prompt.sample.options,
                 true_map=prompt.sample.true_map,
                 settings=settings.reward,
                 shuffled_completions=None,
@@ -179,7 +156,7 @@ def test_gradient_checkpointing_changes_nothing(settings: Settings, prompts: lis
     for checkpointing in Checkpointing:
         model = replace(settings.model, dtype="float64", gradient_checkpointing=checkpointing)
         module = grpo(settings, model, training(settings))
-        module.packing = replace(PACKING, vision_again=checkpointing == Checkpointing.vision)
+        module.compute = replace(COMPUTE, vision_again=checkpointing == Checkpointing.vision)
         found.append(fit(module, doubled(collate(prompts)), precision="64-true"))
     for other in found[1:]:
         assert found[0].keys() == other.keys()
@@ -189,39 +166,49 @@ def test_gradient_checkpointing_changes_nothing(settings: Settings, prompts: lis
 
 def test_a_tower_that_computes_again_keeps_its_features_alone(settings: Settings, prompts: list[Prompt]) -> None:
     batch, module = collate(prompts), grpo(settings, settings.model, training(settings))
-    kept = module.see(batch).embeds_MH
-    module.packing = replace(PACKING, vision_again=True)
-    again = module.see(batch).embeds_MH
+    kept = VisionGradient(module.passes, batch.pictures).encode().embeds_MH
+    module.compute = replace(COMPUTE, vision_again=True)
+    again = VisionGradient(module.passes, batch.pictures).encode().embeds_MH
     assert kept is not None and again is not None and torch.equal(kept, again)
     assert kept.grad_fn is not None and again.requires_grad and again.grad_fn is None
     module.policy.model.visual.requires_grad_(False)
-    assert not module.see(batch).trained
+    assert not VisionGradient(module.passes, batch.pictures).encode().trained
 
 
-@pytest.mark.parametrize("changes", [{}, {"gradient_checkpointing": Checkpointing.all}, {"freeze_vision": True}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"gradient_checkpointing": Checkpointing.vision},
+        {"gradient_checkpointing": Checkpointing.all},
+        {"freeze_vision": True},
+        {"freeze_vision": True, "gradient_checkpointing": Checkpointing.vision},
+    ],
+)
 def test_rows_trained_side_by_side_give_the_gradient_of_one_after_the_other(
     changes: dict[str, Any], settings: Settings, prompts: list[Prompt]
 ) -> None:
     batch, model = collate(prompts), replace(settings.model, **changes)
-    for packing in (Packing("blocks", 150), Packing("blocks", 150, vision_again=True)):
+    again = model.gradient_checkpointing == Checkpointing.vision
+    compute = ComputeOptions("blocks", 150, vision_again=again)
 
-        def step(count: int, packing: Packing = packing) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-            module = grpo(settings, model, training(settings), packing=packing)
-            with threads(count):
-                gradients = fit(module, batch)
-            assert module.last_rollout is not None
-            assert len(module.last_rollout[1].rows) > 4
-            return gradients, module.trainer.logged_metrics
+    def step(count: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        module = grpo(settings, model, training(settings), compute=compute)
+        with threads(count):
+            gradients = fit(module, batch)
+        assert module.last_rollout is not None
+        assert len(module.last_rollout[1].rows) > 4
+        return gradients, module.trainer.logged_metrics
 
-        (alone, metrics), (beside, shown), (again, _) = step(1), step(2), step(2)
-        assert alone.keys() == beside.keys()
-        largest = max(float(gradient.abs().max()) for gradient in alone.values())
-        for name, gradient in alone.items():
-            assert float((beside[name] - gradient).abs().max()) <= 1e-5 * largest, name
-            assert torch.equal(beside[name], again[name])
-        assert metrics.keys() == shown.keys()
-        for name in ("train/kl", "train/loss", "train/ratio_mean", "train/sampling_drift", "train/gradient_norm"):
-            torch.testing.assert_close(shown[name], metrics[name], rtol=1e-4, atol=1e-6)
+    (alone, metrics), (beside, shown), (repeated, _) = step(1), step(2), step(2)
+    assert alone.keys() == beside.keys()
+    largest = max(float(gradient.abs().max()) for gradient in alone.values())
+    for name, gradient in alone.items():
+        assert float((beside[name] - gradient).abs().max()) <= 1e-5 * largest, name
+        assert torch.equal(beside[name], repeated[name])
+    assert metrics.keys() == shown.keys()
+    for name in ("train/kl", "train/loss", "train/ratio_mean", "train/sampling_drift", "train/gradient_norm"):
+        torch.testing.assert_close(shown[name], metrics[name], rtol=1e-4, atol=1e-6)
 
 
 def test_rows_are_trained_one_after_the_other_where_dropout_draws(
@@ -245,8 +232,8 @@ def test_accumulated_batches_make_one_step_of_their_mean_gradient(settings: Sett
     def targets(module: SftModule, count: int, accumulate: int) -> dict[str, Tensor]:
         return fit(module, imitated(prompts, "<answer>B</answer>"), count)
 
-    once = SftModule(load_policy(settings.model), PACKING, training(settings))
-    twice = SftModule(load_policy(settings.model), PACKING, training(settings, accumulate=2))
+    once = SftModule(load_policy(settings.model), COMPUTE, training(settings))
+    twice = SftModule(load_policy(settings.model), COMPUTE, training(settings, accumulate=2))
     first, second = targets(once, 1, 1), targets(twice, 2, 2)
     for name, gradient in first.items():
         torch.testing.assert_close(second[name], gradient, rtol=1e-4, atol=1e-7, msg=name)
@@ -254,16 +241,10 @@ def test_accumulated_batches_make_one_step_of_their_mean_gradient(settings: Sett
         torch.testing.assert_close(dict(twice.named_parameters())[name], parameter, rtol=0, atol=1e-5, msg=name)
 
 
-def imitated(prompts: list[Prompt], text: str) -> PromptBatch:
-    """The prompts with completions to imitate, of different lengths."""
-    ids = torch.arange(10, 10 + len(text))
-    return collate([replace(prompt, target_ids=ids[: 5 + 3 * n]) for n, prompt in enumerate(prompts)])
-
-
 def test_supervised_gradient_equals_the_plain_one(settings: Settings, prompts: list[Prompt]) -> None:
     model = replace(settings.model, dtype="float64")
     batch = imitated(prompts, "<answer>B</answer>")
-    module = SftModule(load_policy(model), PACKING, training(settings))
+    module = SftModule(load_policy(model), COMPUTE, training(settings))
     found = fit(module, doubled(batch), precision="64-true")
     policy = AutoModelForImageTextToText.from_pretrained(model.name_or_path, dtype=torch.float64)
     assert batch.targets is not None
@@ -299,7 +280,7 @@ def test_adapters_alone_are_trained_and_their_reference_is_the_model_without_the
 def test_bfloat16_autocast_stays_near_float32(settings: Settings, prompts: list[Prompt]) -> None:
     batch = imitated(prompts, "<answer>B</answer>")
     found = [
-        fit(SftModule(load_policy(settings.model), PACKING, training(settings)), batch, precision=precision)
+        fit(SftModule(load_policy(settings.model), COMPUTE, training(settings)), batch, precision=precision)
         for precision in ("32-true", "bf16-mixed")
     ]
     norms = [math.sqrt(sum(float((g**2).sum()) for g in gradients.values())) for gradients in found]
@@ -344,23 +325,43 @@ def test_further_updates_take_the_log_probabilities_kept_while_sampling(
     assert all(abs(metrics["ratio_mean"] - 1) > 1e-6 for metrics in found[1:])
 
 
+def test_a_policy_in_training_that_is_not_the_one_that_sampled_is_an_error_and_no_step(
+    settings: Settings, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = Sampler.sample
+
+    def drifted(*given: Any, **named: Any) -> Rollout:
+        rollout = sample(*given, **named)
+        return replace(rollout, logp_BC=rollout.logp_BC - 0.01 * rollout.mask_BC)
+
+    monkeypatch.setattr(Sampler, "sample", drifted)
+    plan = training(settings)
+    module = grpo(settings, settings.model, plan)
+    module.check.due = False  # which would tell of it first
+    before = [parameter.detach().clone() for parameter in module.trained()]
+    with pytest.raises(SamplingDrift, match=r"differ by 1\.00e-02 a token .* torch\.float32 allows 1e-04"):
+        fit(module, collate(prompts))
+    assert all(map(torch.equal, before, module.trained()))
+    fit(grpo(settings, settings.model, replace(plan, self_check=False)), collate(prompts))
+
+
 def test_overfitting_one_batch_raises_its_reward(settings: Settings, dataset: PromptDataset) -> None:
     prompts = prompts_of(dataset, 0, 4, 8, 12)
     objective = replace(settings.objective, group_size=8, max_completion_length=100)
     module = GrpoModule(
         load_policy(settings.model),
         load_reference(settings.model),
-        load_processor(settings.model),
+        probe_model(settings.model),
         objective,
-        settings.reward,
-        Packing("blocks", 16_384),
+        Scorer(settings.reward),
+        ComputeOptions("blocks", 16_384),
         training(settings, clip=5.0),
         seed=0,
     )
 
     def reward() -> float:
         decoding = Decoding(objective.temperature, objective.top_p, objective.max_completion_length)
-        rollout = rolled(module.policy, load_processor(settings.model), prompts, decoding, group=24, seed=9)
+        rollout = rolled(module.policy, probe_model(settings.model), prompts, decoding, group=24, seed=9)
         parts = [
             part
             for n, prompt in enumerate(prompts)
@@ -369,6 +370,7 @@ def test_overfitting_one_batch_raises_its_reward(settings: Settings, dataset: Pr
                 rollout.lengths[n * 24 : (n + 1) * 24],
                 solution=prompt.sample.solution,
                 problem_type=prompt.sample.problem_type,
+                options=prompt.sample.options,
                 true_map=prompt.sample.true_map,
                 settings=settings.reward,
                 shuffled_completions=None,

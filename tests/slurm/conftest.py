@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cli.conftest import command
+from tests.cli.conftest import command, forks
 from tests.cli.conftest import environment as plain_environment
 from tests.slurm.lab import Lab, lab, missing
 
-__all__ = ["command", "plain_environment"]
+__all__ = ["command", "forks", "plain_environment"]
 
 
 @pytest.fixture(scope="session")

@@ -157,8 +157,9 @@ SlurmctldLogFile={folder}/log/slurmctld
 SlurmdLogFile={folder}/log/slurmd.%n
 PlugStackConfig=/dev/null
 CommunicationParameters=NoCtldInAddrAny
-# Lightning makes a port of a job's number: other numbers than an earlier lab's, whose ports may not be free yet
-FirstJobId={int(time.time()) % 60_000_000 + 1}
+# Lightning makes a port of a job's number: other numbers than an earlier lab's, whose ports may not be free yet,
+# and than those of another worker of the same tests
+FirstJobId={(int(time.time()) + 97 * os.getpid()) % 60_000_000 + 1}
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none

@@ -29,7 +29,7 @@ TRAINING = (
     f"trainer.max_steps={STEPS}",
     "trainer.checkpoint_every_n_steps=2",
     "stage.evaluate_before=false",
-    "benchmark.limit=3",
+    "evaluation.limit=3",
     "logger=none",
 )
 ON_SLURM = ("cluster=slurm", "cluster.gpus_per_node=null", "cluster.cpus_per_task=1", "cluster.partition=main")

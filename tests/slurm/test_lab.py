@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.slurm.lab import NODES, Lab
+
+pytestmark = pytest.mark.long
 
 
 def test_a_job_of_two_nodes_has_a_task_on_each(slurm: Lab) -> None:

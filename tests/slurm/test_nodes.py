@@ -14,6 +14,8 @@ from tests.slurm.lab import NODES, Lab
 from tests.slurm.runs import ON_SLURM, STEPS, TRAINING, assert_as_in, submitted
 from tests.slurm.test_preemption import requeued
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_training_on_two_nodes(

@@ -14,6 +14,8 @@ from tests.cli.test_train import rows
 from tests.slurm.lab import GRACE_S, Lab
 from tests.slurm.runs import ON_SLURM, PATIENCE_S, STEPS, TRAINING, Submitted, assert_as_in, give_way, submitted
 
+pytestmark = pytest.mark.long
+
 CHECK_S = 30  # how often SLURM looks at time limits
 
 
@@ -46,7 +48,7 @@ def test_one_that_gives_way_to_a_higher_partition(run: Submitted, peace: Path) -
     run.slurm.wait("the urgent job has run", lambda: run.slurm.state(urgent) == "COMPLETED", GRACE_S + 60)
     said = run.succeeds()
     assert run.slurm.restarts(run.job) == requeued(said) == 1
-    assert "stopped after step 3" in said and "going on after step 3" in said
+    assert "stopped after step 3" in said and "resuming after step 3" in said
     assert_as_in(peace, run.folder)
 
 
@@ -64,7 +66,7 @@ def test_one_over_its_time_limit(slurm: Lab, environment: dict[str, str], tmp_pa
         said = run.succeeds()
     assert requeued(said) == slurm.restarts(run.job) == 1
     assert "this job is timed-out" in said and "99 remaining timeouts" in said
-    assert "stopped after step 3" in said and "going on after step 3" in said
+    assert "stopped after step 3" in said and "resuming after step 3" in said
     assert_as_in(peace, run.folder)
 
 
@@ -79,7 +81,7 @@ def test_one_that_is_killed_and_then_called_again(
         assert slurm.restarts(run.job) == 0
     with submitted(slurm, environment, tmp_path, *TRAINING, *ON_SLURM) as run:
         said = run.succeeds()
-    assert "going on after step 2" in said
+    assert "resuming after step 2" in said
     assert_as_in(peace, run.folder)
 
 
@@ -109,5 +111,5 @@ def test_one_that_is_cancelled_leaves_a_checkpoint_and_stays_out_of_the_queue(ru
     run.slurm.call("scancel", run.job)
     run.slurm.wait("the run has ended", lambda: run.slurm.state(run.job) == "CANCELLED", 60)
     assert run.slurm.restarts(run.job) == 0
-    assert "it is not queued again" in run.log()
+    assert "it is not requeued" in run.log()
     assert (run.folder / "checkpoints/last.ckpt").exists()

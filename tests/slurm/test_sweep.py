@@ -18,6 +18,8 @@ from tests.cli.test_train import rows
 from tests.slurm.lab import Lab
 from tests.slurm.runs import Submitted
 
+pytestmark = pytest.mark.long
+
 CLUSTER = ("cluster=slurm", "cluster.gpus_per_node=null", "cluster.cpus_per_task=2", "cluster.timeout_min=10")
 BETAS = ("0.0", "0.01", "0.02", "0.04")
 

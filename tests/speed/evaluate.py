@@ -31,18 +31,22 @@ from tqdm import tqdm
 from transformers import AutoModelForImageTextToText
 from transformers.video_utils import VideoMetadata
 
-from spacer.attention import WINDOWS
-from spacer.choices import Positions
-from spacer.data.decode import read_video
+from spacer.attention.interface import WINDOWS
+from spacer.config.choices import Positions
+from spacer.config.settings import AskingSettings, ModelSettings, RoomsSettings, VideoSettings
 from spacer.data.loading import PromptDataset
 from spacer.data.prompts import prompt_text
 from spacer.data.samples import Sample, read_maps, read_samples
-from spacer.evaluation.predict import Answer, Asking, Row, predict
-from spacer.modeling import Packing, load_policy, load_processor, position_rule
-from spacer.scenes import rooms
-from spacer.settings import BenchmarkSettings, ModelSettings, RoomsSettings, VideoSettings
+from spacer.data.scenes import rooms
+from spacer.data.video import read_video
+from spacer.evaluation.kept import Answer, Row
+from spacer.evaluation.predict import EvaluationRequest, predict
+from spacer.models.families import position_rule
+from spacer.models.forward import ComputeOptions
+from spacer.models.load import load_policy
+from spacer.models.probe import probe_model
 from tests.speed.measure import timed
-from tests.speed.systems import Endless
+from tests.speed.systems import endless
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MODEL = ModelSettings(str(REPOSITORY / "spacer/assets/tiny"), positions=Positions.transformers)
@@ -141,25 +145,26 @@ class Spacer:
         self._settings = settings
         self._tokens = tokens
         self._folder = folder
-        self._processor = load_processor(MODEL)
+        self._processor = probe_model(MODEL).processor
         self._policy = load_policy(MODEL, WINDOWS).eval()
 
     def answers(self, samples: Sequence[Sample], run: int) -> list[Row]:
         """The answers; `run` names the file that they are written to."""
         rule = position_rule(self._policy.config, MODEL.positions)
-        asking = Asking(
+        request = EvaluationRequest(
             policy=self._policy,
-            processor=Endless(),  # type: ignore[arg-type]
+            probe=endless(MODEL),
             dataset=PromptDataset(samples, self._processor, self._settings, rule=rule),
-            benchmark=BenchmarkSettings("speed", max_new_tokens=self._tokens),
+            how=AskingSettings(max_new_tokens=self._tokens),
             seed=0,
-            packing=Packing("blocks", MODEL.row_tokens),
+            compute=ComputeOptions("blocks", MODEL.row_tokens),
             self_check=False,
+            conditions="",
             row_of=_text_row,
             row_of_fault=lambda item, fault: {"id": item.id, "text": str(fault)},
         )
         path = self._folder / f"{len(samples)}_{run}.jsonl"
-        return predict({"accelerator": "cpu", "enable_model_summary": False}, asking, path)
+        return predict({"accelerator": "cpu", "enable_model_summary": False}, request, path)
 
 
 def _text_row(item: Sample, answer: Answer) -> Row:
@@ -172,7 +177,7 @@ class Released:
     def __init__(self, settings: RoomsSettings, tokens: int) -> None:
         self._settings = settings
         self._tokens = tokens
-        self._processor: Any = load_processor(MODEL)
+        self._processor: Any = probe_model(MODEL).processor
         self._model: Any = AutoModelForImageTextToText.from_pretrained(MODEL.name_or_path, dtype=torch.float32).eval()
         self._model.generation_config.eos_token_id = None  # every answer is as long
 

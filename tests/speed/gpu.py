@@ -24,12 +24,12 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from spacer.attention import WINDOWS
-from spacer.backends import AttentionChoice
-from spacer.choices import Checkpointing
-from spacer.modeling import load_processor
+from spacer.attention.backends import AttentionChoice
+from spacer.attention.interface import WINDOWS
+from spacer.config.choices import Checkpointing
+from spacer.config.settings import ModelSettings
+from spacer.models.probe import probe_model
 from spacer.planning.sizes import config_of
-from spacer.settings import ModelSettings
 from tests.parity.conftest import composed
 from tests.speed.measure import quiet
 from tests.speed.step import LENGTHS
@@ -62,15 +62,15 @@ def write_model(name: str, folder: Path) -> ModelSettings:
     with torch.device("cuda"):
         model = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(folder)
-    load_processor(MODEL).save_pretrained(folder)
+    probe_model(MODEL).processor.save_pretrained(folder)
     return ModelSettings(str(folder), dtype="bfloat16", gradient_checkpointing=Checkpointing.none)
 
 
 def choices() -> dict[str, AttentionChoice]:
     """What ours attends with: what is always there, and flash-attn where it is installed."""
-    found = {"torch": AttentionChoice(WINDOWS, "flex", "torch")}
+    found = {"torch": AttentionChoice(WINDOWS, "flex", "graph")}
     if find_spec("flash_attn") is not None:
-        found["flash-attn"] = AttentionChoice("flash_attention_2", "flex", "flash_attn")
+        found["flash-attn"] = AttentionChoice("flash_attention_2", "flex", "graph")
     return found
 
 

@@ -3,8 +3,9 @@
     python -m tests.speed.memory [--decodes N] [--plot FILE] [--json FILE]
 
 A process does what a worker does, with the embedded model's processor: decodes a video that it does not remember,
-processes it, drops it. One file in eight is cut short and one is no video, as some are in data that users have. What is
-shown is the memory that the process holds itself (RSS less what it shares with others), every fiftieth decode.
+processes it, drops it. Half of the files are ordinary ones, of which some are cut short and one is no video; the others
+are the odd ones of the tests, which PyAV decodes: trimmed clips, other containers, uneven frames. What is shown is the
+memory that the process holds itself (RSS less what it shares with others), every fiftieth decode.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ import numpy as np
 from rich.console import Console
 from tqdm import tqdm
 
-from spacer.scenes import rooms
-from spacer.settings import RoomsSettings, VideoSettings
+from spacer.config.settings import RoomsSettings, VideoSettings
+from spacer.data.scenes import rooms
+from tests.unit.data.odd_videos import READ, TURNED
 
-EVERY = 50
+EVERY, PRINTED = 50, 500  # decodes between two looks, and between two that are printed
 SIZES = {"96 px": 96, "192 px": 192, "320 px": 320}
 
 
@@ -47,7 +49,11 @@ def main() -> None:
     counts, megabytes = zip(*curve, strict=True)
     settled = [value for count, value in curve if count >= arguments.decodes / 10]
     slope = np.polyfit(np.array(counts[-len(settled) :]) / 1000, settled, 1)[0]
-    Console().print(
+    console = Console()
+    for count, value in curve:
+        if count % PRINTED == 0:
+            console.print(f"{count:>6,} decodes: {value:.1f} MB")
+    console.print(
         f"{counts[-1]:,} decodes: {settled[0]:.1f} MB after the first tenth, {settled[-1]:.1f} MB at the end, "
         f"{min(settled):.1f} to {max(settled):.1f} between; {slope:+.2f} MB for a thousand decodes"
     )
@@ -58,7 +64,7 @@ def main() -> None:
 
 
 def make_files(folder: Path) -> list[Path]:
-    """Videos of three sizes: 36 sound ones, five cut short and one that is none."""
+    """Videos of three sizes, 36 sound ones, five cut short and one that is none; and the odd ones of the tests."""
     files: list[Path] = []
     for pixels in SIZES.values():
         settings = RoomsSettings(root=str(folder), train_scenes=14, heldout_scenes=1, size_px=pixels)
@@ -66,19 +72,20 @@ def make_files(folder: Path) -> list[Path]:
     for path in files[::10]:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     files[5].write_bytes(b"no video" * 500)
-    return files
+    odd = {**READ, **{name: make for name, (make, _) in TURNED.items()}}
+    return files + [make(folder / name) for name, make in odd.items()]
 
 
 def decode_all(files: list[Path], decodes: int, send: Any) -> None:
     """Decodes and processes, in a worker's process."""
     from omegaconf import OmegaConf
 
+    from spacer.config.settings import DatasetSettings, ModelSettings
     from spacer.data.decode import MediaReader
     from spacer.data.processing import prepare
     from spacer.data.samples import Sample
-    from spacer.modeling import load_processor
-    from spacer.positions import PositionRule
-    from spacer.settings import DatasetSettings, ModelSettings
+    from spacer.models.probe import probe_model
+    from spacer.tree.mrope import PositionRule
 
     repository = Path(__file__).resolve().parents[2]
     prompts = OmegaConf.load(repository / "conf/dataset/prompts/default.yaml")
@@ -86,7 +93,7 @@ def decode_all(files: list[Path], decodes: int, send: Any) -> None:
         video=VideoSettings(max_frames=16, fps=4.0, max_pixels=50_176),
         prompts={str(name): str(text) for name, text in prompts.items()},
     )
-    processor = load_processor(ModelSettings(str(repository / "spacer/assets/tiny")))
+    processor = probe_model(ModelSettings(str(repository / "spacer/assets/tiny"))).processor
     rule = PositionRule(merge=2, tokens_per_second=2.0, split_frames=False)
     reader = MediaReader(bytes_held=0)  # the last file alone: every other is decoded anew
     for count in range(decodes):

@@ -7,11 +7,16 @@ from dataclasses import dataclass
 
 import torch
 
-from spacer.attention import TREE
+from spacer.attention.interface import TREE
 from spacer.data.processing import collate
-from spacer.modeling import Packing, encode_vision, load_policy, plain, row_logps
-from spacer.objective import token_logps
-from spacer.tree import Completion, pack
+from spacer.models.forward import ComputeOptions, RowContext
+from spacer.models.load import load_policy
+from spacer.models.logps import row_logps
+from spacer.models.token_logps import token_logps
+from spacer.models.unwrap import unwrap
+from spacer.models.vision import encode_vision
+from spacer.tree.forest import Completion
+from spacer.tree.packing import pack
 from tests.speed.measure import timed
 from tests.speed.systems import MODEL, Cell, prompts
 
@@ -33,13 +38,13 @@ def nearness(cell: Cell, repeats: int) -> Nearness:
     vision = encode_vision(policy, batch.pictures).detach()
     completions = [Completion(0, torch.randint(300, 550, (cell.completion_tokens,))) for _ in range(cell.group_size)]
     (row,) = pack(batch.forest, completions, 10**9)
-    base = plain(policy)
+    base = unwrap(policy)
     length = cell.prompt_tokens + cell.completion_tokens
     ids_BL = torch.randint(300, 550, (cell.group_size, length))
     positions_3BL = torch.arange(length).expand(3, cell.group_size, length)
 
     def in_tree() -> None:
-        row_logps(policy, row, vision, Packing("blocks", 10**9)).sum().backward()
+        row_logps(policy, row, RowContext(vision, ComputeOptions("blocks", 10**9))).sum().backward()
 
     def in_rows() -> None:
         states = base.model.language_model(

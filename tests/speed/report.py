@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from spacer.config.settings import ReportSettings
 from spacer.report.html.build import write_report
-from spacer.settings import ReportSettings
 from tests.browser.conftest import start as browser
 from tests.run_folders import scored_run
 

@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,15 +17,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from spacer.attention import WINDOWS
-from spacer.backends import AttentionChoice
-from spacer.choices import Checkpointing, Positions
+from spacer.attention.backends import AttentionChoice
+from spacer.attention.interface import WINDOWS
+from spacer.config.choices import Checkpointing, Positions
+from spacer.config.settings import ModelSettings, ObjectiveSettings, OptimizerSettings, RewardSettings
 from spacer.data.processing import Prompt, PromptBatch, collate
 from spacer.data.samples import Sample
-from spacer.grpo import GrpoModule
-from spacer.modeling import Packing, load_policy, load_processor, load_reference, position_rule
-from spacer.module import Training
-from spacer.settings import ModelSettings, ObjectiveSettings, OptimizerSettings, RewardSettings
+from spacer.models.families import position_rule
+from spacer.models.forward import ComputeOptions
+from spacer.models.load import load_policy, load_reference
+from spacer.models.probe import ModelProbe, probe_model
+from spacer.rewards import Scorer
+from spacer.training.grpo import GrpoModule
+from spacer.training.tree_module import Training
 
 SIDE = 16  # patches: 224 pixels, 64 tokens a pair of frames
 TOKENS_A_STEP = (SIDE // 2) ** 2
@@ -122,12 +125,9 @@ class OneBatch:
         return iter([self.batch])
 
 
-class Endless:
-    """A processor whose completions never end, so that all systems write as many tokens."""
-
-    def __init__(self, model: ModelSettings) -> None:
-        inner = load_processor(model).tokenizer
-        self.tokenizer = SimpleNamespace(eos_token_id=-1, pad_token_id=inner.pad_token_id, decode=inner.decode)
+def endless(model: ModelSettings) -> ModelProbe:
+    """What is read of a model whose completions never end, so that all systems write as many tokens."""
+    return replace(probe_model(model), end_ids=(-1,))
 
 
 @dataclass(frozen=True)
@@ -151,10 +151,10 @@ class Spacer:
         self._module = GrpoModule(
             load_policy(bench.model, bench.attention.vision).train(),
             load_reference(bench.model, bench.attention.vision),
-            Endless(bench.model),  # type: ignore[arg-type]
+            endless(bench.model),
             objective,
-            RewardSettings(),
-            Packing(bench.attention.rows, plan.row_tokens, plan.vision_again, bench.attention.decoding),
+            Scorer(RewardSettings()),
+            ComputeOptions(bench.attention.rows, plan.row_tokens, plan.vision_again, bench.attention.decoding),
             Training(OPTIMIZER, clip=5.0, self_check=False),
             seed=0,
         )
@@ -259,7 +259,7 @@ class Trl:
     def __init__(self, cell: Cell, questions: int) -> None:
         self.questions = questions
         self._cell = cell
-        self._processor = load_processor(MODEL)
+        self._processor = probe_model(MODEL).processor
 
     def prepared(self) -> Callable[[], None]:
         """A trainer about to take one step of `questions` prompts, generated together, trained on one by one."""

@@ -10,24 +10,24 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from spacer import config, faults
-from spacer.config import ConfigError, load_settings
-from spacer.settings import (
+from spacer.config import faults
+from spacer.config.describe import options
+from spacer.config.load import ConfigError, load_settings
+from spacer.config.settings import (
     ClusterSettings,
     LengthBonusSettings,
-    OptimizerSettings,
     RoomsSettings,
     Settings,
     TemporalBonusSettings,
+    TrainStage,
 )
+from spacer.config.settings.stages import STAGES
 
 PROMPTS = {name: "$question" if name in ("map", "plain") else "Answer." for name in faults.PROMPTS}
 REQUIRED: dict[str, dict[str, Any]] = {
     "": {"seed": 42, "output_dir": "outputs/test"},
     "model": {"name_or_path": "./tiny"},
     "dataset": {"root": "data", "prompts": PROMPTS},
-    "benchmark": {"name": "rooms"},
-    "stage": {"name": "train", "optimizer": OptimizerSettings()},
     "reward": {"length": LengthBonusSettings(), "temporal": TemporalBonusSettings()},
 }
 
@@ -38,23 +38,24 @@ def plain(value: Any) -> Any:
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Enum):
         return value.value
-    return list(value) if isinstance(value, tuple) else value
+    return [plain(entry) for entry in value] if isinstance(value, tuple) else value
 
 
 def valid(dataset: type = RoomsSettings) -> dict[str, Any]:
     """A valid config: every group with every field, as the shipped YAML files state them."""
     groups: dict[str, Any] = {**REQUIRED[""], "ckpt_path": None}
     for name, hint in typing.get_type_hints(Settings).items():
-        cls = {"dataset": dataset, "cluster": ClusterSettings}.get(name, hint)
+        cls = {"dataset": dataset, "cluster": ClusterSettings, "stage": TrainStage}.get(name, hint)
         if dataclasses.is_dataclass(cls):
-            target = f"{cls.__module__}.{cls.__name__}"
-            groups[name] = {"_target_": target, **plain(cls(**REQUIRED.get(name, {})))}
+            groups[name] = plain(cls(**REQUIRED.get(name, {})))
     return groups
 
 
 def load(**changes: Any) -> Settings:
-    """Loads the valid config with `changes`, whose names have __ for the dots."""
+    """Loads the valid config with `changes`, whose names have __ for the dots; `stage` may name another stage."""
     cfg = OmegaConf.create(valid())
+    if changes.get("stage") in tuple(STAGES):
+        cfg["stage"] = plain(STAGES[changes.pop("stage")]())
     for path, value in changes.items():
         OmegaConf.update(cfg, path.replace("__", "."), value, merge=False, force_add=True)
     return load_settings(cfg)
@@ -75,8 +76,9 @@ def only_problem(**changes: Any) -> str:
 def hints_of(hint: Any, path: str = "") -> dict[str, Any]:
     """The annotation of each setting, by path."""
     found = {path: hint}
-    for option in config._options(hint):
+    for option, _ in options(hint):
         if dataclasses.is_dataclass(option):
-            for name, inner in typing.get_type_hints(option).items():
-                found |= hints_of(inner, f"{path}.{name}" if path else name)
+            hints = typing.get_type_hints(option, include_extras=True)
+            for field in dataclasses.fields(option):
+                found |= hints_of(hints[field.name], f"{path}.{field.name}" if path else field.name)
     return found

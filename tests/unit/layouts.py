@@ -8,7 +8,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from spacer.positions import IMAGE, TEXT, VIDEO
+from spacer.tree.mrope import IMAGE, TEXT, VIDEO
 
 Grid = tuple[int, int, int]
 Block = tuple[int, Grid]  # its type, and time, height and width in patches

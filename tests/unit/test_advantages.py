@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from spacer.choices import Advantage
-from spacer.objective import completion_mask, group_advantages, group_stats, truncated, zero_variance
+from spacer.config.choices import Advantage
+from spacer.objective.advantages import group_advantages, group_stats, zero_variance
+from spacer.rollout.endings import completion_mask, truncated
 from tests.unit.test_objective import close
 
 

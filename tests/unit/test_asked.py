@@ -11,17 +11,20 @@ import pytest
 import torch
 
 from spacer.benchmarks.question import Kind, Question
-from spacer.choices import Subtitles
+from spacer.config.choices import Subtitles
+from spacer.config.settings import AskingSettings, BenchmarkSettings, ModelSettings, RewardSettings, VideoSettings
 from spacer.data.captions import Caption
 from spacer.data.processing import collate
 from spacer.data.samples import Fault
 from spacer.errors import UserError
 from spacer.evaluation import predict
 from spacer.evaluation.asked import answered_row, as_samples, check_media, failed_row, media_settings, vote
-from spacer.evaluation.conditions import conditions, hold_to, weights_digest
-from spacer.evaluation.predict import Answer, Asking, PredictModule, by_medium
-from spacer.modeling import Packing
-from spacer.settings import BenchmarkSettings, ModelSettings, VideoSettings
+from spacer.evaluation.conditions import conditions, require_same_conditions
+from spacer.evaluation.kept import Answer, by_medium, key_of
+from spacer.evaluation.predict import EvaluationRequest, PredictModule, reward_row
+from spacer.models.digests import weights_digest
+from spacer.models.forward import ComputeOptions
+from spacer.rewards import Scorer
 from tests.unit.data.making import about, sample
 
 OPTIONS = ("A. left", "B. right")
@@ -49,27 +52,29 @@ def test_questions_become_samples_in_order() -> None:
     assert {item.source for item in samples} == {"video_mme"} and samples[0].problem == "Where?"
 
 
+def test_a_held_out_question_is_scored_with_its_options_where_the_reward_is_not_strict() -> None:
+    (item,) = as_samples([question()], BenchmarkSettings("video_mme"))
+    answer = Answer(("<think></think><answer>It is on the right.</answer>", ""), (9, 0))
+    said = Answer(("<think></think><answer>Right</answer>",), (9,))
+    found = {
+        strict: [reward_row(item, each, Scorer(RewardSettings(strict=strict))) for each in (answer, said)]
+        for strict in (True, False)
+    }
+    assert [row["reward"]["answer"] for row in found[True]] == [0, 0]
+    assert [(row["reward"]["answer"], row["extracted"]) for row in found[False]] == [(0, False), (1, True)]
+
+
 def test_subtitles_stand_where_they_are_wanted(tmp_path: Path) -> None:
     file = tmp_path / "a.srt"
     file.write_text("1\n00:00:01,000 --> 00:00:02,000\nHello\n\n2\n00:00:09,000 --> 00:00:10,000\nthere\n")
     asked = [question(subtitles=file), question(id="8", subtitles=file, subtitles_from=5.0), question(id="9")]
-    before = as_samples(asked, BenchmarkSettings("video_mme", subtitles=Subtitles.before))
-    told = [item.problem for item in before]
-    assert [item.captions for item in before] == [()] * 3
-    assert told == [
-        "Subtitles of the video:\nHello\nthere\n\nWhere?",
-        "Subtitles of the video:\nthere\n\nWhere?",
-        "Where?",
-    ]
-    assert [item.problem for item in as_samples(asked, BenchmarkSettings("video_mme"))] == ["Where?"] * 3
-    between = as_samples(asked, BenchmarkSettings("video_mme", subtitles=Subtitles.between))
-    assert [item.problem for item in between] == ["Where?"] * 3
     there = Caption(9.0, 10.0, "there")
-    assert [item.captions for item in between] == [
-        (Caption(1.0, 2.0, "Hello"), there),
-        (Caption(4.0, 5.0, "there"),),
-        (),
-    ]
+    for place in Subtitles:
+        samples = as_samples(asked, BenchmarkSettings("video_mme", subtitles=place))
+        assert [item.problem for item in samples] == ["Where?"] * 3
+        assert {item.captioned for item in samples} == {place}
+        wanted = [(Caption(1.0, 2.0, "Hello"), there), (Caption(4.0, 5.0, "there"),), ()]
+        assert [item.captions for item in samples] == ([()] * 3 if place == Subtitles.none else wanted)
 
 
 def test_media_are_processed_as_the_benchmark_says() -> None:
@@ -86,7 +91,7 @@ def test_missing_videos_are_counted_once_and_refused_beyond_the_share(tmp_path: 
     asked.append(question(id="pictures", video=None, images=(b"",)))
     (fault,) = check_media(asked, BenchmarkSettings("x", max_missing=0.25))  # one of four
     assert fault.where == str(tmp_path / "3.mp4") and fault.kind == "missing file"
-    with pytest.raises(UserError, match=r"1 of 4 videos of x are missing(.|\n)*3\.mp4(.|\n)*max_missing"):
+    with pytest.raises(UserError, match=r"1 of 4 files of x are missing(.|\n)*3\.mp4(.|\n)*max_missing"):
         check_media(asked, BenchmarkSettings("x", max_missing=0.24))
     assert check_media(asked[:3], BenchmarkSettings("x", max_missing=0.0)) == []
     many = [question(id=str(n), video=tmp_path / f"none{n:02}.mp4") for n in range(13)]
@@ -156,7 +161,6 @@ def test_the_digest_tells_weights_and_configurations_apart(tmp_path: Path) -> No
     folders += [tmp_path / "f", tmp_path / "g"]
     assert len({weights_digest(folder) for folder in folders}) == 7
     assert weights_digest(folders[0]) == weights_digest(weights(tmp_path / "again", b"1"))
-    assert weights_digest(tmp_path / "none") is None
 
 
 def test_answers_of_one_file_have_one_set_of_conditions(tmp_path: Path) -> None:
@@ -166,15 +170,15 @@ def test_answers_of_one_file_have_one_set_of_conditions(tmp_path: Path) -> None:
 
     def held(model: ModelSettings = model, seed: int = 0, **changes: Any) -> None:
         now = BenchmarkSettings(**{"name": "x", "prompts": asked.prompts, **changes})
-        hold_to(file, conditions(model, now, seed, "32-true", {"rows": "blocks"}))
+        require_same_conditions(file, conditions(model, now, seed, "32-true", {"rows": "blocks"}))
 
     held()
     first = file.read_text()
     assert json.loads(first)["benchmark"]["video"]["max_frames"] == 32
     held()
     # none of these changes what is answered
-    free = {"limit": 3, "tasks": ("t",), "batch_size": 1, "batch_tokens": 9, "resamples": 7, "workers": 1}
-    held(**free, root="/elsewhere", index="x", max_missing=0.5)
+    free = {"limit": 3, "tasks": ("t",), "batch_size": 1, "batch_tokens": 9, "workers": 1}
+    held(**free, root="/elsewhere", max_missing=0.5)
     for change, told in (
         ({"video": VideoSettings(8, 1.0, 448 * 448, 448)}, r"benchmark\.video\.max_frames: 32 then, 8 now"),
         ({"prompts": {"plain": "$question!"}}, r"benchmark\.prompts\.plain: '\$question' then, '\$question!' now"),
@@ -201,29 +205,33 @@ def asked_of(monkeypatch: pytest.MonkeyPatch) -> Any:
             for n in range(count)
         ]
 
-        def answer(_m: Any, _p: Any, forest: Any, _v: Any, _k: Any, _d: Any, seeds: list) -> Any:
+        def answer(_sampler: Any, forest: Any, _vision: Any, seeds: list) -> Any:
             words = [str(int(forest.prompt(n).ids_L[-1])) for n in range(len(forest.ends))]
             assert len(seeds) == len(words)
             tried.append(len(words))
             if len(words) > room or never in words:
                 raise torch.OutOfMemoryError("no room")
-            return SimpleNamespace(texts=tuple(words), lengths=[1] * len(words), completions=lambda _: [])
+            return SimpleNamespace(texts=tuple(words), lengths=[1] * len(words), completions=lambda _: [], sampled=[])
 
-        monkeypatch.setattr(predict, "sample", answer)
+        monkeypatch.setattr(predict.Sampler, "sample", answer)
         monkeypatch.setattr(predict, "encode_vision", lambda *_: None)
         dataset: Any = SimpleNamespace(samples=[prompt.sample for prompt in prompts])
-        asking = Asking(
+        request = EvaluationRequest(
             torch.nn.Module(),
             None,  # type: ignore[arg-type]
             dataset,
-            BenchmarkSettings("x"),
+            AskingSettings(),
             0,
-            Packing("blocks", 1000),
+            ComputeOptions("blocks", 1000),
             False,
+            "under these",
             lambda item, found: {"id": item.id, "prediction": found.texts[0]},
             failed_row,
         )
-        return PredictModule(asking, range(len(prompts))).predict_step(collate(prompts), 0), tried
+        rows = PredictModule(request, range(len(prompts))).predict_step(collate(prompts), 0)
+        for row, prompt in zip(rows, prompts, strict=True):
+            assert row.pop("key") == key_of("under these", prompt.sample)
+        return rows, tried
 
     return ask
 

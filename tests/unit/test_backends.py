@@ -8,12 +8,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from spacer import backends
-from spacer.attention import WINDOWS, row_attention
-from spacer.backends import AttentionChoice, choose_attention, device_type
-from spacer.config import ConfigError
-from spacer.settings import Settings
-from spacer.tree import Forest, Segment, pack
+from spacer.attention import backends
+from spacer.attention.backends import AttentionChoice, choose_attention, device_type
+from spacer.attention.interface import WINDOWS
+from spacer.attention.rows import row_attention
+from spacer.config.choices import DecodingLoop
+from spacer.config.load import ConfigError
+from spacer.config.settings import Settings
+from spacer.tree.forest import Forest, Segment
+from spacer.tree.packing import pack
 from tests.unit.configs import load
 
 
@@ -87,7 +90,17 @@ def test_on_cuda(
 ) -> None:
     offer(monkeypatch, "cuda", packages=packages)
     decoding = "flash_attn" if vision == "flash_attention_2" else "torch"
-    assert choose_attention(settings(asked, "auto", precision, dtype)) == AttentionChoice(vision, rows, decoding)
+    chosen = settings(asked, "auto", precision, dtype)
+    assert choose_attention(chosen) == AttentionChoice(vision, rows, decoding)
+    captured = replace(chosen, model=replace(chosen.model, decoding=DecodingLoop.graph))
+    assert choose_attention(captured) == AttentionChoice(vision, rows, "graph")
+
+
+def test_graphs_are_for_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(monkeypatch, "cpu")
+    asked = settings("auto")
+    with pytest.raises(ConfigError, match=r"model\.decoding=graph needs a CUDA device, and this run is on cpu"):
+        choose_attention(replace(asked, model=replace(asked.model, decoding=DecodingLoop.graph)))
 
 
 def test_on_other_devices_rows_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +110,7 @@ def test_on_other_devices_rows_are_masked(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_choice_is_said_in_the_log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     offer(monkeypatch, "cuda")
-    with caplog.at_level(logging.INFO, logger="spacer.backends"):
+    with caplog.at_level(logging.INFO, logger="spacer.attention.backends"):
         choose_attention(settings("auto"))
     assert caplog.messages == [
         "attention on cuda: spacer_flash_windows (vision), flex (packed rows)",
@@ -111,7 +124,7 @@ def test_products_by_onednn_are_said_in_the_log(
 ) -> None:
     offer(monkeypatch, device)
     monkeypatch.setattr(backends, "onednn_is_faster", lambda: faster)
-    with caplog.at_level(logging.INFO, logger="spacer.backends"):
+    with caplog.at_level(logging.INFO, logger="spacer.attention.backends"):
         choose_attention(settings("auto"))
     assert caplog.messages.count("products of layers, in float32: oneDNN") == said
 

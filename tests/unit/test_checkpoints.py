@@ -12,8 +12,8 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from spacer.checkpoints import LAST, Checkpoints, WholeFiles
-from spacer.preemption import Watch
+from spacer.training.checkpoints import LAST, Checkpoints, WholeFiles
+from spacer.training.preemption import SignalWatcher
 
 BATCHES, EVERY = 8, 3
 
@@ -64,7 +64,7 @@ class Batches(DataLoader):
 
 
 def fit(folder: Path, module: Small, start: Path | None = None) -> Checkpoints:
-    saving = Checkpoints(folder, EVERY, Watch(None))
+    saving = Checkpoints(folder, EVERY, SignalWatcher(None))
     trainer = pl.Trainer(
         accelerator="cpu",
         max_epochs=1,

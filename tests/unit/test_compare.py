@@ -43,16 +43,16 @@ def compared(*folders: Path, resamples: int = 500) -> list[Any]:
 def test_figures_are_means_over_questions_and_over_those_of_a_task(runs: tuple[Path, Path]) -> None:
     (found,) = compared(*runs)
     a, b = made_rows(0, 0.4), made_rows(1, 0.6)
-    assert list(found.figures) == ["overall", *(f"task/{task}" for task in TASKS)]
-    for name, figure in found.figures.items():
+    assert list(found.metrics) == ["overall", *(f"task/{task}" for task in TASKS)]
+    for name, metric in found.metrics.items():
         of = [i for i, row in enumerate(a) if name in ("overall", f"task/{row['task']}")]
-        assert figure.a == pytest.approx(np.mean([a[i]["score"] for i in of]))
-        assert figure.b == pytest.approx(np.mean([b[i]["score"] for i in of]))
-        assert figure.low < figure.delta < figure.high and figure.delta == pytest.approx(figure.b - figure.a)
-        assert figure.wins == sum(b[i]["score"] > a[i]["score"] for i in of)
-        assert figure.questions == len(of) == figure.wins + figure.losses + figure.ties
-        assert figure.clusters == 30
-    assert found.figures["overall"].p < 0.01 and found.figures["overall"].excludes_zero
+        assert metric.a == pytest.approx(np.mean([a[i]["score"] for i in of]))
+        assert metric.b == pytest.approx(np.mean([b[i]["score"] for i in of]))
+        assert metric.low < metric.delta < metric.high and metric.delta == pytest.approx(metric.b - metric.a)
+        assert metric.wins == sum(b[i]["score"] > a[i]["score"] for i in of)
+        assert metric.questions == len(of) == metric.wins + metric.losses + metric.ties
+        assert metric.clusters == 30
+    assert found.metrics["overall"].p < 0.01 and found.metrics["overall"].excludes_zero
     assert (found.only_a, found.only_b, found.unclustered) == (0, 0, 0)
 
 
@@ -63,8 +63,8 @@ def test_questions_are_matched_by_id_and_those_of_one_run_are_counted_and_left_o
     a, b = write_run(tmp_path / "a", rows[:200]), write_run(tmp_path / "b", better[:230])
     (found,) = compared(a, b)
     both = rows[10:200]
-    assert (found.only_a, found.only_b, found.figures["overall"].questions) == (10, 40, 190)
-    assert found.figures["overall"].a == pytest.approx(np.mean([row["score"] for row in both]))
+    assert (found.only_a, found.only_b, found.metrics["overall"].questions) == (10, 40, 190)
+    assert found.metrics["overall"].a == pytest.approx(np.mean([row["score"] for row in both]))
     assert "Left out: 10 questions of A alone, 40 of B alone" in " ".join(printed(comparison_table(found, 1)).split())
 
 
@@ -73,8 +73,8 @@ def test_questions_without_a_cluster_stand_alone_and_that_is_said(tmp_path: Path
     bare = [{k: v for k, v in row.items() if k != "cluster"} for row in made_rows(1, 0.5)]
     a, b, c = (write_run(tmp_path / n, lines) for n, lines in (("a", rows), ("b", bare), ("c", bare)))
     known, unknown = compare_runs([a, b], resamples=50, seed=0)[0], compare_runs([b, c], resamples=50, seed=0)[0]
-    assert (known.unclustered, known.figures["overall"].clusters) == (0, 30)  # one file knows them
-    assert (unknown.unclustered, unknown.figures["overall"].clusters) == (240, 240)
+    assert (known.unclustered, known.metrics["overall"].clusters) == (0, 30)  # one file knows them
+    assert (unknown.unclustered, unknown.metrics["overall"].clusters) == (240, 240)
     assert "240 questions name no cluster" in " ".join(printed(comparison_table(unknown, 1)).split())
     assert "name no cluster" not in printed(comparison_table(known, 1))
 
@@ -90,7 +90,7 @@ def test_what_scoring_writes_is_read(tmp_path: Path) -> None:
         write_scores(tmp_path / name, score_predictions("video_mme", questions, predictions), {}, {})
     (found,) = compared(tmp_path / "a", tmp_path / "b")
     assert found.a.benchmark == "video_mme" and found.a.questions["q1"].truth == "B"
-    overall = found.figures["overall"]
+    overall = found.metrics["overall"]
     assert (overall.questions, overall.clusters, overall.wins, overall.losses, overall.ties) == (8, 4, 3, 3, 2)
 
 
@@ -163,7 +163,7 @@ def test_table_is_whole_at_80_columns_and_in_plain_ascii(runs: tuple[Path, Path]
     assert max(map(len, text.splitlines())) <= 80 and "…" not in text
     file = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     Console(width=80, file=file).print(comparison_table(found, 1))
-    overall = found.figures["overall"]
+    overall = found.metrics["overall"]
     (line,) = [line for line in text.splitlines() if line.startswith("overall (questions)")]
     for cell in (
         f"{100 * overall.a:.1f}",
@@ -180,7 +180,7 @@ def test_table_of_graded_scores_and_of_one_cluster(tmp_path: Path) -> None:
     a = write_run(tmp_path / "a", made_rows(0, 0.5, videos=1, graded=True))
     b = write_run(tmp_path / "b", made_rows(1, 0.5, videos=1, graded=True))
     (found,) = compared(a, b)
-    assert found.figures["overall"].mcnemar is None
+    assert found.metrics["overall"].mcnemar is None
     assert "one cluster" in printed(comparison_table(found, 1))
 
 
@@ -191,8 +191,8 @@ def test_summary_is_json_of_everything(runs: tuple[Path, Path], tmp_path: Path) 
     assert read["runs"]["B"] == {"folder": str(runs[1]), "benchmark": "vsi_bench", "questions": 240}
     (only,) = read["comparisons"]
     assert (only["a"], only["b"], only["only_a"], only["unclustered"]) == ("A", "B", 0, 0)
-    assert only["figures"]["overall"]["delta"] == found[0].figures["overall"].delta
-    assert set(only["figures"]["task/object_counting"]) >= {"low", "high", "p", "mcnemar", "wins", "losses", "ties"}
+    assert only["metrics"]["overall"]["delta"] == found[0].metrics["overall"].delta
+    assert set(only["metrics"]["task/object_counting"]) >= {"low", "high", "p", "mcnemar", "wins", "losses", "ties"}
 
 
 def test_forest_plot_has_a_row_a_task_and_a_mark_a_run(runs: tuple[Path, Path], tmp_path: Path) -> None:
@@ -209,8 +209,8 @@ def test_forest_plot_has_a_row_a_task_and_a_mark_a_run(runs: tuple[Path, Path], 
 def test_the_order_of_runs_turns_the_sign(runs: tuple[Path, Path]) -> None:
     a, b = (read_outcomes(folder) for folder in runs)
     there, back = compare_outcomes(a, b, resamples=200, seed=0), compare_outcomes(b, a, resamples=200, seed=0)
-    for name, figure in there.figures.items():
-        assert back.figures[name].delta == pytest.approx(-figure.delta) and back.figures[name].p == figure.p
+    for name, metric in there.metrics.items():
+        assert back.metrics[name].delta == pytest.approx(-metric.delta) and back.metrics[name].p == metric.p
 
 
 # what may be set
@@ -219,7 +219,7 @@ def test_the_order_of_runs_turns_the_sign(runs: tuple[Path, Path]) -> None:
 def test_runs_are_looked_for_and_all_mistakes_told(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     names = [str(tmp_path / "none"), str(tmp_path / "empty"), str(tmp_path / "empty")]
-    found = problems(stage__name="compare", stage__optimizer=None, runs=names, seed=-1)
+    found = problems(stage="compare", runs=names, seed=-1)
     assert len(found) == 5
     assert found[0].startswith("seed: is -1")
     assert found[1] == f"runs[0]: {names[0]} is not an existing folder: name the folder of a run"
@@ -228,9 +228,9 @@ def test_runs_are_looked_for_and_all_mistakes_told(tmp_path: Path) -> None:
 
 
 def test_compare_takes_two_runs_and_needs_no_data(runs: tuple[Path, Path]) -> None:
-    (found,) = problems(stage__name="compare", stage__optimizer=None, runs=[str(runs[0])])
+    (found,) = problems(stage="compare", runs=[str(runs[0])])
     assert found.startswith("runs holds 1: stage=compare takes at least two")
-    settings = load(stage__name="compare", stage__optimizer=None, runs=[str(run) for run in runs])
+    settings = load(stage="compare", runs=[str(run) for run in runs])
     assert settings.runs == tuple(str(run) for run in runs)
     (found,) = problems(runs=[str(run) for run in runs])
     assert found.startswith("runs is for stage=compare")

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
+from spacer.config.settings import ScansSettings
+from spacer.data.scenes.curating import Curated, curate_scans
+from spacer.data.scenes.questions import QUESTION_TYPES
 from spacer.report import contact_sheet
 from spacer.report.curation import by_type, curation_table, histograms, print_places, summary_of
-from spacer.scenes.curating import Curated, curate_scans
-from spacer.scenes.questions import QUESTION_TYPES
-from spacer.settings import ScansSettings
+from spacer.terminal.screen import screen
 from tests.unit.data.annotations import entries, write
 
 
@@ -88,9 +88,9 @@ def test_numbers_add_up(made: Curated, tmp_path: Path) -> None:
 
 
 def test_the_command_to_train_can_be_pasted(made: Curated, settings: ScansSettings, tmp_path: Path) -> None:
-    console = Console(file=io.StringIO(), width=80)
+    console = screen(file=io.StringIO(), width=80)
     print_places(console, made, settings, tmp_path)
     assert isinstance(console.file, io.StringIO)
     last = shlex.split(console.file.getvalue().splitlines()[-1])
-    assert last[:4] == ["python", "run.py", "dataset=scans", f"dataset.root={settings.root}"]
+    assert last[:4] == ["python", "run.py", "dataset=scans", f"dataset.root='{settings.root}'"]
     assert " " in settings.root

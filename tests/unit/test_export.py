@@ -13,11 +13,11 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from spacer.config.settings import LoraSettings, ModelSettings, Settings
 from spacer.errors import UserError
-from spacer.export import export, read_checkpoint, recorded_settings
-from spacer.modeling import load_policy
+from spacer.models.load import load_policy
 from spacer.report.card import Origin, model_card, non_commercial, read_scores
-from spacer.settings import LoraSettings, ModelSettings, Settings
+from spacer.stages.export import export, read_checkpoint, recorded_settings
 from tests.unit.configs import load, problems
 
 TINY = str(Path(__file__).resolve().parents[2] / "spacer/assets/tiny")
@@ -49,7 +49,7 @@ def record(path: Path, **values: Any) -> None:
 
 
 def settings_of(path: Path, model: ModelSettings = MODEL, save_dtype: str | None = None) -> Settings:
-    made = load(stage__name="export", ckpt_path=str(path), stage__optimizer=None, stage__save_dtype=save_dtype)
+    made = load(stage="export", ckpt_path=str(path), stage__save_dtype=save_dtype)
     return replace(made, model=model)
 
 
@@ -159,12 +159,10 @@ def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
 
 
 def test_settings_that_cannot_be_exported_with(tmp_path: Path) -> None:
-    (found,) = problems(stage__name="export", stage__optimizer=None)
+    (found,) = problems(stage="export")
     assert found.startswith("stage.name=export takes a checkpoint's file, and ckpt_path=None is none")
     (tmp_path / "a.ckpt").touch()
-    (found,) = problems(
-        stage__name="export", stage__optimizer=None, ckpt_path=str(tmp_path / "a.ckpt"), model__fresh=True
-    )
+    (found,) = problems(stage="export", ckpt_path=str(tmp_path / "a.ckpt"), model__fresh=True)
     assert "model.name_or_path=RUN/untrained" in found
 
 
@@ -209,12 +207,12 @@ def test_card_of_a_model_of_the_hub() -> None:
 def test_scores_of_every_kind_of_run(tmp_path: Path) -> None:
     gain = {"before": 0.1, "after": 0.2, "delta": 0.1, "delta_low": 0.0, "delta_high": 0.2}
     (tmp_path / "summary.json").write_text(json.dumps({"metrics": {"reward/total": gain}, "seconds": {"train": 3}}))
-    assert [(score.figure, score.value) for score in read_scores(tmp_path)] == [("reward/total", 0.2)]
+    assert [(score.metric, score.value) for score in read_scores(tmp_path)] == [("reward/total", 0.2)]
     (tmp_path / "summary.json").write_text(json.dumps({"scores": {"answer": {"mean": 0.5, "low": 0.4, "high": 0.6}}}))
     (score,) = read_scores(tmp_path)
     assert (score.value, score.low, score.high) == (0.5, 0.4, 0.6)
     (tmp_path / "scores.json").write_text(json.dumps({"benchmark": "vsi_bench", "official": {"a": 0.5, "b": {"c": 1}}}))
-    assert [(s.benchmark, s.figure, s.value) for s in read_scores(tmp_path)] == [
+    assert [(s.benchmark, s.metric, s.value) for s in read_scores(tmp_path)] == [
         ("vsi_bench", "a", 0.5),
         ("vsi_bench", "b/c", 1.0),
     ]

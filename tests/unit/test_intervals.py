@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spacer.evaluation import resampling
-from spacer.evaluation.intervals import Interval, Paired, intervals, mcnemar, paired
-from spacer.evaluation.metrics import Metric, grouped, mean, mean_of
-from spacer.evaluation.resampling import Clustered, interval, resample, student_quantile
+from spacer.statistics import resampling
+from spacer.statistics.intervals import Interval, Paired, intervals, mcnemar, paired
+from spacer.statistics.metrics import Metric, grouped, mean, mean_of
+from spacer.statistics.resampling import Clustered, interval, resample, student_quantile
 
 WORLDS = 1200  # a coverage of 95 % is then measured to a standard error of 0.63 %, 93 to 97 % to 0.74 and 0.49 %
 
@@ -47,8 +47,8 @@ def world(rng: np.random.Generator, clusters: int, right: float, sigma: float, g
     [
         (20, 0.5, 0.3, False, 0.90),
         (20, 0.8, 0.5, True, 0.75),
-        (40, 0.3, 0.7, False, 0.90),
-        (150, 0.7, 0.6, True, 0.75),
+        pytest.param(40, 0.3, 0.7, False, 0.90, marks=pytest.mark.long),
+        pytest.param(150, 0.7, 0.6, True, 0.75, marks=pytest.mark.long),
     ],
 )
 def test_95_percent_covers_93_to_97_and_resampling_questions_does_not(clusters, right, sigma, graded, singly) -> None:
@@ -262,7 +262,7 @@ def test_the_order_of_runs_turns_the_difference() -> None:
         (lambda: intervals([mean("m", [0])], [1.0], ["a", "b"]), "1 scores but 2 clusters"),
         (lambda: intervals([], [], []), "no questions"),
         (lambda: intervals([mean("m", [0])], [0.0, math.nan], ["a", "b"]), "question 1 is not finite"),
-        (lambda: intervals([mean("m", [])], [0.0], ["a"]), "figures of no questions: m"),
+        (lambda: intervals([mean("m", [])], [0.0], ["a"]), "metrics without questions: m"),
         (lambda: intervals([mean("m", [0])] * 2, [0.0], ["a"]), "several are called m"),
         (lambda: intervals([mean("m", [0])], [0.0], ["a"], level=95), "level must lie between 0 and 1"),
         (lambda: intervals([mean("m", [0])], [0.0], ["a"], resamples=0), "resamples must be at least 1"),

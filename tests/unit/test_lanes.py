@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from spacer.lanes import at_once, side_by_side, train_side_by_side
+from spacer.cpu.lanes import at_once, side_by_side, train_side_by_side
 
 
 @pytest.fixture(autouse=True)

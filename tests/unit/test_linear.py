@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spacer import linear as products
-from spacer.linear import Linear, linear, onednn_is_faster, use_faster_products
+from spacer.cpu import products as products
+from spacer.cpu.products import Linear, linear, onednn_is_faster, use_faster_products
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch was built without oneDNN")
 

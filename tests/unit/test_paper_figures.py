@@ -13,6 +13,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from spacer.data.scenes.curating import curate_scans
 from spacer.evaluation.outcomes import compare_runs
 from spacer.report import drawing
 from spacer.report.comparison import forest_plot
@@ -20,7 +21,6 @@ from spacer.report.curation import histograms
 from spacer.report.drawing import COLUMN, for_screen_and_paper
 from spacer.report.figures import before_after_bars, reward_curves
 from spacer.report.maps import map_overlay
-from spacer.scenes.curating import curate_scans
 from tests.unit.data.annotations import entries, write
 from tests.unit.outcomes import made_rows, write_run
 from tests.unit.test_report import DELTAS, FRAME, PREDICTED, TRUE, history

@@ -20,9 +20,10 @@ from transformers import (
     Qwen3VLModel,
 )
 
-from spacer.choices import Positions
-from spacer.modeling import check_text_model, position_rule
-from spacer.positions import IMAGE, TEXT, VIDEO, PositionRule
+from spacer.config.choices import Positions
+from spacer.models.families import position_rule
+from spacer.models.load import check_text_model
+from spacer.tree.mrope import IMAGE, TEXT, VIDEO, PositionRule
 from tests.unit.layouts import Block, Grid, images, laid_out, types, videos
 
 CONFIGS: dict[str, Any] = {
@@ -268,7 +269,7 @@ def test_a_text_model_with_sliding_windows_is_refused_with_a_remedy(make: Any) -
     with pytest.raises(ValueError) as caught:
         check_text_model(SimpleNamespace(config=config))
     message = str(caught.value)
-    assert message.startswith("org/windowed: its layers are full_attention, sliding_attention;")
+    assert message.startswith("model.name_or_path=org/windowed: its layers are full_attention, sliding_attention;")
     assert message.endswith("take layer_types out and set use_sliding_window to false")
     written = config.to_dict()["text_config"] | {"use_sliding_window": False}
     with pytest.raises(ValueError):  # half of the remedy: the file names the layers too

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLModel
 
-from spacer.positions import IMAGE, TEXT, VIDEO, mrope_positions
+from spacer.tree.mrope import IMAGE, TEXT, VIDEO, mrope_positions
 from tests.unit.layouts import Grid, images, laid_out, types, videos
 
 patient = hypothesis_settings(deadline=None, max_examples=80)  # the machine may be busy

@@ -14,7 +14,7 @@ import pytest
 RUN = """
 import ctypes, logging, os, signal, sys, time
 from pathlib import Path
-from spacer import preemption
+from spacer.training import preemption
 logging.basicConfig(format="%(message)s")
 preemption.LINGER_S = 0.3
 
@@ -40,7 +40,7 @@ def wait_in_c():  # as in a collective operation whose other processes do not co
         ctypes.CDLL(None).pthread_mutex_lock(mutex)
 
 signal.signal(signal.SIGUSR2, queue_again)
-watch = preemption.Watch({delay})
+watch = preemption.SignalWatcher({delay})
 with watch.listening():
     {scene}
 """
@@ -88,10 +88,17 @@ def test_in_training_by_hand_it_leaves_after_the_step_with_the_status_of_a_shell
 
 
 def test_ctrl_c_in_training_lets_the_step_end_and_a_second_one_does_not(tmp_path: Path) -> None:
-    twice = "told(); Path('told').touch(); os.kill(os.getpid(), signal.SIGINT); wait()"
-    status, said = ends(tmp_path, TRAINS + twice, INT, **BY_HAND)
+    again = "told(); Path('told').touch(); time.sleep(1.2); os.kill(os.getpid(), signal.SIGINT); wait()"
+    status, said = ends(tmp_path, TRAINS + again, INT, **BY_HAND)
     assert (tmp_path / "told").exists()
-    assert status == -INT and "KeyboardInterrupt" in said and "Ctrl-C again ends at once" in said
+    assert status == -INT and "KeyboardInterrupt" in said
+
+
+def test_signals_that_come_together_are_one(tmp_path: Path) -> None:
+    """As `timeout` sends them, to its command and to the group that this is in."""
+    scene = TRAINS + "told(); os.kill(os.getpid(), signal.SIGTERM); Path('on').touch(); watch.leave()"
+    assert ends(tmp_path, scene, TERM, **BY_HAND)[0] == 128 + TERM
+    assert (tmp_path / "on").exists()
 
 
 def test_after_training_signals_do_what_they_did_before(tmp_path: Path) -> None:
@@ -129,7 +136,7 @@ def test_processes_but_the_first_leave_the_queueing_to_it(tmp_path: Path) -> Non
 @pytest.mark.parametrize("scene", ["ready(); wait()", TRAINS + "told(); watch.leave()"])
 def test_a_job_that_was_cancelled_is_not_queued_again(scene: str, tmp_path: Path) -> None:
     _, said = ends(tmp_path, scene, TERM, squeue="echo COMPLETING")
-    assert "SLURM calls this job COMPLETING: it is not queued again" in said
+    assert "SLURM lists this job as COMPLETING: it is not requeued" in said
     assert not queued(tmp_path)
 
 

@@ -14,12 +14,12 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from spacer.evaluation.statistics import QUESTION_TYPES, PairedDelta
 from spacer.report import figures, labels, maps
 from spacer.report.drawing import figure_image, new_figure
 from spacer.report.figures import before_after_bars, reward_curves
 from spacer.report.maps import map_overlay, nearest_pairs
 from spacer.report.table import before_after_table, write_summary
+from spacer.statistics.summaries import QUESTION_TYPES, PairedDelta
 
 GAIN = PairedDelta(1.7, 1.8, 0.1, 0.02, 0.18, 384, 96)
 UNSURE = PairedDelta(0.5, 0.45, -0.05, -0.2, 0.1, 39, 30)

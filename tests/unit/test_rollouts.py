@@ -16,8 +16,7 @@ from spacer.data.strips import strip_of
 from spacer.report import rollouts
 from spacer.report.drawing import BLUE, VERMILION
 from spacer.report.rollouts import (
-    PARTS,
-    Shown,
+    ShownCompletion,
     begin_rollouts,
     last_rows,
     latest_rows,
@@ -38,9 +37,11 @@ def sample(name: str = "a/1", true_map: dict | None = TRUE) -> Sample:
     )
 
 
-def shown(completion: str, item: Sample | None = None, split: str = "train", n: int = 0) -> Shown:
+def shown(completion: str, item: Sample | None = None, split: str = "train", n: int = 0) -> ShownCompletion:
     strip = np.zeros((8, 24, 3), np.uint8)
-    return Shown(split, item or sample(), strip, n, completion, 7, PARTS_OF_IT, 0.5 if split == "train" else None)
+    return ShownCompletion(
+        split, item or sample(), strip, n, completion, 7, PARTS_OF_IT, 0.5 if split == "train" else None
+    )
 
 
 DRAWN = "<think>A bed. <map>{'chair': [[2, 4]]}</map> So B.</think><answer>B</answer>"
@@ -63,12 +64,20 @@ def test_a_line_says_all_there_is_to_see(tmp_path: Path) -> None:
     )
     assert first["thinking"] == "A bed.  So B." and first["answer"] == "B" and first["tokens"] == 7
     assert first["true_map"] == TRUE and first["predicted_map"] == {"chair": [[2, 4]]}
-    assert first["reward"] == {name: getattr(PARTS_OF_IT, name) for name in PARTS} and first["advantage"] == 0.5
+    assert first["reward"] == PARTS_OF_IT.as_row() and first["advantage"] == 0.5
     assert Image.open(tmp_path / first["frames"]).size == (24, 8)
     colours = np.unique(np.asarray(Image.open(tmp_path / first["map"])).reshape(-1, 3), axis=0)
     assert all((colours == ImageColor.getrgb(colour)).all(1).any() for colour in (BLUE, VERMILION))
     assert second["map"] is None and second["advantage"] is None and second["predicted_map"] == {}
     assert second["options"] == ["A. x", "B. y"] and second["solution"] == "B"
+
+
+def test_a_question_of_text_alone_has_no_frames(tmp_path: Path) -> None:
+    item = Sample("w", "Why?", "free-form", (), "B", "text", Path("w"), "s", "text/w", "kind", None, None)
+    show_rollouts(tmp_path, 1, 1, [shown("<answer>B</answer>", item)])
+    (row,) = read_rollouts(tmp_path)
+    assert row["frames"] is None and row["media"] is None and not list((tmp_path / "rollouts").iterdir())
+    assert rollout_table([row], tmp_path).data[0][3] is None
 
 
 def test_a_hostile_completion_is_a_line_like_another(tmp_path: Path) -> None:
@@ -106,7 +115,7 @@ def test_the_table_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     first, second = (dict(zip(table.columns, row, strict=True)) for row in table.data)
     assert isinstance(first["frames"], wandb.Image) and isinstance(first["maps"], wandb.Image)
     assert first["question"] == "Which?\nA. x\nB. y" and first["thinking"] == "A bed.  So B."
-    assert [first[f"reward/{name}"] for name in PARTS] == [getattr(PARTS_OF_IT, name) for name in PARTS]
+    assert {name: first[f"reward/{name}"] for name in PARTS_OF_IT.as_row()} == PARTS_OF_IT.as_row()
     assert (first["advantage"], second["advantage"], second["maps"]) == (0.5, None, None)
 
     run = wandb.init(mode="offline", dir=tmp_path, project="test")

@@ -8,15 +8,17 @@ from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
+from pydantic import ValidationError
 
-from spacer import checks, implied, rules
-from spacer.benchmarks import names
-from spacer.checks import CHECKS, NEED_NO_MODEL, STAGES
-from spacer.config import ConfigError, load_settings
-from spacer.settings import JsonlSettings, ScansSettings, Settings
+from spacer import cli
+from spacer.config import derived
+from spacer.config.choices import BENCHMARKS
+from spacer.config.describe import bound, options
+from spacer.config.load import ConfigError, load_settings
+from spacer.config.rules import packages
+from spacer.config.settings import JsonlSettings, ObjectiveSettings, ScansSettings, Settings
+from spacer.config.settings.stages import STAGES
 from tests.unit.configs import PROMPTS, hints_of, load, only_problem, plain, problems, valid
-
-SCANS = "spacer.settings.ScansSettings"
 
 # ranges
 
@@ -43,16 +45,14 @@ SCANS = "spacer.settings.ScansSettings"
         ("objective__prompts_per_rollout", 0),
         ("objective__row_tokens", 0),
         ("objective__beta", -0.1),
-        ("benchmark__temperature", -0.1),
-        ("benchmark__limit", 0),
-        ("benchmark__max_new_tokens", 0),
+        ("evaluation__temperature", -0.1),
+        ("evaluation__limit", 0),
+        ("evaluation__max_new_tokens", 0),
+        ("evaluation__resamples", 0),
         ("trainer__max_steps", 0),
         ("trainer__max_epochs", -2),
         ("trainer__precision", "fp8"),
         ("logger__kind", "mlflow"),
-        ("stage__batch_size", 0),
-        ("stage__guess_share", 1.5),
-        ("stage__guess_after", -1),
         ("stage__optimizer__learning_rate", -1.0),
         ("stage__optimizer__warmup_steps", -1),
     ],
@@ -61,14 +61,30 @@ def test_out_of_range(path: str, value: Any) -> None:
     assert only_problem(**{path: value}).startswith(f"{path.replace('__', '.')}: is {value!r}")
 
 
+@pytest.mark.parametrize(
+    ("path", "value"), [("batch_size", 0), ("guesses", {"share": 1.5}), ("guesses", {"share": 0.5, "after": -1})]
+)
+def test_out_of_range_in_supervised_training(path: str, value: Any) -> None:
+    assert only_problem(stage="sft", **{f"stage__{path}": value}).startswith(f"stage.{path}")
+
+
 def test_lora_rank() -> None:
-    assert only_problem(model__lora={"rank": 0}) == "model.lora.rank: is 0, must be at least 1"
+    assert only_problem(model__lora={"rank": 0}) == "model.lora.rank: is 0, must be an integer (greater than 0)"
 
 
-def test_every_check_is_of_a_setting_that_exists_and_no_setting_has_two() -> None:
-    assert not set(CHECKS) - set(hints_of(Settings))
-    listed = [path for _, paths in checks._CHECKED for path in paths.split()]
-    assert sorted(listed) == sorted(CHECKS)
+def test_every_number_has_its_bounds_beside_it() -> None:
+    unbounded = {
+        path
+        for path, hint in hints_of(Settings).items()
+        for option, metadata in options(hint)
+        if option in (int, float) and not bound(metadata)
+    }
+    assert {path for path in unbounded if not path.startswith("model.architecture.")} == set()
+
+
+def test_bounds_hold_for_settings_made_in_python_too() -> None:
+    with pytest.raises(ValidationError, match="group_size"):
+        replace(load(), objective=ObjectiveSettings(group_size=1))
 
 
 # contradictions
@@ -98,9 +114,8 @@ def test_every_check_is_of_a_setting_that_exists_and_no_setting_has_two() -> Non
             "set the latter to 1 and raise objective.prompts_per_rollout",
         ),
         ({"trainer__precision": "16-mixed"}, "trainer.precision=16-mixed scales its losses", "choose bf16-mixed"),
-        ({"trainer__precision": "16", "stage__name": "sft"}, "trainer.precision=16 scales", "choose bf16-mixed"),
-        ({"stage__optimizer": None}, "stage.name=train trains, but stage.optimizer is null", "stage=evaluate"),
-        ({"stage__optimizer": None, "stage__name": "sft"}, "stage.name=sft trains", "stage=evaluate"),
+        ({"trainer__precision": "16", "stage": "sft"}, "trainer.precision=16 scales", "choose bf16-mixed"),
+        ({"stage__optimizer": None}, "stage.optimizer: is null", "must be a section with the keys kind, learning_rate"),
         ({"trainer__max_epochs": None}, "nothing ends this run", "trainer.max_epochs=1"),
         ({"trainer__max_epochs": -1}, "nothing ends this run", "trainer.max_epochs=1"),
         ({"objective__max_completion_length": 0, "reward__length": None}, "objective.max_completion_length: is 0", ""),
@@ -109,8 +124,8 @@ def test_every_check_is_of_a_setting_that_exists_and_no_setting_has_two() -> Non
             "cluster.strategy: is 'zero'",
             "one of auto, ddp, fsdp, deepspeed_zero3",
         ),
-        ({"cluster__devices": 0}, "cluster.devices: is 0", "how many, auto for all"),
-        ({"cluster__num_nodes": 0}, "cluster.num_nodes: is 0", "at least 1"),
+        ({"cluster__devices": 0}, "cluster.devices: is 0", "auto for all"),
+        ({"cluster__num_nodes": 0}, "cluster.num_nodes: is 0", "greater than 0"),
         (
             {"cluster__strategy": "fsdp", "trainer__precision": "64-true"},
             "cluster.strategy=fsdp does not compute in trainer.precision=64-true",
@@ -147,20 +162,20 @@ def test_contradictions(changes: dict[str, Any], named: str, remedy: str) -> Non
         },
         {"trainer__accumulate_grad_batches": 2},
         {
-            "stage__name": "sft",  # which writes no rollouts
+            "stage": "sft",  # which writes no rollouts
             "objective__updates_per_rollout": 4,
             "objective__clip_low": 0.2,
             "objective__clip_high": 0.2,
             "trainer__accumulate_grad_batches": 2,
         },
-        {"stage__name": "evaluate", "trainer__precision": "16-mixed"},
+        {"stage": "evaluate", "trainer__precision": "16-mixed"},
         {"trainer__precision": "bf16-mixed"},
         {"model__attn_implementation": "sdpa"},
         {"model__attn_implementation": "flex_attention"},
         {"objective__beta": 0.0},
-        {"stage__optimizer": None, "stage__name": "evaluate", "trainer__max_epochs": None},
-        {"model__fresh": True, "stage__name": "train"},
-        {"model__fresh": True, "stage__name": "evaluate"},
+        {"stage": "evaluate", "trainer__max_epochs": None},
+        {"model__fresh": True, "stage": "train"},
+        {"model__fresh": True, "stage": "evaluate"},
         {"seed": 2**31 - 1, "dataset__max_objects": 8, "dataset__workers": 1},
         {"trainer__max_epochs": None, "trainer__max_steps": 10},
         {"trainer__max_epochs": None, "trainer__max_time": "00:01:00:00"},
@@ -173,13 +188,13 @@ def test_no_contradiction(changes: dict[str, Any]) -> None:
 
 
 def test_flash_attention_takes_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rules, "find_spec", lambda name: None)
+    monkeypatch.setattr(packages, "find_spec", lambda name: None)
     narrow = {"model__attn_implementation": "flash_attention_2", "trainer__precision": "bf16-mixed"}
     problem = only_problem(**narrow)
     assert problem.startswith("model.attn_implementation=flash_attention_2 needs the package flash-attn")
     assert problem.endswith("pip install -e '.[cuda]', or choose auto")
     load(model__attn_implementation="auto")
-    monkeypatch.setattr(rules, "find_spec", {"flash_attn": object()}.get)
+    monkeypatch.setattr(packages, "find_spec", {"flash_attn": object()}.get)
     assert load(**narrow).model.attn_implementation == "flash_attention_2"
     wide = only_problem(model__attn_implementation="flash_attention_2")
     assert "computes in 16 bits only" in wide and "trainer.precision=bf16-mixed" in wide
@@ -187,10 +202,10 @@ def test_flash_attention_takes_its_package(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_deepspeed_takes_its_package_and_what_it_can_spread(monkeypatch: pytest.MonkeyPatch) -> None:
     zero = {"cluster__strategy": "deepspeed_zero3", "cluster__accelerator": "auto"}
-    monkeypatch.setattr(rules, "find_spec", lambda name: None)
+    monkeypatch.setattr(packages, "find_spec", lambda name: None)
     assert "pip install -e '.[deepspeed]', or choose cluster=fsdp" in only_problem(**zero)
-    assert load(**zero | {"stage__name": "evaluate"}).cluster.strategy == "deepspeed_zero3"
-    monkeypatch.setattr(rules, "find_spec", {"deepspeed": object(), "torchao": object()}.get)
+    assert load(**zero | {"stage": "evaluate"}).cluster.strategy == "deepspeed_zero3"
+    monkeypatch.setattr(packages, "find_spec", {"deepspeed": object(), "torchao": object()}.get)
     for changes, remedy in (
         ({"cluster__accelerator": "cpu"}, "set cluster.accelerator=cuda"),
         ({"trainer__precision": "64-true"}, "choose 32-true or bf16-mixed"),
@@ -204,17 +219,18 @@ def test_deepspeed_takes_its_package_and_what_it_can_spread(monkeypatch: pytest.
 
 def test_loggers_and_the_dashboard_take_their_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load(logger__kind="tensorboard").logger.kind == "tensorboard"
-    assert "choose logger=wandb" in only_problem(stage__name="dashboard", logger__kind="csv")
-    monkeypatch.setattr(rules, "find_spec", lambda name: None)
+    assert "choose logger=wandb" in only_problem(stage="dashboard", logger__kind="csv")
+    monkeypatch.setattr(packages, "find_spec", lambda name: None)
     assert only_problem(logger__kind="tensorboard").endswith("pip install tensorboard, or choose logger=csv")
-    assert only_problem(stage__name="dashboard").endswith("pip install wandb-workspaces")
+    assert only_problem(stage="dashboard").endswith("pip install wandb-workspaces")
     load(logger__kind="csv")
 
 
 def jsonl_problems(root: Path, stage: dict[str, Any] | None = None, **dataset: Any) -> list[str]:
     cfg = valid(JsonlSettings)
     cfg["dataset"] |= {"root": str(root)} | dataset
-    cfg["stage"] |= stage or {}
+    name = (stage or {}).get("name", "train")
+    cfg["stage"] = plain(STAGES[name]()) | (stage or {})
     try:
         load_settings(OmegaConf.create(cfg))
     except ConfigError as error:
@@ -236,8 +252,7 @@ def test_jsonl_files_are_looked_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("stage", "remedy"),
     [
-        ({"name": "evaluate", "optimizer": None}, "choose dataset=rooms"),
-        ({"name": "evaluate", "evaluate_after": True}, "choose dataset=rooms"),
+        ({"name": "evaluate"}, "choose dataset=rooms"),
         ({"evaluate_before": True}, "set stage.evaluate_before=false stage.evaluate_after=false"),
         ({"evaluate_after": True}, "set stage.evaluate_before=false stage.evaluate_after=false"),
         ({"name": "sft", "evaluate_after": True}, "set stage.evaluate_before=false stage.evaluate_after=false"),
@@ -258,21 +273,25 @@ def test_a_value_that_cannot_be_read_silences_the_rules_that_need_it_and_no_othe
     assert len(problems(objective="???", trainer__max_epochs=None)) == 2
 
 
+def test_every_stage_has_a_function() -> None:
+    assert set(cli.STAGES) == set(STAGES)
+
+
 def test_stages() -> None:
     for name in STAGES:
-        # some take data sets of their own, evaluated runs or a checkpoint
-        takes = name in (*NEED_NO_MODEL, "export") and name != "dashboard"
-        found = problems(stage__name=name) if takes else load(stage__name=name)
+        # some take data sets or pictures of their own, evaluated runs or a checkpoint
+        takes = name in ("score", "compare", "report", "prepare", "curate", "export", "vision")
+        found = problems(stage=name) if takes else load(stage=name)
         assert isinstance(found, list) or found.stage.name == name
 
 
 def scans_problems(root: Path, stage: str, **dataset: Any) -> list[str]:
-    made = plain(ScansSettings(str(root), prompts=PROMPTS)) | {"_target_": SCANS} | dataset
+    made = plain(ScansSettings(str(root), prompts=PROMPTS)) | dataset
     return jsonl_problems(root, {"name": stage}, **{name: made[name] for name in made if name != "root"})
 
 
 def test_curating_takes_scans() -> None:
-    problem = only_problem(stage__name="curate", stage__optimizer=None)
+    problem = only_problem(stage="curate")
     assert problem.startswith("stage.name=curate makes questions from annotated scans: choose dataset=scans")
 
 
@@ -305,10 +324,10 @@ def test_annotations_are_looked_for_where_they_are_curated(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
-        ("questions_per_type", 0, "at least 1"),
+        ("questions_per_type", 0, "greater than 0"),
         ("max_answer_share", 0.0, "greater than 0 and at most 1"),
         ("max_answer_share", 1.5, "greater than 0 and at most 1"),
-        ("seed", -1, "0 or more"),
+        ("seed", -1, "at least 0"),
         ("meta_info", 3, "must be a text"),
         ("videos", None, "must be a text"),
     ],
@@ -320,9 +339,52 @@ def test_values_of_scans(field: str, value: Any, words: str, tmp_path: Path) -> 
     assert problem.startswith(f"dataset.{field}: is ") and words in problem
 
 
+BENCHMARK = {"name": "vsi_bench", "root": "/tmp", "prompts": PROMPTS}
+
+
+@pytest.mark.parametrize("stage", ["train", "sft", "prepare"])
+def test_a_benchmark_guards_no_training(stage: str) -> None:
+    found = [problem for problem in problems(stage=stage, benchmark=BENCHMARK) if "vsi_bench" in problem]
+    assert found == [
+        f"stage.name={stage} asks no benchmark: to keep the videos of vsi_bench out of training, set "
+        "dataset.guard.vsi_bench=DIR in place of benchmark=vsi_bench; to ask its questions, take stage=evaluate"
+    ]
+    (several,) = [problem for problem in problems(stage=stage, benchmarks={"a": BENCHMARK}) if "=all" in problem]
+    assert "leave benchmark=all to stage=evaluate" in several and "dataset.guard.vsi_bench=DIR" in several
+
+
+def test_how_held_out_questions_are_asked_is_apart_from_benchmarks() -> None:
+    assert load(evaluation__temperature=0.0, evaluation__limit=3).evaluation.limit == 3
+    for stage in ("train", "evaluate"):
+        said = only_problem(stage=stage, benchmark={"temperature": 0.0, "index": "x"})
+        assert said.startswith("benchmark: benchmark.temperature, benchmark.index set, and no benchmark is chosen")
+        assert "evaluation.temperature=0" in said and "dataset.guard" in said
+    asked = load(stage="evaluate", benchmark=BENCHMARK).benchmark
+    assert asked is not None and asked.temperature == 0.0
+    assert "is no benchmark: choose benchmark=NAME" in " ".join(
+        problems(stage="evaluate", benchmark=BENCHMARK | {"name": "rooms"})
+    )
+    assert only_problem(benchmark=BENCHMARK | {"name": 3}).startswith("benchmark.name: is 3, must be a text")
+
+
+def test_a_guard_names_benchmarks_and_folders(tmp_path: Path) -> None:
+    (tmp_path / "i.jsonl").touch()
+    own = {
+        "kind": "jsonl",
+        "root": str(tmp_path),
+        "index": "i.jsonl",
+        "prompts": PROMPTS,
+    }
+    kept = load(dataset=own | {"guard": {"vsi_bench": str(tmp_path)}}).dataset
+    assert isinstance(kept, JsonlSettings) and kept.guard == {"vsi_bench": str(tmp_path)}
+    unknown = only_problem(dataset=own | {"guard": {"vsi": str(tmp_path)}})
+    assert unknown.startswith("dataset.guard={'vsi':") and "among blink, " in unknown
+    assert "a folder that is not there" in only_problem(dataset=own | {"guard": {"vsi_bench": "/nowhere"}})
+
+
 def test_held_out_questions_are_called_as_no_benchmark() -> None:
-    settings = load(benchmark__name="vsi_bench", benchmark__root="/tmp")
-    assert implied.heldout_name(settings) == "rooms"
+    settings = load()
+    assert derived.heldout_name(settings) == "rooms"
     own = JsonlSettings(root="data", prompts=PROMPTS)
-    assert implied.heldout_name(replace(settings, dataset=own)) == "heldout"
-    assert "heldout" not in names() and "rooms" not in names()
+    assert derived.heldout_name(replace(settings, dataset=own)) == "heldout"
+    assert "heldout" not in BENCHMARKS and "rooms" not in BENCHMARKS

@@ -17,15 +17,17 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from spacer import selfcheck
-from spacer.attention import TREE
+from spacer.attention.interface import TREE
 from spacer.data.processing import Prompt, PromptBatch, collate
-from spacer.modeling import Packing, Vision, encode_vision
-from spacer.selfcheck import LIMITS, TreeMismatch, check_tree, pictures_of
-from spacer.tree import Completion, Forest, PackedRow, pack
+from spacer.models import selfcheck
+from spacer.models.forward import ComputeOptions, RowContext
+from spacer.models.selfcheck import LIMITS, TreeMismatch, check_tree, pictures_of
+from spacer.models.vision import VisionFeatures, encode_vision
+from spacer.tree.forest import Completion, Forest
+from spacer.tree.packing import PackedRow, pack
 from tests.parity.families import FAMILIES, IMAGE_TOKEN, VIDEO_TOKEN, make, make_prompts, plain_logps
 
-PACKING = Packing("masked", 10_000)
+COMPUTE = ComputeOptions("masked", 10_000)
 
 kinds = st.sampled_from(["video", "image", "images", "text"])
 media = st.lists(st.tuples(kinds, st.integers(1, 3)), min_size=1, max_size=5)  # what is shown, questions about it
@@ -43,13 +45,20 @@ class Case:
     model: Any
     prompts: list[Prompt]
     batch: PromptBatch
-    vision: Vision
+    vision: VisionFeatures
     completions: list[Completion]
 
-    def check(self, packing: Packing = PACKING, completions: Sequence[Completion] | None = None) -> float | None:
+    def check(
+        self,
+        compute: ComputeOptions = COMPUTE,
+        completions: Sequence[Completion] | None = None,
+        sampled: Sequence[Tensor] | None = None,
+        temperature: float = 1.0,
+    ) -> float | None:
         """Whether the trees are right."""
         given_completions = self.completions if completions is None else completions
-        return check_tree(self.model, self.batch, self.vision, given_completions, packing)
+        context = RowContext(self.vision, compute, temperature)
+        return check_tree(self.model, self.batch, given_completions, context, sampled)
 
 
 def case_of(family: str) -> Case:
@@ -109,12 +118,12 @@ faults = pytest.mark.parametrize("spoil", [break_positions, break_attention])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_sound_trees_differ_by_rounding_alone(family: str, attention: str, caplog: pytest.LogCaptureFixture) -> None:
     case = case_of(family)
-    with caplog.at_level(logging.INFO, logger="spacer.selfcheck"):
-        difference = case.check(Packing(attention, 10_000))
+    with caplog.at_level(logging.INFO, logger="spacer.models.selfcheck"):
+        difference = case.check(ComputeOptions(attention, 10_000))
     assert difference is not None
     assert 0 <= difference < 1e-5
     assert f"differ by {difference:.1e} a token, 1e-04 allowed" in caplog.text
-    cut = case.check(Packing(attention, 1))
+    cut = case.check(ComputeOptions(attention, 1))
     assert cut is not None
     assert cut < 1e-5
 
@@ -122,13 +131,13 @@ def test_sound_trees_differ_by_rounding_alone(family: str, attention: str, caplo
 def test_the_precision_that_is_computed_in_sets_the_limit(case: Case, caplog: pytest.LogCaptureFixture) -> None:
     assert case.vision.embeds_MH is not None
     with torch.autocast("cpu", torch.bfloat16):
-        with caplog.at_level(logging.INFO, logger="spacer.selfcheck"):
-            difference = case.check(Packing("blocks", 10_000))
+        with caplog.at_level(logging.INFO, logger="spacer.models.selfcheck"):
+            difference = case.check(ComputeOptions("blocks", 10_000))
         assert difference is not None
         assert LIMITS[torch.float32] < difference < LIMITS[torch.bfloat16]
         assert "8e-02 allowed" in caplog.text
-        with pytest.raises(TreeMismatch, match=r"torch.bfloat16 allows 8e-02"):
-            replace(case, vision=Vision(case.vision.embeds_MH.roll(1, 0))).check()
+        with pytest.raises(TreeMismatch, match="rounding allows 8e-02"):
+            replace(case, vision=VisionFeatures(case.vision.embeds_MH.roll(1, 0))).check()
 
 
 def test_questions_about_images_are_checked_too(case: Case) -> None:
@@ -151,7 +160,7 @@ def test_a_broken_tree_is_refused_with_both_figures_and_the_remedies(
     assert found is not None
     in_tree, expected = map(float, found.groups())
     assert expected == pytest.approx(float(plain.mean()), abs=1e-5)
-    differ = re.search(r"They differ by (\S+) a token, where torch.float32 allows 1e-04", message)
+    differ = re.search(r"They differ by (\S+) a token, where rounding allows 1e-04", message)
     assert differ is not None
     assert float(differ.group(1)) > LIMITS[torch.float32]
     assert 0 < abs(in_tree - expected) < 1.01 * float(differ.group(1))
@@ -163,7 +172,27 @@ def test_a_broken_tree_is_refused_with_both_figures_and_the_remedies(
 def test_features_at_the_wrong_tokens_are_told_from_rounding(case: Case) -> None:
     assert case.vision.embeds_MH is not None
     with pytest.raises(TreeMismatch):
-        replace(case, vision=Vision(case.vision.embeds_MH.roll(1, 0))).check()
+        replace(case, vision=VisionFeatures(case.vision.embeds_MH.roll(1, 0))).check()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_decoding_is_held_to_the_same_computation(
+    case: Case, temperature: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    completions = [Completion(0, torch.tensor([IMAGE_TOKEN, 3])), *case.completions]  # the first is passed over
+    with torch.no_grad():
+        sampled = [torch.zeros(2)] + [
+            selfcheck.plain_logps(case.model, case.batch, completion, temperature) for completion in case.completions
+        ]
+    with caplog.at_level(logging.INFO, logger="spacer.models.selfcheck"):
+        assert case.check(completions=completions, sampled=sampled, temperature=temperature) is not None
+    assert "self-check of decoding" in caplog.text
+    last = sampled[-1]
+    with pytest.raises(TreeMismatch, match="while decoding") as caught:
+        case.check(completions=completions, sampled=[*sampled[:-1], last - 0.1], temperature=temperature)
+    share = len(last) / sum(map(len, sampled[1:]))
+    found = re.search(r"They differ by (\S+) a token", str(caught.value))
+    assert found is not None and float(found.group(1)) == pytest.approx(0.1 * share, rel=0.01)
 
 
 def test_figures_that_are_not_numbers_are_refused(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,9 +210,9 @@ def test_completions_with_a_token_of_a_picture_are_passed_over(
     compared: list[Completion] = []
     compute = selfcheck.plain_logps
 
-    def noted(model: Any, batch: PromptBatch, completion: Completion) -> Tensor:
+    def noted(model: Any, batch: PromptBatch, completion: Completion, temperature: float) -> Tensor:
         compared.append(completion)
-        return compute(model, batch, completion)
+        return compute(model, batch, completion, temperature)
 
     monkeypatch.setattr(selfcheck, "plain_logps", noted)
     first, second, third = case.completions
@@ -198,7 +227,7 @@ def test_where_all_completions_hold_one_nothing_is_compared_and_a_warning_says_s
     case: Case, caplog: pytest.LogCaptureFixture
 ) -> None:
     completions = [Completion(0, torch.tensor([1, VIDEO_TOKEN])), Completion(0, torch.tensor([IMAGE_TOKEN]))]
-    with caplog.at_level(logging.INFO, logger="spacer.selfcheck"):
+    with caplog.at_level(logging.INFO, logger="spacer.models.selfcheck"):
         assert case.check(completions=completions) is None
     (record,) = caplog.records
     assert record.levelno == logging.WARNING

@@ -9,11 +9,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from spacer.settings import SlurmSettings
+from spacer.config.settings import ClusterSettings, SlurmSettings
 from tests.unit.configs import load, only_problem
 
 ROOT = Path(__file__).resolve().parents[2]
-SLURM = {"_target_": "spacer.settings.SlurmSettings"}
+SLURM = {"kind": "slurm"}
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -47,7 +47,8 @@ def test_every_setting_reaches_the_launcher() -> None:
     found = asked(*words, "cluster.max_timeouts=7", "cluster.gpus_per_node=5")
     assert {key: found[key] for key in given} == given
     assert (found["max_num_timeout"], found["gpus_per_node"]) == (7, 5)
-    ours = set(SlurmSettings.__dataclass_fields__) - {"accelerator", "devices", "num_nodes", "strategy", "max_timeouts"}
+    of_every_cluster = set(ClusterSettings.__dataclass_fields__)
+    ours = set(SlurmSettings.__dataclass_fields__) - of_every_cluster - {"max_timeouts"}
     assert ours == {*given, "gpus_per_node"}
 
 
@@ -64,9 +65,12 @@ def test_jobs_are_launched_and_go_on_from_their_checkpoint() -> None:
     [
         ({"devices": "auto"}, "cluster.devices=auto does not say how many processes SLURM has to start"),
         ({"timeout_min": 3}, "cluster.signal_delay_s=120 leaves nothing of cluster.timeout_min=3"),
-        ({"signal_delay_s": 10}, "cluster.signal_delay_s: is 10, must be at least 30, in which a step ends"),
-        ({"gpus_per_node": -1}, "cluster.gpus_per_node: is -1, must be 0 or more"),
-        ({"cpus_per_task": 0}, "cluster.cpus_per_task: is 0, must be at least 1"),
+        (
+            {"signal_delay_s": 10},
+            "cluster.signal_delay_s: is 10, must be an integer (at least 30: in which a step",
+        ),
+        ({"gpus_per_node": -1}, "cluster.gpus_per_node: is -1, must be an integer (at least 0) or null"),
+        ({"cpus_per_task": 0}, "cluster.cpus_per_task: is 0, must be an integer (greater than 0)"),
         ({"setup": "module load"}, "cluster.setup: is 'module load', must be a list, each a text"),
         ({"additional_parameters": {"exclusive": [1]}}, "cluster.additional_parameters.exclusive: is [1], must be"),
         ({"partitoin": "x"}, "cluster.partitoin: unknown key (did you mean partition?)"),

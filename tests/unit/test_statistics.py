@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from spacer.evaluation import resampling, statistics
-from spacer.evaluation.statistics import PairedDelta, compare, mean_interval, paired_delta
+from spacer.statistics import resampling, summaries
+from spacer.statistics.summaries import PairedDelta, compare, mean_interval, paired_delta
 
 REWARD = {"total": 0.0, "answer": 0.0, "map": 0.0, "map_quality": 0.0, "format": 0.0, "length": 0.0, "temporal": 0.0}
 
@@ -38,7 +38,7 @@ def clustered(draw):
 
 
 def test_doctests():
-    assert doctest.testmod(statistics).failed == 0
+    assert doctest.testmod(summaries).failed == 0
 
 
 def test_point_estimates_by_hand():
@@ -181,7 +181,9 @@ def test_compare_metrics_and_order():
     ]
     assert deltas["reward/total"].before == 1.25
     assert deltas["reward/total"].after == pytest.approx(2.7)
-    assert deltas["map/quality"].delta == pytest.approx(0.5)
+    # of the one question for which both drew a map: one that was not drawn is none of quality 0
+    assert deltas["map/quality"].questions == 1
+    assert deltas["map/quality"].delta == pytest.approx(0.2)
     assert deltas["map/drawn"].delta == 0.5
     assert deltas["completion/tokens"].delta == -30
     counting = deltas["answer/object_counting"]

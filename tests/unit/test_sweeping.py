@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,17 @@ import optuna
 import pytest
 from rich.console import Console
 
+from spacer.config.derived import comes_to_score
+from spacer.config.settings import ScoreStage, Settings
 from spacer.errors import UserError
-from spacer.implied import comes_to_score
-from spacer.report.sweep import show_sweep, write_sweep
-from spacer.settings import Settings
 from spacer.sweeping.extras import missing_plugin
 from spacer.sweeping.naming import Axes, axes, folder_name, job_name, sweep_name
 from spacer.sweeping.record import Record, Status, changes, plain, read, recorded, resumable, write
-from spacer.sweeping.rows import NOT_RUN, OverSeeds, Row, over_seeds, ranked, ranked_by, row_of
+from spacer.sweeping.rows import NOT_RUN, JobRow, OverSeeds, over_seeds, ranked, ranked_by, row_of
 from spacer.sweeping.slurm import End
-from spacer.sweeping.sweep import quoted
+from spacer.sweeping.table import show_sweep, write_sweep
 from spacer.sweeping.trials import KeptTrials
+from spacer.terminal.pasting import pasted, pasted_list, quoted
 from tests.cli.conftest import ROOT
 from tests.unit.configs import load
 
@@ -54,11 +55,33 @@ def test_names_of_folders_are_plain_short_and_tell_what_they_are_made_of_apart(w
     assert folder_name(words) == name != folder_name([words[0] + "x"])
 
 
+def test_what_is_pasted_into_a_shell_is_one_value_to_hydra():
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    for text in (
+        "/a",
+        "/s/reward=grpo,seed=0",
+        "a b",
+        "[x]{y}",
+        "it's",
+        'say "x"',
+        "a\\b",
+        "end\\",
+        "$HOME `id` !",
+        "ü#~*",
+    ):
+        (word,) = shlex.split(pasted("k", text))
+        assert OverridesParser.create().parse_override(word).value() == text
+
+
 def test_quoted_text_is_one_value_to_hydra():
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    for text in ("/a b/c=d,e", "it's", "a\\", "{x}", "[1]"):
+    texts = ("/a b/c=d,e", "it's", "a\\", "a\\b", "{x}", "[1]")
+    for text in texts:
         assert OverridesParser.create().parse_override(f"k={quoted(text)}").value() == text
+    (word,) = shlex.split(pasted_list("k", texts))
+    assert OverridesParser.create().parse_override(word).value() == list(texts)
 
 
 def test_a_missing_plugin_is_named_with_what_to_install(monkeypatch):
@@ -108,8 +131,8 @@ def test_a_run_without_a_score_is_done_too(settings: Settings, folder: Path):
     [
         (UserError("a is wrong: mend it\nmore"), Status.failed, "a is wrong: mend it\nmore"),
         (RuntimeError("no"), Status.failed, "RuntimeError: no"),
-        (KeyboardInterrupt(), Status.killed, "KeyboardInterrupt"),
-        (SystemExit(130), Status.killed, "SystemExit: 130"),
+        (KeyboardInterrupt(), Status.killed, "SIGINT (Ctrl-C)"),
+        (SystemExit(130), Status.killed, "SIGINT"),
     ],
 )
 def test_a_run_that_ends_otherwise_says_how_and_raises(error, status, reason, settings: Settings, folder: Path):
@@ -145,7 +168,7 @@ def test_the_first_tells_of_the_others_errors_in_this_start(settings: Settings, 
             file.write('{"time": 1')  # a process that was killed while it told
         record = read(folder)
         assert record is not None and record.status == Status.killed
-        assert record.reason == "SystemExit: 143; process 1: RuntimeError: out of memory"
+        assert record.reason == "SIGTERM; process 1: RuntimeError: out of memory"
 
 
 def test_settings_differ_by_what_changes_figures_alone(settings: Settings):
@@ -159,7 +182,7 @@ def test_settings_differ_by_what_changes_figures_alone(settings: Settings):
 def test_which_runs_come_to_a_score(settings: Settings):
     assert comes_to_score(settings)
     assert not comes_to_score(replace(settings, stage=replace(settings.stage, evaluate_after=False)))
-    assert comes_to_score(replace(settings, stage=replace(settings.stage, name="score", evaluate_after=False)))
+    assert comes_to_score(replace(settings, stage=ScoreStage()))
 
 
 def test_a_checkpoint_is_gone_on_from(tmp_path: Path):
@@ -173,8 +196,8 @@ def test_a_checkpoint_is_gone_on_from(tmp_path: Path):
 # rows
 
 
-def row(overrides: str, **values: Any) -> Row:
-    return Row(overrides, tuple(overrides.split(",")), values.pop("status", "done"), f"/{overrides}", **values)
+def row(overrides: str, **values: Any) -> JobRow:
+    return JobRow(overrides, tuple(overrides.split(",")), values.pop("status", "done"), f"/{overrides}", **values)
 
 
 def test_a_row_holds_what_the_run_has_written(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""`spacer.objective.token_logps` against a log-softmax over the whole vocabulary."""
+"""`spacer.models.token_logps.token_logps` against a log-softmax over the whole vocabulary."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from spacer.objective import token_logps
+from spacer.models.token_logps import token_logps
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 7, 1000])

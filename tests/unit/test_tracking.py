@@ -17,15 +17,15 @@ from rich.console import Console
 from rich.progress import Progress as RichProgress
 from rich.progress import TextColumn
 
-from spacer.callbacks import Progress
+from spacer.config.settings import ModelSettings
 from spacer.data.samples import Sample
 from spacer.files import read_rows
-from spacer.lineage import log_outputs, use_inputs
-from spacer.loggers import CsvHistory, TensorBoardHistory, WandbHistory
-from spacer.offline import mend, offline_runs, read_records
-from spacer.provenance import ROOT, flat_config, git_state, index_samples
 from spacer.report.history import HistoryLogger, read_history
-from spacer.settings import ModelSettings
+from spacer.tracking.lineage import log_outputs, use_inputs
+from spacer.tracking.loggers import CsvHistory, TensorBoardHistory, WandbHistory
+from spacer.tracking.offline import mend, offline_runs, read_records
+from spacer.tracking.provenance import ROOT, flat_config, git_state, index_samples
+from spacer.training.callbacks import Progress
 from tests.unit.configs import load
 
 

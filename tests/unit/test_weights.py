@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -11,16 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from spacer import weights
-from spacer.config import ConfigError
-from spacer.settings import ModelSettings
-from spacer.weights import check_model
+from spacer.config import model_files
+from spacer.config.load import ConfigError
+from spacer.config.model_files import check_model
+from spacer.config.settings import ModelSettings
 
 
 def write_model(folder: Path, *files: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name in files:
-        (folder / name).write_text("{}")
+        if name.endswith(".safetensors"):
+            (folder / name).write_bytes(struct.pack("<Q", 2) + b"{}")
+        else:
+            (folder / name).write_text('{"model_type": "qwen2_5_vl"}')
     return folder
 
 
@@ -57,7 +61,8 @@ def set_endpoint(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
 
 
 def test_a_folder_that_holds_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = write_model(tmp_path / "org" / "name", "config.json", "model.safetensors")
+    files = ("config.json", "model.safetensors", "tokenizer.json", "processor_config.json")
+    folder = write_model(tmp_path / "org" / "name", *files)
     assert check_model(ModelSettings(name_or_path=str(folder))) == folder
     monkeypatch.chdir(tmp_path)
     assert check_model(ModelSettings(name_or_path="org/name")) == Path("org/name")  # a folder goes before the hub
@@ -91,13 +96,13 @@ def test_neither_folder_nor_hub_id(name: str, empty_cache: Path) -> None:
 
 
 def test_a_model_in_the_cache_asks_no_network(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "_request", lambda *_: pytest.fail("the hub was asked"))
+    monkeypatch.setattr(model_files, "_request", lambda *_: pytest.fail("the hub was asked"))
     cached = empty_cache / "models--org--name"
     snapshot = write_model(cached / "snapshots" / "abc", "config.json", "model.safetensors")
     write_model(cached / "refs").joinpath("main").write_text("abc")
     assert check_model(ModelSettings(name_or_path="org/name")) == "org/name"
     assert check_model(ModelSettings(name_or_path="org/name", revision="abc")) == "org/name"
-    monkeypatch.setattr(weights, "_request", lambda *_: "the hub is away")
+    monkeypatch.setattr(model_files, "_request", lambda *_: "the hub is away")
     (snapshot / "model.safetensors").unlink()
     assert "the folder lacks *.safetensors weights; and the hub is away" in refused("org/name")
 
@@ -115,7 +120,7 @@ def test_unreachable_hub_ends_in_time(empty_cache: Path, monkeypatch: pytest.Mon
 
 def test_silent_name_server_ends_in_time(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
-    monkeypatch.setattr(weights, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(model_files, "ANSWER_SECONDS", 0.2)
     set_endpoint(monkeypatch, "https://hub.invalid")
     monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: release.wait(30) and [])
     started = time.monotonic()
@@ -168,5 +173,5 @@ def test_what_the_hub_answers(hub: None) -> None:
 
 
 def test_a_silent_hub_is_asked_once(hub: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr(model_files, "REQUEST_SECONDS", 0.2)
     assert "cannot be reached or refused (ReadTimeout" in refused("silent/model")

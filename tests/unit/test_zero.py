@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from spacer.config.settings import ClusterSettings
+from spacer.distributed.strategies import Replicas, make_strategy
+from spacer.distributed.zero3 import own_part, zero3_config
 from spacer.errors import UserError
-from spacer.settings import ClusterSettings
-from spacer.strategies import Replicas, make_strategy
-from spacer.zero import own_part, zero3_config
 
 
 @pytest.mark.parametrize(("shape", "world"), [((3, 5), 2), ((4, 4), 4), ((2,), 3)])

@@ -1,1 +1,1 @@
-"""`report.html`: run folders → typed contents → one page that needs no server and no network."""
+"""`report.html`: run folders → typed contents → one self-contained page, without server or network."""

@@ -1,8 +1,8 @@
-"""Runs → one HTML file that needs nothing beside it: style, script, data, frames and small videos stand in it.
+"""Writes runs as one self-contained HTML file: style, script, data, frames and small videos are embedded.
 
-What models and data files say never becomes markup: it stands in the page as JSON without `<`, in elements that are
-not run, and the script writes it as text. A policy (CSP) in the page's head forbids all scripts but its own, by its
-hash, and every connection.
+Text from models and data files never becomes markup: it is embedded as JSON without `<`, in elements that are not
+executed, and the script inserts it as text. A Content Security Policy in the page's head forbids all scripts but its
+own, identified by its hash, and every connection.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import spacer
+from spacer.config.settings import ReportSettings
 from spacer.files import write_text
 from spacer.report.drawing import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILION
 from spacer.report.html.contents import RunFolder
@@ -27,29 +28,28 @@ from spacer.report.html.media import Medium, embedded
 from spacer.report.html.rollouts import rollout_entries
 from spacer.report.html.texts import CHUNK, RIGHT, by_worth, chunks, plain_json
 from spacer.report.labels import METRICS
-from spacer.settings import ReportSettings
 
 NAME = "report.html"
 _SCRIPTS = ("dom.js", "charts.js", "data.js", "overview.js", "training.js", "questions.js", "detail.js", "main.js")
-PAGE = 100_000  # characters: its style, its script and what frames the contents
-_TEXT_SHARE = 0.8  # of the file that texts may take, so that something is left for pictures
+PAGE = 100_000  # characters: style, script and the frame around the contents
+_TEXT_SHARE = 0.8  # of the file for texts, so that some room is left for pictures
 
 
 @dataclass(frozen=True)
 class Element:
-    """A piece of JSON in the page, found by its id and parsed when it is needed."""
+    """A piece of JSON in the page, found by its id and parsed on demand."""
 
     id: str
     json: str
 
 
 def write_report(path: Path, folders: Sequence[Path], settings: ReportSettings, resamples: int, seed: int) -> Path:
-    """Writes the report of the runs in the folders to a file, and returns its path.
+    """Writes a report of the runs in the folders to a file, and returns its path.
 
-    Intervals are made of `resamples` resamples; `seed` is theirs.
+    Intervals use `resamples` resamples, drawn with `seed`.
 
     Raises:
-        UserError: a file of a run cannot be read; it is named.
+        UserError: a run's file cannot be read; the message names it.
     """
     runs = read_runs(folders)
     write_text(path, page(_elements(runs, settings, resamples, seed)))
@@ -92,7 +92,7 @@ def _elements(runs: Sequence[RunFolder], settings: ReportSettings, resamples: in
 
 
 def _media(found: Sequence[Subject]) -> tuple[list[Medium], list[list[int]]]:
-    """All media, those of questions most worth a look first, and each subject's questions' places in them."""
+    """All media, those of the most interesting questions first, and each subject's indices into them by question."""
     media: dict[Any, Medium] = {}
     keys: list[dict[int, Any]] = []
     for number, subject in enumerate(found):
@@ -115,13 +115,13 @@ def _media(found: Sequence[Subject]) -> tuple[list[Medium], list[list[int]]]:
 
 
 def _base_of(paths: Sequence[Path]) -> str | None:
-    """The folder that all videos lie under, which whoever opens the page elsewhere can set anew."""
+    """The folder that contains all videos, which readers can change when they open the page elsewhere."""
     folders = [str(path.parent) for path in paths if path.is_absolute()]
     return os.path.commonpath(folders) if folders else None
 
 
 def _left_out(settings: ReportSettings, texts: int, rollouts: int, media: int, all_media: int) -> list[str]:
-    """What does not stand in the page, and the setting that says so."""
+    """What the page leaves out, and the setting that controls it."""
     bound = f"report.max_megabytes={settings.max_megabytes}"
     told = []
     if texts:
@@ -136,7 +136,7 @@ def _left_out(settings: ReportSettings, texts: int, rollouts: int, media: int, a
 
 
 def page(elements: Sequence[Element]) -> list[str]:
-    """The pieces of the file. The first element is the index; each stands in a script element that is not run."""
+    """The pieces of the file. The first element is the index; each is a script element that is not executed."""
     here = files("spacer.report.html") / "page"
     style = (here / "page.css").read_text(encoding="utf-8")
     script = "".join((here / name).read_text(encoding="utf-8") for name in _SCRIPTS)

@@ -1,4 +1,4 @@
-"""What a report is made of: typed, so that reading run folders and writing a page know nothing of each other."""
+"""The contents of a report, typed, so that reading run folders and writing the page are independent."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Grid = Mapping[str, Sequence[Sequence[float]]]  # category → centres [x, y] on
 
 @dataclass(frozen=True)
 class Asked:
-    """A question. `key` tells it from the others of its subject, in whatever run it is asked.
+    """A question. `key` identifies it within its subject, in every run that asks it.
 
-    `cluster` is what questions share (their video). `media` is the video or image file, which need not exist, or
+    `cluster` is what questions share (their video). `media` is the video or image file, which may not exist, or
     `pictures` are encoded images. `truth` is the right answer, the letter for a choice.
     """
 
@@ -34,10 +34,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Answered:
-    """An answer. `score` is between 0 and 1; `read` is what was read from the completion, None where nothing could be.
+    """An answer. `score` is between 0 and 1; `read` is what was extracted from the completion, None if nothing was.
 
-    `completion` is None where the run left only the score, `error` says why a question was not asked, and `values`
-    are its metrics (`reward/total`, …), none for a benchmark.
+    `completion` is None if the run kept only the score, `error` says why a question was not asked, and `values`
+    are its metrics (`reward/total`, …), empty for a benchmark.
     """
 
     score: float
@@ -50,11 +50,11 @@ class Answered:
 
 
 @dataclass(frozen=True)
-class Sitting:
-    """All questions of a subject (a benchmark, or what the data hold out) as one model answered them.
+class EvaluationResult:
+    """All questions of a subject (a benchmark, or the held-out questions) as answered by one model.
 
-    `phase` tells the sittings of one run apart: before, after, or empty. `figures` are the subject's own, as they were
-    written down: name → value, low, high. `graded` are the benchmark's questions by id, where its files are at hand.
+    `phase` distinguishes the evaluations of one run: before, after, or empty. `figures` are the subject's own
+    recorded metrics: name → value, low, high. `graded` are the benchmark's questions by id, if its files are available.
     """
 
     subject: str
@@ -68,14 +68,14 @@ class Sitting:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run: what it was told, what it did, and what whoever reads the report must know of its files (`notes`)."""
+    """A run: its settings, its results, and notes for the reader on its files (`notes`)."""
 
     folder: Path
     name: str
     stage: str | None
-    config: str  # YAML as recorded; empty where it was not
+    config: str  # YAML as recorded; empty if it was not
     overrides: tuple[str, ...]
-    sittings: tuple[Sitting, ...]
+    evaluations: tuple[EvaluationResult, ...]
     history: Sequence[Mapping[str, Any]]
     rollouts: Sequence[Mapping[str, Any]]
     faults: Sequence[Mapping[str, Any]]

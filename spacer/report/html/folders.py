@@ -1,4 +1,4 @@
-"""Run folders → `RunFolder`s, whatever stage left them."""
+"""Run folders → `RunFolder`s, for every stage."""
 
 from __future__ import annotations
 
@@ -7,25 +7,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from spacer.errors import UserError
-from spacer.report.html.contents import RunFolder, Sitting
+from spacer.files import parse_yaml, read_ordinary
+from spacer.report.html.contents import EvaluationResult, RunFolder
+from spacer.report.html.evaluations import benchmark_evaluation, heldout_evaluation
 from spacer.report.html.lines import Line, latest, read_lines, read_object
-from spacer.report.html.sittings import benchmark_sitting, heldout_sitting
 from spacer.report.steps import by_step
 
 _NAME = "predictions"
 _PHASES = ("before", "after")
-_TIME = re.compile(r"[\d:._-]+")  # what a folder of Hydra's is called
-_ROLLOUT = ("step", "split", "id", "question", "n")  # what tells one completion of rollouts.jsonl from another
+_TIME = re.compile(r"[\d:._-]+")  # name of a folder created by Hydra
+_ROLLOUT = ("step", "split", "id", "question", "n")  # identifies a completion in rollouts.jsonl
 
 
 def read_runs(folders: Sequence[Path]) -> list[RunFolder]:
-    """The runs in the folders, in order; a run of stage=compare stands for those that it compared.
+    """The runs in the folders, in order; a run of stage=compare is replaced by the runs that it compared.
 
     Raises:
-        UserError: with everything that is wrong with any of them: a file cannot be read, a line is broken, or a folder
+        UserError: lists all faults of all runs: a file cannot be read, a line is broken, or a folder
             holds nothing to show.
     """
     found: list[RunFolder] = []
@@ -54,7 +53,7 @@ def _compared(folder: Path) -> list[Path]:
 
 
 def read_run(folder: Path) -> RunFolder:
-    """What a run left in its folder, one of several benchmarks in folders under it too.
+    """The contents of a run folder, including per-benchmark subfolders.
 
     Raises:
         UserError: a file cannot be read, a line is broken, or there is nothing to show.
@@ -65,9 +64,9 @@ def read_run(folder: Path) -> RunFolder:
     config = _text(folder / ".hydra" / "config.yaml", notes)
     recorded = _yaml(folder / ".hydra" / "config.yaml", config)
     summary = read_object(folder / "summary.json")
-    sittings = tuple(_sittings(folder, recorded, notes))
+    evaluations = tuple(_evaluations(folder, recorded, notes))
     history = by_step(line.row for line in read_lines(folder / "history.jsonl", notes) if _is_step(line))
-    if not sittings and not history:
+    if not evaluations and not history:
         raise UserError(
             f"{folder} holds no answers and no history of training: name the folder of a run of stage=train, sft, "
             "evaluate, score or compare"
@@ -81,7 +80,7 @@ def read_run(folder: Path) -> RunFolder:
         stage=str(stage["name"]) if isinstance(stage, dict) and "name" in stage else None,
         config=config,
         overrides=_overrides(folder),
-        sittings=sittings,
+        evaluations=evaluations,
         history=history,
         rollouts=[
             line.row for line in latest(read_lines(folder / "rollouts.jsonl", notes), *_ROLLOUT) if _is_step(line)
@@ -93,7 +92,7 @@ def read_run(folder: Path) -> RunFolder:
 
 
 def name_of(folder: Path) -> str:
-    """What a run is called: its folder, with the one above where its own name is a time or a number.
+    """A run's name: its folder's, with the parent's in front if that is a time or a number.
 
     >>> name_of(Path("outputs/2026-11-22/21-50-00")), name_of(Path("outputs/sweep/0")), name_of(Path("runs/spacer_7b"))
     ('2026-11-22/21-50-00', 'sweep/0', 'spacer_7b')
@@ -102,17 +101,17 @@ def name_of(folder: Path) -> str:
     return "/".join(parts[-2:]) if _TIME.fullmatch(folder.name) else folder.name
 
 
-def _sittings(folder: Path, recorded: Mapping[str, Any], notes: list[str]) -> Iterator[Sitting]:
+def _evaluations(folder: Path, recorded: Mapping[str, Any], notes: list[str]) -> Iterator[EvaluationResult]:
     scores = read_object(folder / "scores.json")
     if (folder / "per_question.jsonl").exists():
-        yield benchmark_sitting(folder, scores or {}, notes)
+        yield benchmark_evaluation(folder, scores or {}, notes)
     elif scores is not None:
         notes.append("per_question.jsonl is not there: the questions are not shown")
     for below in sorted(path.parent for path in folder.glob("*/per_question.jsonl")):
-        yield benchmark_sitting(below, read_object(below / "scores.json") or {}, notes)
+        yield benchmark_evaluation(below, read_object(below / "scores.json") or {}, notes)
     data = recorded.get("dataset")
-    made = "RoomsSettings" in str(data.get("_target_", "RoomsSettings")) if isinstance(data, dict) else True
-    heldout = "rooms" if made else "heldout"  # as `spacer.rules.heldout_name`
+    made = data.get("kind", "rooms") == "rooms" if isinstance(data, dict) else True
+    heldout = "rooms" if made else "heldout"  # as `spacer.config.rules.heldout_name`
     taken = {str((scores or {}).get("benchmark"))}
     unfinished = sorted((folder / _NAME).glob("*.part.jsonl"))
     for path in unfinished:
@@ -120,23 +119,23 @@ def _sittings(folder: Path, recorded: Mapping[str, Any], notes: list[str]) -> It
     whole = {path.stem: path for path in (folder / _NAME).glob("*.jsonl") if path not in unfinished}
     for name in [*(name for name in _PHASES if name in whole), *sorted(whole.keys() - {*_PHASES})]:
         if name in _PHASES:
-            yield heldout_sitting(whole[name], heldout, name, notes)
+            yield heldout_evaluation(whole[name], heldout, name, notes)
         elif name in taken:
             continue
-        elif (folder / _NAME / f"{name}.conditions.json").exists():  # answers to a benchmark
+        elif name != heldout and (folder / _NAME / f"{name}.conditions.json").exists():  # answers to a benchmark
             notes.append(f"{_NAME}/{name}.jsonl: these answers are not scored yet, or others were since: not shown")
         else:
-            yield heldout_sitting(whole[name], name, "", notes)
+            yield heldout_evaluation(whole[name], name, "", notes)
 
 
 def _is_step(line: Line) -> bool:
-    """Whether a line of the history is of a step. Others are those of metrics that a run logs once."""
+    """Whether a line of the history is of a step; others are metrics that a run logs once."""
     return line.number("step") is not None
 
 
 def _text(path: Path, notes: list[str]) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_ordinary(path).decode()
     except FileNotFoundError:
         notes.append(f"{path.parent.name}/{path.name} is not there: the run's settings are not known")
         return ""
@@ -146,8 +145,8 @@ def _text(path: Path, notes: list[str]) -> str:
 
 def _yaml(path: Path, text: str) -> dict[str, Any]:
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        value = parse_yaml(text)
+    except ValueError as error:
         raise UserError(f"{path} cannot be read as YAML: {error}") from error
     return value if isinstance(value, dict) else {}
 
@@ -157,7 +156,7 @@ def _overrides(folder: Path) -> tuple[str, ...]:
     if not path.is_file():
         return ()
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        value = parse_yaml(read_ordinary(path).decode())
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as YAML: {error}") from error
     return tuple(str(word).removeprefix("++") for word in value) if isinstance(value, list) else ()

@@ -1,4 +1,4 @@
-"""What the page needs at once: columns, figures, a short entry for each question. Texts and media come by chunks."""
+"""What the page loads at once: columns, metrics and a short entry per question. Texts and media load in chunks."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
-import yaml
-
+from spacer.files import parse_yaml
 from spacer.report.comparison import letter
-from spacer.report.html.contents import RunFolder, Sitting
+from spacer.report.html.contents import EvaluationResult, RunFolder
 from spacer.report.html.published import PUBLISHED
 from spacer.report.html.scores import rows
 from spacer.report.html.texts import Questions
@@ -20,14 +19,14 @@ from spacer.report.labels import QUESTION_TYPES, label_of
 
 HEAD = 160  # characters of a question in the list
 _CHOSEN = "benchmark.limit or benchmark.tasks chose some questions: published figures, which are of all, are left out"
-FAULTS = 500  # of a run that are listed
-POINTS = 800  # of a curve; of longer ones neighbours are averaged
+FAULTS = 500  # listed per run
+POINTS = 800  # per curve; longer ones average neighbours
 _NO_METRICS = ("step", "epoch")
 
 
 @dataclass(frozen=True)
 class Column:
-    """One run's answers to a subject: the run's place, and what the column is called."""
+    """One run's answers to a subject: the run's index, and the column's name."""
 
     run: int
     label: str
@@ -35,7 +34,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Subject:
-    """A benchmark, or what the data hold out, with everybody's answers."""
+    """A benchmark, or the held-out questions, with all runs' answers."""
 
     name: str
     columns: tuple[Column, ...]
@@ -43,26 +42,26 @@ class Subject:
 
 
 def subjects(runs: Sequence[RunFolder]) -> list[Subject]:
-    """The subjects of the runs, each with a column for every sitting."""
-    found: dict[str, list[tuple[Column, Sitting]]] = {}
+    """The subjects of the runs, each with a column per evaluation."""
+    found: dict[str, list[tuple[Column, EvaluationResult]]] = {}
     for place, run in enumerate(runs):
-        for sitting in run.sittings:
-            name = letter(place) if len(runs) > 1 else "" if sitting.phase else run.name
-            label = " ".join(filter(None, (name, sitting.phase)))
-            found.setdefault(sitting.subject, []).append((Column(place, label), sitting))
+        for evaluation in run.evaluations:
+            name = letter(place) if len(runs) > 1 else "" if evaluation.phase else run.name
+            label = " ".join(filter(None, (name, evaluation.phase)))
+            found.setdefault(evaluation.subject, []).append((Column(place, label), evaluation))
     return [
-        Subject(name, tuple(column for column, _ in pairs), Questions.of([sitting for _, sitting in pairs]))
+        Subject(name, tuple(column for column, _ in pairs), Questions.of([evaluation for _, evaluation in pairs]))
         for name, pairs in found.items()
     ]
 
 
 def subject_entry(subject: Subject, media: Sequence[int], resamples: int, seed: int) -> dict[str, Any]:
-    """A subject as the page reads it; `media` are the places of the questions' media, -1 where there is none."""
-    asked, sittings = subject.questions.asked, subject.questions.sittings
+    """A subject in the page's format; `media` are the indices of the questions' media, -1 for none."""
+    asked, evaluations = subject.questions.asked, subject.questions.evaluations
     tasks = list(dict.fromkeys(one.task for one in asked))
     clusters = list(dict.fromkeys(one.cluster for one in asked))
     task_at, cluster_at = ({name: place for place, name in enumerate(names)} for names in (tasks, clusters))
-    chosen = any(_is_chosen(sitting) for sitting in sittings)
+    chosen = any(_is_chosen(evaluation) for evaluation in evaluations)
     return {
         "name": subject.name,
         "columns": [asdict(column) for column in subject.columns],
@@ -73,17 +72,17 @@ def subject_entry(subject: Subject, media: Sequence[int], resamples: int, seed: 
         "cluster": [cluster_at[one.cluster] for one in asked],
         "head": [" ".join(one.text[: 2 * HEAD].split())[:HEAD] for one in asked],
         "media": list(media),
-        "answers": [_short(subject.questions, place) for place in range(len(sittings))],
-        "figures": [asdict(row) for row in rows(sittings, resamples, seed)],
+        "answers": [_short(subject.questions, place) for place in range(len(evaluations))],
+        "figures": [asdict(row) for row in rows(evaluations, resamples, seed)],
         "published": [] if chosen else [asdict(entry) for entry in PUBLISHED if entry.benchmark == subject.name],
         "notes": _overlaps(subject) + ([_CHOSEN] if chosen else []),
-        "conditions": [_flat(_asked_how(sitting)) for sitting in sittings],
+        "conditions": [_flat(_asked_how(evaluation)) for evaluation in evaluations],
     }
 
 
 def _short(questions: Questions, place: int) -> dict[str, list[Any]]:
-    """Score of each question, null where it was not in this sitting, and state: answered, not read, not asked."""
-    answers = [questions.sittings[place].answers.get(asked.key) for asked in questions.asked]
+    """Each question's score, null if it is not in this evaluation, and state: answered, not read, not asked."""
+    answers = [questions.evaluations[place].answers.get(asked.key) for asked in questions.asked]
     return {
         "score": [None if answer is None else round(answer.score, 4) for answer in answers],
         "state": [
@@ -94,8 +93,8 @@ def _short(questions: Questions, place: int) -> dict[str, list[Any]]:
 
 
 def _overlaps(subject: Subject) -> list[str]:
-    """Where columns were not asked the same questions."""
-    first, *others = subject.questions.sittings
+    """Notes on columns that cover different questions."""
+    first, *others = subject.questions.evaluations
     notes = []
     for column, other in zip(subject.columns[1:], others, strict=True):
         both = len(first.questions.keys() & other.questions.keys())
@@ -107,17 +106,17 @@ def _overlaps(subject: Subject) -> list[str]:
     return notes
 
 
-def _is_chosen(sitting: Sitting) -> bool:
+def _is_chosen(evaluation: EvaluationResult) -> bool:
     """Whether only some of a benchmark's questions were asked."""
-    return sitting.conditions.get("limit") is not None or sitting.conditions.get("tasks") is not None
+    return evaluation.conditions.get("limit") is not None or evaluation.conditions.get("tasks") is not None
 
 
-def _asked_how(sitting: Sitting) -> dict[str, Any]:
-    return {name: value for name, value in sitting.conditions.items() if value is not None}
+def _asked_how(evaluation: EvaluationResult) -> dict[str, Any]:
+    return {name: value for name, value in evaluation.conditions.items() if value is not None}
 
 
 def run_entry(run: RunFolder, place: int) -> dict[str, Any]:
-    """A run as the page reads it, without its answers."""
+    """A run in the page's format, without its answers."""
     return {
         "letter": letter(place),
         "name": run.name,
@@ -145,7 +144,7 @@ def curves(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def thinned(points: Sequence[tuple[float, float]], most: int = POINTS) -> list[list[float]]:
-    """At most so many points: the means of neighbours where there are more.
+    """At most `most` points: neighbours are averaged if there are more.
 
     >>> thinned([(0, 1.0), (1, 3.0), (2, 5.0), (3, 7.0)], most=2)
     [[0.5, 2.0], [2.5, 6.0]]
@@ -159,15 +158,15 @@ def thinned(points: Sequence[tuple[float, float]], most: int = POINTS) -> list[l
 
 
 def differences(runs: Sequence[RunFolder]) -> list[dict[str, Any]]:
-    """The settings that are not the same in all runs: key and each run's value."""
-    flat = [dict(_flat(yaml.safe_load(run.config) or {})) for run in runs]
+    """The settings that differ between runs: key and each run's value."""
+    flat = [dict(_flat(parse_yaml(run.config) or {})) for run in runs]
     keys = dict.fromkeys(key for entry in flat for key in entry)
     values = {key: [entry.get(key, "—") for entry in flat] for key in keys}
     return [{"key": key, "values": found} for key, found in values.items() if len(set(found)) > 1]
 
 
 def _flat(value: Any, at: str = "") -> list[tuple[str, str]]:
-    """Every value of nested sections, with its path."""
+    """Every value in nested sections, with its path."""
     if isinstance(value, Mapping):
         return [entry for key, inner in value.items() for entry in _flat(inner, f"{at}.{key}" if at else str(key))]
     return [(at, str(value))]

@@ -1,4 +1,4 @@
-"""JSON files of run folders: what is not as it should be is named by file and line, or noted for the reader."""
+"""JSON files of run folders; faults are reported with file and line, or noted for the reader."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from spacer.errors import UserError
+from spacer.files import read_ordinary
 
 
 class Line:
-    """A line's fields, checked as they are taken; UserError names file, line and field."""
+    """A line's fields, validated on access; UserError names file, line and field."""
 
     def __init__(self, where: str, row: dict[str, Any]) -> None:
         self.where = where
         self.row = row
 
     def text(self, name: str) -> str:
-        """A field of text, or a number as text; empty where it may be left out and is."""
+        """A text field, or a number as text; empty if it is optional and absent."""
         value = self.row.get(name, "")
         if value is None:
             return ""
@@ -27,13 +28,13 @@ class Line:
         raise self._wrong(name, "text", value)
 
     def identity(self, name: str = "id") -> str:
-        """A field of text that must be there."""
+        """A required text field."""
         if self.row.get(name) in (None, ""):
             raise UserError(f"{self.where}: lacks {name!r}: the file is not one of a run, or was edited; redo the run")
         return self.text(name)
 
     def number(self, name: str) -> float | None:
-        """A number, None where there is none."""
+        """A number, None if absent."""
         value = self.row.get(name)
         if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
             return value
@@ -47,14 +48,14 @@ class Line:
         raise self._wrong(name, "a list of texts", value)
 
     def numbers(self, name: str) -> dict[str, float]:
-        """Names with numbers."""
+        """A mapping from names to numbers."""
         value = self.row.get(name) or {}
         if isinstance(value, dict) and all(isinstance(item, int | float) for item in value.values()):
             return value
         raise self._wrong(name, "an object of numbers", value)
 
     def grid(self, name: str) -> dict[str, list[list[float]]] | None:
-        """A cognitive map, None where there is none."""
+        """A cognitive map, None if absent."""
         value = self.row.get(name)
         if value is None:
             return None
@@ -76,13 +77,13 @@ def _is_points(value: Any) -> bool:
 
 
 def read_lines(path: Path, notes: list[str]) -> list[Line]:
-    """The lines of a JSONL file, none where there is no file; a torn last line, as a crash leaves it, is noted.
+    """The lines of a JSONL file, empty if there is no file; a torn last line, as left by a crash, is noted.
 
     Raises:
-        UserError: the file cannot be read, or another line is not a JSON object; it is named.
+        UserError: the file cannot be read, or another line is not a JSON object; the message names it.
     """
     try:
-        texts = path.read_bytes().split(b"\n")
+        texts = read_ordinary(path).split(b"\n")
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -94,7 +95,7 @@ def read_lines(path: Path, notes: list[str]) -> list[Line]:
         try:
             row = json.loads(text)
         except (ValueError, RecursionError) as error:
-            if number == len(texts):  # nothing ends it
+            if number == len(texts):  # the truncated last line
                 notes.append(f"{path.name}: its last line was cut off and is left out: the run was killed or goes on")
                 continue
             raise UserError(f"{path}:{number}: is not JSON ({error}): mend the line, or redo the run") from error
@@ -105,13 +106,13 @@ def read_lines(path: Path, notes: list[str]) -> list[Line]:
 
 
 def read_object(path: Path) -> dict[str, Any] | None:
-    """A JSON file that holds an object; None where there is no file.
+    """Reads a JSON file that holds an object; None if there is no file.
 
     Raises:
-        UserError: it cannot be read, or holds something else.
+        UserError: it cannot be read, or is not an object.
     """
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(read_ordinary(path))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
@@ -122,7 +123,7 @@ def read_object(path: Path) -> dict[str, Any] | None:
 
 
 def latest(lines: Sequence[Line], *names: str) -> list[Line]:
-    """The lines, of those that agree in the named fields the last: what was made again after a resume counts."""
+    """The last of the lines that agree in the named fields: steps repeated after resuming replace earlier ones."""
     found: dict[tuple[Any, ...], Line] = {}
     for line in lines:
         found[tuple(str(line.row.get(name)) for name in names)] = line

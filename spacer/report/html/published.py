@@ -1,19 +1,27 @@
-"""Published figures that a run's are held against, in per cent, as data with their sources.
+"""Published scores to compare a run's with, in per cent, as data with their sources.
 
-Published models differ most by settings that are not told: frames, pixels, prompts, lengths. A figure that was taken
-under other settings is a landmark, not a rival.
+Published models differ most in settings that are not reported: frames, pixels, prompts, lengths. A score obtained
+under other settings is for orientation, not for a ranking.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from spacer.config.choices import EASI
+
 _SPACER = "Ouyang et al., arXiv 2504.01805, github.com/OuyangKun10/SpaceR"
+_EASI = "EASI's table, from the README of SenseNova-SI"
+_EASI_ROWS = {  # in the order of `EASI`
+    "Qwen3-VL-8B": (57.9, 31.1, 29.4, 42.2, 45.8, 66.7, 53.9, 77.7),
+    "SpaceR-7B": (41.5, 27.4, 37.9, 35.8, 34.2, 49.6, 40.5, 66.9),
+    "GPT-5": (55.0, 41.8, 56.3, 45.5, 61.8, 68.0, 60.3, 81.6),
+}
 
 
 @dataclass(frozen=True)
 class Published:
-    """A model's overall figure on a benchmark, and where it was read; `note` says what to mind."""
+    """A model's overall score on a benchmark, and its source; `note` says what to consider."""
 
     benchmark: str
     model: str
@@ -29,4 +37,9 @@ PUBLISHED: tuple[Published, ...] = (
     Published("sti_bench", "SpaceR-7B", 37.0, _SPACER, "mean over questions"),
     Published("spar_bench", "Qwen2.5-VL-7B", 33.82, _SPACER, "zero-shot"),
     Published("spar_bench", "SpaceR-7B", 37.55, _SPACER),
+    *(
+        Published(benchmark, model, value, _EASI, "frames, prompts and reading of answers were not verified")
+        for model, values in _EASI_ROWS.items()
+        for benchmark, value in zip(EASI, values, strict=True)
+    ),
 )

@@ -1,4 +1,4 @@
-"""Completions that a run showed while it trained (`rollouts.jsonl`) → the page: the same questions, step by step."""
+"""Completions logged during training (`rollouts.jsonl`) → entries of the page: the same questions, step by step."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 
 from spacer.data.samples import Fault, find_media
 from spacer.report.html.contents import RunFolder
+from spacer.report.html.evaluations import within_grid
 from spacer.report.html.lines import Line
 from spacer.report.html.media import data_uri
-from spacer.report.html.sittings import within_grid
 from spacer.report.html.texts import COMPLETION, plain_json
 
 _FIELDS = ("step", "split", "id", "n", "task", "question", "options", "solution", "tokens", "reward", "advantage")
 
 
 def rollout_entries(runs: Sequence[RunFolder], room: int) -> tuple[list[dict[str, Any]], int]:
-    """For each run its questions, held-out ones first, with their completions by step; and how many had no room.
+    """For each run its questions, held-out ones first, with their completions by step; and the number left out.
 
-    The newest completions go first into `room` characters, those to held-out questions before those of training.
+    The newest completions go into `room` characters first, those to held-out questions before those of training.
     """
     found, left_out = [], 0
     for run in runs:
@@ -50,12 +50,12 @@ def _order(row: Mapping[str, Any]) -> tuple[bool, int]:
 
 
 def _common(folder: Path, row: Mapping[str, Any]) -> dict[str, Any]:
-    """What all completions of a question have in common: its strip of frames and its true map."""
+    """What all completions of a question share: its strip of frames and its true map."""
     return {"true_map": row.get("true_map"), "strip": _picture(folder, row.get("frames"))}
 
 
 def _picture(folder: Path, name: Any) -> str | None:
-    """A picture that lies under the run's folder; None where it is gone."""
+    """A picture in the run's folder; None if it no longer exists."""
     if not isinstance(name, str):
         return None
     found = find_media(name, folder.resolve())

@@ -1,4 +1,4 @@
-"""The figures of a subject, run beside run: each with its interval, and its difference to the first."""
+"""The metrics of a subject, for all runs side by side: each with its interval and its difference from the first run."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from functools import partial
 
 from spacer.benchmarks import benchmark
-from spacer.evaluation.intervals import Interval, Paired, intervals, paired
-from spacer.evaluation.metrics import Metric, grouped, mean
-from spacer.evaluation.statistics import METRICS, QUESTION_TYPES
 from spacer.report.comparison import name_of
-from spacer.report.html.contents import Asked, Sitting
+from spacer.report.html.contents import Asked, EvaluationResult
 from spacer.report.labels import SECTIONS, label_of, section_of
+from spacer.statistics.intervals import Interval, Paired, intervals, paired
+from spacer.statistics.metrics import Metric, grouped, mean
+from spacer.statistics.summaries import METRICS, QUESTION_TYPES
 
-OVERALL, QUESTIONS = "overall", "questions"  # the benchmark's own figure, and the mean over questions
-_RARE = ("reward/length", "reward/temporal")  # not told where no completion earned one
+OVERALL, QUESTIONS = "overall", "questions"  # the benchmark's own metric, and the mean over questions
+_RARE = ("reward/length", "reward/temporal")  # omitted if no completion earned one
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure of one sitting; `low` and `high` are None where its interval is not known."""
+    """A metric of one evaluation; `low` and `high` are None if its interval is unknown."""
 
     value: float
     low: float | None
@@ -31,7 +31,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Change:
-    """A figure's difference to the first sitting's, over the questions of both."""
+    """A metric's difference from the first evaluation, over their common questions."""
 
     delta: float
     low: float | None
@@ -40,8 +40,8 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Row:
-    """A figure of all sittings, None where a sitting does not have it. `share` says whether it lies between 0 and 1."""
+class ScoreRow:
+    """A metric of all evaluations, None where one lacks it. `share` says whether it lies between 0 and 1."""
 
     name: str
     label: str
@@ -51,15 +51,15 @@ class Row:
     changes: tuple[Change | None, ...]
 
 
-def rows(sittings: Sequence[Sitting], resamples: int, seed: int) -> list[Row]:
-    """The figures of sittings of one subject, the first of which is what the others are held against.
+def rows(evaluations: Sequence[EvaluationResult], resamples: int, seed: int) -> list[ScoreRow]:
+    """The metrics of evaluations of one subject, compared with the first of them.
 
-    Intervals and differences are those of `spacer.evaluation.intervals`: they resample what questions share.
+    Intervals and differences are from `spacer.statistics.intervals`, which resamples clusters of questions.
     """
-    tell = partial(_told, sittings, resamples=resamples, seed=seed)
-    if any(answer.values for sitting in sittings for answer in sitting.answers.values()):
-        return _heldout_rows(sittings, tell)
-    return _benchmark_rows(sittings, tell)
+    tell = partial(_told, evaluations, resamples=resamples, seed=seed)
+    if any(answer.values for evaluation in evaluations for answer in evaluation.answers.values()):
+        return _heldout_rows(evaluations, tell)
+    return _benchmark_rows(evaluations, tell)
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ _Tell = Callable[..., Mapping[str, _Told]]
 
 
 def _told(
-    sittings: Sequence[Sitting],
+    evaluations: Sequence[EvaluationResult],
     metrics: _Metrics,
     value: str | None = None,
     *,
@@ -81,23 +81,31 @@ def _told(
     resamples: int,
     seed: int,
 ) -> dict[str, _Told]:
-    """Figures that `metrics` gives for questions, all or those of a task, of a value of the answers, or their score."""
+    """The metrics that `metrics` defines over all questions or a task, from the scores or the named values.
 
-    def values(sitting: Sitting, asked: Iterable[Asked]) -> list[float]:
-        answers = [sitting.answers[one.key] for one in asked]
-        return [answer.score if value is None else answer.values.get(value, 0.0) for answer in answers]
+    Values are taken over the questions whose answers have them.
+    """
+
+    def covered(evaluation: EvaluationResult) -> list[Asked]:
+        found = [one for one in evaluation.questions.values() if task in (None, one.task)]
+        return found if value is None else [one for one in found if value in evaluation.answers[one.key].values]
+
+    def values(evaluation: EvaluationResult, asked: Iterable[Asked]) -> list[float]:
+        answers = [evaluation.answers[one.key] for one in asked]
+        return [answer.score if value is None else answer.values[value] for answer in answers]
 
     alone: list[Mapping[str, Interval]] = []
     against: list[Mapping[str, Paired]] = []
-    first = sittings[0]
-    for sitting in sittings:
-        asked = _of(sitting, task)
+    first = evaluations[0]
+    for evaluation in evaluations:
+        asked = covered(evaluation)
         clusters = [one.cluster for one in asked]
         how = {"resamples": resamples, "seed": seed}
-        alone.append(intervals(metrics(asked), values(sitting, asked), clusters, **how) if asked else {})
-        both = [] if sitting is first else [one for one in _of(first, task) if one.key in sitting.questions]
+        alone.append(intervals(metrics(asked), values(evaluation, asked), clusters, **how) if asked else {})
+        keys = {one.key for one in asked}
+        both = [] if evaluation is first else [one for one in covered(first) if one.key in keys]
         clusters = [one.cluster for one in both]
-        a, b = values(first, both), values(sitting, both)
+        a, b = values(first, both), values(evaluation, both)
         against.append(paired(metrics(both), a, b, clusters, **how) if both else {})
     names = dict.fromkeys(name for found in alone for name in found)
     return {
@@ -106,10 +114,6 @@ def _told(
         )
         for name in names
     }
-
-
-def _of(sitting: Sitting, task: str | None) -> list[Asked]:
-    return [one for one in sitting.questions.values() if task in (None, one.task)]
 
 
 def _cell(found: Interval | None) -> Cell | None:
@@ -132,42 +136,46 @@ def _by_task(asked: Sequence[Asked]) -> list[Metric]:
     return [mean(f"task/{task}", of) for task, of in grouped([one.task for one in asked]).items()]
 
 
-def _heldout_rows(sittings: Sequence[Sitting], tell: _Tell) -> list[Row]:
-    """Rewards and what completions are like, over all questions, and answers by question type."""
-    answers = [answer for sitting in sittings for answer in sitting.answers.values()]
+def _heldout_rows(evaluations: Sequence[EvaluationResult], tell: _Tell) -> list[ScoreRow]:
+    """Rewards and properties of completions, over all questions, and answers by question type."""
+    answers = [answer for evaluation in evaluations for answer in evaluation.answers.values()]
     found = []
-    for name in METRICS:
+    values = dict.fromkeys(name for answer in answers for name in answer.values)
+    custom = [name for name in values if name not in METRICS]
+    for name in [*METRICS, *custom]:
         if name in _RARE and not any(answer.values.get(name, 0.0) for answer in answers):
             continue
-        told = tell(partial(_over_all, name), name)[name]
+        told = tell(partial(_over_all, name), name).get(name)
+        if told is None:  # no completion that it is a metric of
+            continue
         share = name not in ("reward/total", "completion/tokens")
-        found.append(Row(name, label_of(name), SECTIONS[section_of(name)], share, told.cells, told.changes))
-    tasks = {asked.task for sitting in sittings for asked in sitting.questions.values()}
+        found.append(ScoreRow(name, label_of(name), SECTIONS[section_of(name)], share, told.cells, told.changes))
+    tasks = {asked.task for evaluation in evaluations for asked in evaluation.questions.values()}
     known = [task for task in QUESTION_TYPES if task in tasks]
     for task in known + sorted(tasks.difference(known)):
-        # each by itself, as in the table that the run ended with
+        # each on its own, as in the table at the end of the run
         name = f"answer/{task}"
         told = tell(partial(_over_all, name), "reward/answer", task=task)[name]
-        found.append(Row(name, label_of(name), SECTIONS["answer"], True, told.cells, told.changes))
+        found.append(ScoreRow(name, label_of(name), SECTIONS["answer"], True, told.cells, told.changes))
     return found
 
 
-def _benchmark_rows(sittings: Sequence[Sitting], tell: _Tell) -> list[Row]:
-    """The benchmark's own figures, and the mean over questions.
+def _benchmark_rows(evaluations: Sequence[EvaluationResult], tell: _Tell) -> list[ScoreRow]:
+    """The benchmark's own metrics, and the mean over questions.
 
-    Where the benchmark's files are not at hand, its own figures are those that the runs wrote down, and differences
-    are told of tasks and of all questions alone.
+    If the benchmark's files are not available, its own metrics are those that the runs recorded, and differences
+    are given only for tasks and for all questions.
     """
-    graded = {key: question for sitting in sittings for key, question in sitting.graded.items()}
-    official = all(key in graded for sitting in sittings for key in sitting.questions)
+    graded = {key: question for evaluation in evaluations for key, question in evaluation.graded.items()}
+    official = all(key in graded for evaluation in evaluations for key in evaluation.questions)
     told: dict[str, _Told] = {}
     if official:
-        rules = benchmark(sittings[0].subject)
+        rules = benchmark(evaluations[0].subject)
         told |= tell(lambda asked: rules.official([graded[one.key] for one in asked]))
     else:
         computed = tell(_by_task)
-        written = dict.fromkeys(name for sitting in sittings for name in sitting.figures)
-        told |= {name: _as_written(name, sittings, computed.get(name)) for name in written}
+        written = dict.fromkeys(name for evaluation in evaluations for name in evaluation.figures)
+        told |= {name: _as_written(name, evaluations, computed.get(name)) for name in written}
         told |= {name: found for name, found in computed.items() if name not in told}
     told |= tell(partial(_over_all, QUESTIONS))
     sections = {OVERALL: "Overall", QUESTIONS: "Overall"}
@@ -175,17 +183,17 @@ def _benchmark_rows(sittings: Sequence[Sitting], tell: _Tell) -> list[Row]:
     found = []
     for name, (cells, changes) in ((name, (entry.cells, entry.changes)) for name, entry in told.items()):
         section = sections.get(name, "Tasks" if name.startswith("task/") else "Other figures")
-        found.append(Row(name, labels.get(name) or name_of(name), section, True, cells, changes))
+        found.append(ScoreRow(name, labels.get(name) or name_of(name), section, True, cells, changes))
     return sorted(found, key=lambda row: ("Overall", "Tasks", "Other figures").index(row.section))
 
 
-def _as_written(name: str, sittings: Sequence[Sitting], computed: _Told | None) -> _Told:
-    """A figure that the runs wrote down, with the difference where its questions are known."""
+def _as_written(name: str, evaluations: Sequence[EvaluationResult], computed: _Told | None) -> _Told:
+    """A metric that the runs recorded, with the difference if its questions are known."""
     cells: list[Cell | None] = []
-    for place, sitting in enumerate(sittings):
+    for place, evaluation in enumerate(evaluations):
         cell = None if computed is None else computed.cells[place]
-        if name in sitting.figures:
-            value, low, high = sitting.figures[name]
-            cell = Cell(value, low, high, len(sitting.questions) if cell is None else cell.questions)
+        if name in evaluation.figures:
+            value, low, high = evaluation.figures[name]
+            cell = Cell(value, low, high, len(evaluation.questions) if cell is None else cell.questions)
         cells.append(cell)
-    return _Told(tuple(cells), (None,) * len(sittings) if computed is None else computed.changes)
+    return _Told(tuple(cells), (None,) * len(evaluations) if computed is None else computed.changes)

@@ -1,4 +1,4 @@
-"""Texts of questions and answers → chunks, each parsed by the page when something of it is looked at."""
+"""Texts of questions and answers → chunks, each parsed by the page on demand."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from spacer.report.html.contents import Answered, Asked, Sitting
+from spacer.report.html.contents import Answered, Asked, EvaluationResult
 
-RIGHT = 0.5  # an answer of at least this score is told as right
+RIGHT = 0.5  # an answer with at least this score is shown as right
 CHUNK = 100  # questions whose texts are parsed together
-COMPLETION = 16_384  # characters of a completion that are shown, as many as are read when it is scored
+COMPLETION = 16_384  # characters of a completion that are shown, the same number as are parsed for scoring
 
 
 @dataclass(frozen=True)
 class Questions:
-    """The questions of a subject, in the order in which the runs have them, and by whom they were answered."""
+    """The questions of a subject, in the runs' order, and who answered them."""
 
-    sittings: tuple[Sitting, ...]
+    evaluations: tuple[EvaluationResult, ...]
     asked: tuple[Asked, ...]
 
     @classmethod
-    def of(cls, sittings: Sequence[Sitting]) -> Questions:
-        """The questions of all sittings, each once."""
-        union = {key: asked for sitting in sittings for key, asked in sitting.questions.items()}
-        return cls(tuple(sittings), tuple(union.values()))
+    def of(cls, evaluations: Sequence[EvaluationResult]) -> Questions:
+        """The questions of all evaluations, without duplicates."""
+        union = {key: asked for evaluation in evaluations for key, asked in evaluation.questions.items()}
+        return cls(tuple(evaluations), tuple(union.values()))
 
     def answers(self, asked: Asked) -> list[Answered | None]:
-        """One for each sitting, None where it did not have the question."""
-        return [sitting.answers.get(asked.key) for sitting in self.sittings]
+        """One answer per evaluation, None where it lacks the question."""
+        return [evaluation.answers.get(asked.key) for evaluation in self.evaluations]
 
 
 def by_worth(questions: Questions) -> list[int]:
-    """Places of the questions, those most worth a look first.
+    """Indices of the questions, most interesting first.
 
-    That is where runs disagree, then what they failed (unasked and unread answers before wrong ones), then the rest.
+    First those where runs disagree, then failures (unasked and unread answers before wrong ones), then the rest.
     """
 
     def worth(place: int) -> tuple[int, int]:
@@ -49,7 +49,7 @@ def by_worth(questions: Questions) -> list[int]:
 
 
 def text_of(questions: Questions, asked: Asked) -> dict[str, Any]:
-    """All there is to read of a question and its answers."""
+    """All texts of a question and its answers."""
     return {
         "text": asked.text,
         "options": list(asked.options),
@@ -71,7 +71,7 @@ def _answer(answer: Answered) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Texts:
-    """Chunks of JSON, `CHUNK` questions each, their size in characters, and of how many questions nothing is held."""
+    """Chunks of JSON, `CHUNK` questions each, their size in characters, and the number of questions left out."""
 
     chunks: tuple[str, ...]
     size: int
@@ -79,7 +79,7 @@ class Texts:
 
 
 def chunks(questions: Questions, room: int) -> Texts:
-    """The texts of the questions, those most worth a look first, as far as `room` characters go."""
+    """The texts of the questions, most interesting first, as far as they fit in `room` characters."""
     held: list[str] = ["null"] * len(questions.asked)
     left_out = 0
     for place in by_worth(questions):
@@ -94,6 +94,6 @@ def chunks(questions: Questions, room: int) -> Texts:
 
 
 def plain_json(value: Mapping[str, Any] | Sequence[Any]) -> str:
-    """JSON that may stand in a page: ASCII alone, and no character that could end the element that it stands in."""
+    """JSON that is safe to embed in a page: only ASCII, and no character that could end its element."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -9,9 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spacer.benchmarks import benchmark, names, release
+from spacer.benchmarks import benchmark
+from spacer.benchmarks.mra import mean_relative_accuracy_as_published, thresholds_met
 from spacer.benchmarks.question import Question
+from spacer.benchmarks.view_change import AXES, accuracy
+from spacer.config.choices import BENCHMARKS
 from spacer.errors import UserError
+from spacer.rewards import mean_relative_accuracy
 from tests.benchmarks_as_distributed import MAKERS
 
 CUT = "<think>It may be "  # a completion that ended before its answer
@@ -21,7 +25,7 @@ CUT = "<think>It may be "  # a completion that ended before its answer
 def asked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Question]]:
     """Benchmark → id → question."""
     found = {}
-    for name in names():
+    for name in BENCHMARKS:
         root = tmp_path_factory.mktemp(name)
         MAKERS[name](root)
         questions, faults = benchmark(name).read(root)
@@ -42,6 +46,12 @@ CASES = [
     ("vsi_bench", "0", "<answer>The chair.</answer>", "B", 1, 0),
     ("vsi_bench", "0", "<answer>A</answer>", "A", 0, 0),
     ("vsi_bench", "0", "E", None, 0, 0),
+    ("vsi_bench", "0", "A. the lamp\nB. the chair\nC. the table\nD. the bed\nAnswer: B", "B", 1, 0),
+    ("vsi_bench", "0", "<think><answer>A</answer>?</think><answer>B</answer>", "B", 1, 0),
+    ("vsi_bench", "0", "A?</think>So it is B, because the chair is near.", "B", 1, 0),
+    ("vsi_bench", "0", r"$\boxed{\text{B}}$", "B", 1, 0),
+    ("vsi_bench", "0", "B - chair", "B", 1, 1),
+    ("vsi_bench", "0", "A and B", None, 0, 0),
     ("vsi_bench", "0", "the chair or the bed", None, 0, 0),
     ("vsi_bench", "0", "", None, 0, 0),
     ("vsi_bench", "0", CUT + "B", None, 0, 0),
@@ -57,8 +67,12 @@ CASES = [
     # truth 20: an error of 0.25 meets .5 .45 .4 .35 .3 .25; twenty-one is 0.05 off, the release's 1 is 0.95 off
     ("vsi_bench", "9", "about 25 m²", "25", 0.6, 0.6),
     ("vsi_bench", "9", "twenty-one", "21", 1, 0),
-    # truth 150: an error of 0.2 meets seven thresholds, but 1 - 0.8 is less than 0.2 in floats
-    ("vsi_bench", "8", "120 cm", "120", 0.7, 0.6),
+    # truth 150: an error of 0.2 meets seven thresholds in numbers, but 1 - 0.8 is less than 0.2 in the authors' floats
+    ("vsi_bench", "8", "120 cm", "120", 0.6, 0.6),
+    ("vsi_bench", "8", "The bed is 200 cm long. The answer is 150 cm, since 200 − 50", "150", 1, 0.4),
+    ("vsi_bench", "8", r"200 − 50 = \boxed{150}", "150", 1, 0.4),
+    ("vsi_bench", "8", "答案：150", "150", 1, 1),
+    ("vsi_bench", "8", "The bed is 150 cm</think>120", "120", 0.6, 1),
     # STI-Bench: truth C, "3.5 m"
     ("sti_bench", "1", "<answer>C</answer>", "C", 1, 1),
     ("sti_bench", "1", "(C)", "C", 1, 1),
@@ -79,6 +93,10 @@ CASES = [
     ("spar_bench", "position_matching", "", None, 0, 1),  # the release finds nothing in the truth
     ("spar_bench", "position_matching", "<answer></answer>", None, 0, 1),
     ("spar_bench", "position_matching", "Absolutely B", None, 0, 1),
+    ("spar_bench", "position_matching", "left", "A", 1, 0),  # the option's whole text, which is in the question
+    ("spar_bench", "position_matching", "The answer is left.", "A", 1, 0),
+    ("spar_bench", "position_matching", "Right.", "B", 0, 0),
+    ("spar_bench", "position_matching", "left or right", None, 0, 0),
     ("spar_bench", "position_matching", "<answer>A", None, 0, 0),
     ("spar_bench", "position_matching", CUT + "A", None, 0, 0),
     ("spar_bench", "position_matching", "B", "B", 0, 0),
@@ -98,8 +116,13 @@ CASES = [
     ("spar_bench", "view_change_infer", "move_right:0.5,move_forward:2,rotate_left:30", ..., 0.92, 0.94),
     # to the release " move_forward" is no motion: right 1, up 1, forward 0, yaw 0, pitch 1
     ("spar_bench", "view_change_infer", "move_right: 0.4, move_forward: 2, rotate_left: 30", ..., 1, 0.6),
-    # right, forward and yaw 0; up is 0.2 off: .7; pitch 1. The release: the truth 0.4 meets .5 .45 .4: .3; pitch 1
-    ("spar_bench", "view_change_infer", "move_up:0.2", "move_up:0.2", 0.34, 0.26),
+    # right, forward and yaw 0; up is 0.2 off: .6 in floats; pitch 1. The release: 0.4 meets .5 .45 .4: .3; pitch 1
+    ("spar_bench", "view_change_infer", "move_up:0.2", "move_up:0.2", 0.32, 0.26),
+    (
+        *("spar_bench", "view_change_infer"),
+        "At first move_up:3. The answer is move_right:0.4,move_forward:2.0,rotate_left:30",
+        *("move_right:0.4,move_forward:2,rotate_left:30", 1, 0),
+    ),
     # no motion of a known name: right .3, up 1, forward 0, yaw 0, pitch 1
     ("spar_bench", "view_change_infer", "<think>move_right:0.4", None, 0, 0.46),
     ("spar_bench", "view_change_infer", "move_right:much", None, 0, 0),
@@ -111,7 +134,8 @@ CASES = [
     ("video_mme", "001-1", "The three kinds", "D", 1, 0),
     ("video_mme", "001-1", "The best answer is D.", "D", 1, 1),
     ("video_mme", "001-1", "The correct option: D", "D", 1, 1),
-    ("video_mme", "001-1", "Definitely berries", None, 0, 1),
+    ("video_mme", "001-1", "Definitely berries", "C", 0, 1),
+    ("video_mme", "001-1", "Drawn by hand", None, 0, 1),
     ("video_mme", "001-1", "d", "D", 1, 0),
     ("video_mme", "001-1", CUT + "D", None, 0, 1),
     ("video_mme", "001-1", "<answer>D", None, 0, 0),
@@ -146,12 +170,15 @@ CASES = [
     ("tempcompass", "caption_matching/101/speed/0", "Sentence A", "Sentence A", 1, 0),
     ("tempcompass", "caption_matching/101/speed/0", "A.", "Sentence A", 1, 0),
     ("tempcompass", "caption_matching/101/speed/0", "Sentence A: A man runs.\n\nHe is fast.", "Sentence A", 1, 0),
-    ("tempcompass", "caption_matching/101/speed/0", "Sentence A\nSentence B", "Sentence A", 1, 0),
+    ("tempcompass", "caption_matching/101/speed/0", "Sentence A\nSentence B", None, 0, 0),
+    ("tempcompass", "caption_matching/101/speed/0", "The answer is Sentence A.", "Sentence A", 1, 0),
     ("tempcompass", "caption_matching/101/speed/0", "a man runs", "Sentence A", 1, 0),
     ("tempcompass", "caption_matching/101/speed/0", "Sentence B", "Sentence B", 0, 0),
     ("tempcompass", "caption_matching/101/speed/0", "A man swims.", None, 0, 0),
     ("tempcompass", "caption_matching/101/speed/0", "", None, 0, 0),
     ("tempcompass", "caption_matching/101/direction/0", "(2)", "Option 2", 1, 0),
+    ("tempcompass", "caption_matching/101/direction/0", "Option 2 is correct.", "Option 2", 1, 0),
+    ("tempcompass", "yes_no/101/action/0", "He runs, so the answer is yes.", "yes", 1, 0),
 ]
 
 
@@ -170,7 +197,32 @@ def test_the_thresholds_of_the_release_are_those_of_numpy_to_the_bit():
     assert len(of_numpy) == 10
     for error in (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.51, *of_numpy, float("inf")):
         for near in (error, np.nextafter(error, 0), np.nextafter(error, 1)):
-            assert release.mean_relative_accuracy(float(near)) == pytest.approx((near <= of_numpy).mean())
+            assert thresholds_met(float(near)) == (near <= of_numpy).mean()
+
+
+def test_official_tolerance_is_the_authors_to_the_bit_and_the_reward_has_its_own():
+    assert (mean_relative_accuracy_as_published(6, 5), mean_relative_accuracy(6, 5)) == (0.6, 0.7)
+    assert mean_relative_accuracy_as_published(0, 0) == 1
+    assert mean_relative_accuracy_as_published(0.1, 0) == 0
+    assert mean_relative_accuracy_as_published(0.1, 0, absolute_at_zero=True) == 0.9
+    tolerated = 1 - np.linspace(0.5, 0.95, 10)
+    differ = 0
+    for truth in (0.1, 0.3, 0.7, 1.0, 1.1, 2.0, 3.3, 5.0, 20.0, 150.0):
+        for percent in range(0, 205, 5):
+            prediction = round(truth * percent / 100, 6)
+            of_vsi = (abs(prediction - truth) / truth <= tolerated).mean()
+            assert mean_relative_accuracy_as_published(prediction, truth) == of_vsi
+            assert mean_relative_accuracy_as_published(prediction, truth, absolute_at_zero=True) == of_vsi
+            differ += of_vsi != mean_relative_accuracy(prediction, truth)
+    assert differ > 20
+
+
+@given(st.lists(st.floats(-9, 9), min_size=5, max_size=5), st.lists(st.floats(-9, 9), min_size=5, max_size=5))
+def test_motion_is_scored_in_the_authors_floats(given: list[float], true: list[float]):
+    tolerated = 1 - np.linspace(0.5, 0.95, 10)
+    errors = [abs((p - g) / g) if g else abs(p - g) for p, g in zip(given, true, strict=True)]
+    motion, truth = ({plus: value for (plus, _), value in zip(AXES, axes, strict=True)} for axes in (given, true))
+    assert accuracy(motion, truth) == np.mean([(error <= tolerated).mean() for error in errors])
 
 
 PIECES = st.sampled_from(
@@ -210,7 +262,7 @@ PIECES = st.sampled_from(
 ANY = st.one_of(st.text(max_size=80), st.lists(PIECES, max_size=12).map("".join), st.lists(PIECES).map(" ".join))
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", BENCHMARKS)
 @given(text=ANY)
 def test_any_text_has_a_grade_between_0_and_1_and_what_is_not_read_is_wrong(asked, name, text):
     for question in asked[name].values():
@@ -219,15 +271,16 @@ def test_any_text_has_a_grade_between_0_and_1_and_what_is_not_read_is_wrong(aske
         assert grade.answer is not None or grade.official == 0
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", BENCHMARKS)
 def test_the_truth_is_right(asked, name):
     for question in asked[name].values():
         for text in (question.truth, f"<think>Let me see.</think>\n<answer>{question.truth}</answer>"):
             grade = benchmark(name).grade(question, text)
-            assert (grade.official, grade.released) == (1, 1), question.id
+            assert grade.official == 1, question.id
+            assert grade.released == 1 or benchmark(name).SECOND != "spacer_eval", question.id
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", BENCHMARKS)
 def test_what_is_empty_or_was_cut_off_is_wrong_in_every_task(asked, name):
     for question in asked[name].values():
         for text in ("", " \n", CUT + question.truth, f"{CUT}</think>", f"{CUT}</think><answer>{question.truth}"):
@@ -255,7 +308,7 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", BENCHMARKS)
 def test_hostile_text_takes_little_time(asked, name: str):
     """The stated bound: 200,000 characters, some fifty times a published completion, are graded within two seconds."""
     question_of_kind = {q.kind: q for q in asked[name].values()}
@@ -269,9 +322,7 @@ def test_hostile_text_takes_little_time(asked, name: str):
 
 def test_nothing_but_a_benchmark_is_imported():
     for name in ("files", "question", "os", "..data.prepare", "rooms", "vsi_bench.answers", ""):
-        with pytest.raises(
-            UserError, match="Valid here: longvideobench, spar_bench, sti_bench, tempcompass, video_mme"
-        ):
+        with pytest.raises(UserError, match="Valid here: blink, embspatial, longvideobench, "):
             benchmark(name)
     with pytest.raises(UserError, match="did you mean vsi_bench"):
         benchmark("vsibench")

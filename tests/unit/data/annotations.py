@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from spacer.scenes import rooms
-from spacer.scenes.scene import Scene, SceneObject
-from spacer.settings import RoomsSettings, ScansSettings
+from spacer.config.settings import RoomsSettings, ScansSettings
+from spacer.data.scenes import rooms
+from spacer.data.scenes.scene import Scene, SceneObject
 
 SEED = 4
 

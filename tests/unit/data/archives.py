@@ -8,8 +8,8 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from spacer.preparing import archive
-from spacer.preparing.parts import find_parts
+from spacer.data.prepare import archive
+from spacer.data.prepare.parts import find_parts
 
 PREFIX = "SpaceR-151k.part_"
 NAMES = ["readme.txt", *(f"videos/{scene}/{index}.mp4" for scene in "ab" for index in range(10))]

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from omegaconf import OmegaConf
 
-from spacer.data.decode import Video, read_video
+from spacer.config.settings import RoomsSettings, VideoSettings
+from spacer.data.prepare.media import Media
 from spacer.data.samples import Sample, read_maps, read_samples
-from spacer.preparing.media import Media
-from spacer.scenes import rooms
-from spacer.settings import RoomsSettings, VideoSettings
+from spacer.data.scenes import rooms
+from spacer.data.video import Video, read_video
 from tests.unit.data.archives import FILES, split, tar
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def samples(folder: Path) -> list[Sample]:
 
 @pytest.fixture(scope="session")
 def processor(samples: list[Sample]) -> Qwen2_5_VLProcessor:
-    from spacer.tiny import make_processor
+    from spacer.models.tiny import make_processor
 
     return make_processor(sample.problem for sample in samples)
 
@@ -102,7 +102,7 @@ def root(tmp_path: Path) -> Path:
 def unopened(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every media file that is there counts as one that opens and lasts a second."""
     monkeypatch.setattr(
-        "spacer.preparing.prepare.survey", lambda root, files: {path: Media(1.0, None) for path in files}
+        "spacer.data.prepare.build.survey", lambda root, files: {path: Media(1.0, None) for path in files}
     )
 
 

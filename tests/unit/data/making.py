@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spacer.data.decode import MediaError, Video
-from spacer.data.loading import Use
-from spacer.data.processing import Pictures, Prompt, PromptBatch
+from spacer.config.settings import VideoSettings
+from spacer.data.loading import SampleDraw
+from spacer.data.processing import Prompt, PromptBatch, VisionInputs
 from spacer.data.samples import Sample
-from spacer.positions import IMAGE, TEXT, VIDEO, PositionRule
-from spacer.settings import VideoSettings
+from spacer.data.video import Video
+from spacer.errors import MediaError
+from spacer.tree.mrope import IMAGE, TEXT, VIDEO, PositionRule
 
 MERGE = 2  # patches joined along each side of a vision token
 RULE = PositionRule(merge=MERGE, tokens_per_second=2.0, split_frames=False)
@@ -45,8 +46,8 @@ def sample(identity: str = "0", **changes: Any) -> Sample:
 def words(ids: Sequence[int], **changes: Any) -> Prompt:
     """A prompt of the given tokens, without a picture."""
     values: dict[str, Any] = {
-        "sample": sample(str(ids[0])),
-        "kind": "video",
+        "sample": sample(str(ids[0]), data_type="text", path=Path(str(ids[0]))),
+        "kind": "text",
         "ids_L": torch.tensor(ids),
         "types_L": torch.zeros(len(ids), dtype=torch.long),
         "positions_3L": torch.arange(len(ids)) + torch.tensor([[0], [1000], [2000]]),
@@ -88,8 +89,14 @@ class Numbered:
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, use: Use) -> Prompt:
+    def __getitem__(self, use: SampleDraw) -> Prompt:
         return words([use.position], sample=self.samples[use.index])
+
+
+def clip(frames_THWC: np.ndarray, indices: Sequence[int], total_frames: int, fps: float) -> Video:
+    """A video of which frames at these indices were sampled, evenly."""
+    times = tuple(index / fps for index in indices)
+    return Video(frames_THWC, times, total_frames / len(indices) / fps, total_frames / fps)
 
 
 class Decoder:
@@ -103,10 +110,10 @@ class Decoder:
         if path.stem == "broken":
             raise MediaError(f"{path}: cannot be decoded: {self.decoded[path.stem]}")
         frames = np.random.default_rng(list(path.stem.encode())).integers(0, 256, (4, 56, 56, 3), np.uint8)
-        return Video(frames, (0, 2, 4, 6), total_frames=8, fps=4.0)
+        return clip(frames, (0, 2, 4, 6), 8, 4.0)
 
 
-def shown(batch: PromptBatch, pictures: Pictures | None = None) -> list[Tensor]:
+def shown(batch: PromptBatch, pictures: VisionInputs | None = None) -> list[Tensor]:
     """For each prompt, the patches (tokens, 4, D) that its `vision_L` leads to: rows are those of images, then videos.
 
     Of `pictures`, where they are given, in place of the batch's own.

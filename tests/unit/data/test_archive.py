@@ -19,9 +19,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from spacer.preparing import archive
-from spacer.preparing.archive import Unpacked, unpack
-from spacer.preparing.parts import ArchiveError, Joined, find_parts
+from spacer.data.prepare import archive
+from spacer.data.prepare.archive import Unpacked, unpack
+from spacer.data.prepare.parts import ArchiveError, Joined, find_parts
 from tests.unit.data.archives import FILES, PREFIX, TOTAL, contents, member, split, tar
 
 
@@ -86,13 +86,13 @@ HOSTILE: dict[str, tuple[tarfile.TarInfo, str]] = {
     "long name": (member("e" * 256), "more than 255 bytes"),
     "long folder name": (member("ü" * 128 + "/x"), "more than 255 bytes"),
     "long path": (member("/".join(["e" * 200] * 21)), "too long"),
-    "state": (member(archive.STATE), "needs for itself"),
-    "in the state's place": (member(archive.STATE + "/x"), "needs for itself"),
-    "temporary": (member(f"videos/{archive.TEMPORARY}x"), "needs for itself"),
-    "through a link": (member("link/evil"), "outside .* through a link"),
-    "folder through a link": (member("link/evil", type=tarfile.DIRTYPE), "outside .* through a link"),
-    "deep through a link": (member("link/deep/evil"), "outside .* through a link"),
-    "through a dead link": (member("dead/evil"), "outside .* through a link"),
+    "state": (member(archive.STATE), "unpacking reserves"),
+    "in the state's place": (member(archive.STATE + "/x"), "unpacking reserves"),
+    "temporary": (member(f"videos/{archive.TEMPORARY}x"), "unpacking reserves"),
+    "through a link": (member("link/evil"), "outside .* through an existing link"),
+    "folder through a link": (member("link/evil", type=tarfile.DIRTYPE), "outside .* through an existing link"),
+    "deep through a link": (member("link/deep/evil"), "outside .* through an existing link"),
+    "through a dead link": (member("dead/evil"), "outside .* through an existing link"),
     "through a loop": (member("loop/evil"), "needs the folder"),
     "file on a folder": (member("videos"), "is a folder"),
     "folder on a file": (member("readme.txt", type=tarfile.DIRTYPE), "is a file"),
@@ -151,25 +151,25 @@ def test_all_that_is_wrong_with_the_parts_is_told_at_once(parts: tuple[Path, ...
         find_parts(folder, PREFIX, 10)
     text = str(raised.value)
     assert str(folder) in text
-    assert "parts 03 and 07 of 10 are missing: fetch them again" in text
+    assert "parts 03 and 07 of 10 are missing: download them again" in text
     assert f"{PREFIX}10" in text and "lock" not in text
     assert f"{PREFIX}05 is empty" in text
-    assert f"{PREFIX}04 is cut short: 1,234 bytes, where the longest part has {whole:,}" in text
-    assert text.count("cut short") == 1
+    assert f"{PREFIX}04 is truncated: 1,234 bytes, but the longest part has {whole:,}" in text
+    assert text.count("truncated") == 1
 
 
 def test_faults_of_single_parts(parts: tuple[Path, ...], tmp_path: Path) -> None:
     folder = parts[0].parent
-    with pytest.raises(ArchiveError, match="nowhere is no folder"):
+    with pytest.raises(ArchiveError, match="nowhere is not a folder"):
         find_parts(tmp_path / "nowhere", PREFIX, 10)
     last = parts[-1].read_bytes()
     parts[-1].unlink()
-    with pytest.raises(ArchiveError, match="part 09 of 10 is missing: fetch it again"):
+    with pytest.raises(ArchiveError, match="part 09 of 10 is missing: download it again"):
         find_parts(folder, PREFIX, 10)
     parts[-1].write_bytes(last * 3)
-    with pytest.raises(ArchiveError, match=r"09 has .* no part before it has more than") as raised:
+    with pytest.raises(ArchiveError, match=r"09 has .* more than any part before it") as raised:
         find_parts(folder, PREFIX, 10)
-    assert "cut short" not in str(raised.value)
+    assert "truncated" not in str(raised.value)
     shutil.rmtree(folder)
     assert len(split(folder, last, 1)) == 1
 
@@ -217,7 +217,7 @@ def test_damage_is_told_and_mended_by_another_copy_of_the_part(
     whole = {part: part.read_bytes() for part in parts}
     stamps = {part: part.stat().st_mtime_ns for part in parts}
     harm(parts)
-    with pytest.raises(ArchiveError, match=r"damaged or cut short .*part_\d\d, which has [\d,]+ bytes. Fetch"):
+    with pytest.raises(ArchiveError, match=r"damaged or truncated .*part_\d\d, which has [\d,]+ bytes. Download"):
         unpack(parts, target)
     assert contents(target).items() <= FILES.items() or harm is flip_middle
     for part, content in whole.items():
@@ -243,7 +243,7 @@ def test_a_tar_without_its_proper_end_is_damaged(
     harm: tuple[str, Callable[[bytes], bytes]], tmp_path: Path, target: Path
 ) -> None:
     parts = split(tmp_path / "parts", gzip.compress(harm[1](tar(FILES))), 2)
-    with pytest.raises(ArchiveError, match="damaged or cut short"):
+    with pytest.raises(ArchiveError, match="damaged or truncated"):
         unpack(parts, target)
     assert contents(target).items() <= FILES.items()
     assert not list(target.rglob(f"{archive.TEMPORARY}*"))
@@ -261,7 +261,7 @@ def write_sums(parts: tuple[Path, ...]) -> Path:
 def test_checksums_that_match_are_computed_once(
     parts: tuple[Path, ...], target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from spacer.preparing import parts as module
+    from spacer.data.prepare import parts as module
 
     hashed: list[str] = []
     sha256 = module._sha256
@@ -279,7 +279,7 @@ def test_checksums_that_match_are_computed_once(
 def test_parts_that_do_not_match_are_all_named_and_only_they_are_read_again(
     parts: tuple[Path, ...], target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from spacer.preparing import parts as module
+    from spacer.data.prepare import parts as module
 
     listing = write_sums(parts)
     whole = parts[4].read_bytes()

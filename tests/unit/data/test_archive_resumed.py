@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from spacer.preparing import archive
-from spacer.preparing.archive import Unpacked, unpack
-from spacer.preparing.parts import ArchiveError
+from spacer.data.prepare import archive
+from spacer.data.prepare.archive import Unpacked, unpack
+from spacer.data.prepare.parts import ArchiveError
 from tests.disks import small_disk
 from tests.unit.data.archives import FILES, TOTAL, contents, split, tar
 
@@ -49,8 +49,8 @@ def test_an_interrupted_run_goes_on(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from spacer.preparing import archive
-from spacer.preparing import parts
+from spacer.data.prepare import archive
+from spacer.data.prepare import parts
 
 read = parts.Joined.read
 def killed(self, size):
@@ -107,7 +107,7 @@ def test_too_little_room_is_told_before_anything_is_written(
 
     size = sum(part.stat().st_size for part in parts)
     free(size)
-    with pytest.raises(ArchiveError, match=r"needs about 0.00\d GB more .* only 0.00\d GB are free: make room"):
+    with pytest.raises(ArchiveError, match=r"needs about 0.00\d GB more .* only 0.00\d GB are free: free some space"):
         unpack(parts, target)
     assert not contents(target)
     free(size * archive.MARGIN + 1)
@@ -123,7 +123,7 @@ def test_parts_that_lie_in_the_target_are_no_room_gained(
     parts: tuple[Path, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: dataclasses.make_dataclass("Usage", ["free"])(TOTAL // 2))
-    with pytest.raises(ArchiveError, match="make room"):
+    with pytest.raises(ArchiveError, match="free some space"):
         unpack(parts, parts[0].parent)
     monkeypatch.undo()
     assert unpack(parts, parts[0].parent).written == len(FILES)
@@ -134,7 +134,7 @@ def test_a_disk_that_becomes_full(tmp_path: Path) -> None:
     parts = split(tmp_path / "parts", gzip.compress(tar(files)))
     with small_disk(tmp_path / "disk", 2_000_000) as disk:
         target = disk / "target"
-        with pytest.raises(ArchiveError, match=r"'zeros/\d' was being written. \d files .* stay. Make room") as raised:
+        with pytest.raises(ArchiveError, match=r"'zeros/\d' could not be written. .* stay. Free about") as raised:
             unpack(parts, target)
         there = contents(target)
         assert 0 < len(there) < 10 and f"{len(there)} files" in str(raised.value)

@@ -13,7 +13,7 @@ from hypothesis import settings as sometimes
 from hypothesis import strategies as st
 
 from spacer.data.asking import Bounds, QuestionLoader, _cost, join
-from spacer.data.loading import Use
+from spacer.data.loading import SampleDraw
 from spacer.data.processing import Prompt, PromptBatch, collate
 from spacer.data.samples import Fault
 from tests.unit.data.making import about, words
@@ -30,7 +30,7 @@ class Made:
         self.samples = [item.sample if isinstance(item, Prompt) else words([0]).sample for item in items]
         self.workers = workers
 
-    def __getitem__(self, use: Use) -> Prompt | Fault:
+    def __getitem__(self, use: SampleDraw) -> Prompt | Fault:
         return self.items[use.index]
 
 

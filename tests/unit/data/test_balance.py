@@ -7,10 +7,10 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spacer.scenes.balance import Posed, _most_of_one, place_letters, spread_answers
-from spacer.scenes.lines import Question
-from spacer.scenes.scans import Scan
-from spacer.scenes.scene import Scene
+from spacer.data.scenes.balance import Posed, _most_of_one, place_letters, spread_answers
+from spacer.data.scenes.lines import Question
+from spacer.data.scenes.scans import Scan
+from spacer.data.scenes.scene import Scene
 
 
 def posed_with(answers: list[str], kind: str = "object_counting") -> list[Posed]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,16 +14,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from spacer.choices import TooLong
+from spacer.config.choices import Subtitles, TooLong
+from spacer.config.settings import DatasetSettings, RoomsSettings, VideoSettings
 from spacer.data.captions import Caption
-from spacer.data.decode import Video, frame_indices
+from spacer.data.frames import Timeline, sample
 from spacer.data.loading import PromptDataset, TrainLoader
 from spacer.data.processing import Prompt, collate, prepare
 from spacer.data.prompts import prompt_text
 from spacer.data.samples import Fault, Sample
-from spacer.positions import TEXT
-from spacer.settings import DatasetSettings, RoomsSettings, VideoSettings
-from tests.unit.data.making import RULE, sample, shown
+from spacer.data.video import Video
+from spacer.tree.mrope import TEXT
+from tests.unit.data.making import RULE, clip, shown
+from tests.unit.data.making import sample as question
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLProcessor
@@ -40,8 +43,8 @@ class Film:
     def __call__(self, path: Path, settings: VideoSettings) -> Video:
         self.asked.append(settings.max_frames)
         frames = np.random.default_rng(list(path.stem.encode())).integers(0, 256, (32, 56, 56, 3), np.uint8)
-        indices = frame_indices(32, 8.0, settings)
-        return Video(frames[list(indices)], indices, total_frames=32, fps=8.0)
+        indices = sample(Timeline(range(32), 32, Fraction(1, 8)), settings).indices
+        return clip(frames[list(indices)], indices, 32, 8.0)
 
 
 @pytest.fixture(autouse=True)
@@ -55,11 +58,11 @@ def film(monkeypatch: pytest.MonkeyPatch) -> Film:
 def roomy(settings: RoomsSettings) -> DatasetSettings:
     """Room for the whole video: 16 frames of four tokens a pair."""
     video = VideoSettings(max_frames=16, fps=4.0, max_pixels=3_300)
-    return dataclasses.replace(settings, video=video, too_long=TooLong.thin, workers=0)
+    return dataclasses.replace(settings, video=video, too_long=TooLong.thin)
 
 
 def asked(identity: str = "0", words: int = 3, file: str = "a") -> Sample:
-    return sample(identity, path=Path(f"/{file}.mp4"), problem=f"Question {identity}: " + "chair " * words)
+    return question(identity, path=Path(f"/{file}.mp4"), problem=f"Question {identity}: " + "chair " * words)
 
 
 def within(settings: DatasetSettings, limit: int, frames: int | None = None) -> DatasetSettings:
@@ -175,6 +178,62 @@ def test_frames_with_captions_are_thinned_with_what_is_said_in_them(
         taken.append(len(found.grid_thw))
         assert same(found, made(item, processor, within(roomy, 10**6, frames=taken[-1])))
     assert taken == sorted(taken, reverse=True) and (taken[0], taken[-1]) == (16, 2) and len(set(taken)) > 4
+
+
+def captioned(place: Subtitles) -> Sample:
+    """A question with a line of subtitles for each eighth of a second, which every fourth frame of the film is at."""
+    said = tuple(Caption(n / 8, n / 8 + 0.05, f"chair {n}") for n in range(32))
+    return dataclasses.replace(asked(), captions=said, captioned=place)
+
+
+def frames_of(settings: DatasetSettings) -> list[int]:
+    return list(sample(Timeline(range(32), 32, Fraction(1, 8)), settings.video).indices)
+
+
+def lines_of(prompt: Prompt, processor: Qwen2_5_VLProcessor) -> list[int]:
+    text = processor.tokenizer.decode(prompt.ids_L)
+    assert ("Subtitles of the video:" in text) == ("chair" in text)
+    return [int(number) for number in re.findall(r"chair (\d+)\n", text)]
+
+
+def test_lines_before_the_question_are_those_at_the_sampled_frames(
+    processor: Qwen2_5_VLProcessor, roomy: DatasetSettings
+) -> None:
+    whole = made(captioned(Subtitles.before), processor, roomy)
+    assert whole.kind == "video" and lines_of(whole, processor) == frames_of(roomy)
+    assert whole.sample.problem == asked().problem
+    assert lines_of(made(captioned(Subtitles.all), processor, roomy), processor) == list(range(32))
+    taken = []
+    for limit in range(len(whole.ids_L), 1, -7):
+        found = prepare(captioned(Subtitles.before), processor, within(roomy, limit), rule=RULE)
+        if isinstance(found, Fault):
+            break
+        assert found.grid_thw is not None and len(found.ids_L) <= limit
+        frames = 2 * int(found.grid_thw[0, 0])
+        assert lines_of(found, processor) == frames_of(within(roomy, limit, frames))
+        taken.append(frames)
+    assert taken == sorted(taken, reverse=True) and (taken[0], taken[-1]) == (16, 2)
+
+
+@pytest.mark.parametrize("place", [Subtitles.before, Subtitles.all, Subtitles.between])
+def test_a_prompt_that_subtitles_make_too_long_says_so(
+    place: Subtitles, processor: Qwen2_5_VLProcessor, roomy: DatasetSettings
+) -> None:
+    item, few = captioned(place), within(roomy, 40)
+    if place != Subtitles.all:  # one long line at the first frame
+        item = dataclasses.replace(item, captions=(Caption(0.0, 1.0, "chair " * 60),))
+    found = prepare(item, processor, few, rule=RULE, section="benchmark")
+    assert isinstance(found, Fault) and found.kind == "prompt too long"
+    assert re.search(
+        r"\d+ of them the video's and \d+ its subtitles', over benchmark.max_prompt_length=40", found.detail
+    )
+    assert "benchmark.subtitles=none leaves them out" in found.detail and "dataset" not in found.detail
+    assert ("benchmark.subtitles=before takes only the lines at sampled" in found.detail) == (place == Subtitles.all)
+    without = prepare(
+        dataclasses.replace(item, captions=()), processor, within(roomy, 9), rule=RULE, section="benchmark"
+    )
+    assert isinstance(without, Fault) and "benchmark.video.max_pixels" in without.detail
+    assert "subtitles" not in without.detail
 
 
 @pytest.mark.parametrize("pairs", [1, 3])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from spacer.data.processing import Prompt, PromptBatch, collate
 from spacer.data.samples import Fault
-from spacer.tree import Forest
+from spacer.tree.forest import Forest
 from tests.unit.data.making import about, sample, shown, words
 
 

@@ -18,13 +18,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spacer.config.settings import ScansSettings
+from spacer.data.scenes import candidates
+from spacer.data.scenes.balance import FEW_ANSWERS
+from spacer.data.scenes.curating import Curated, curate_scans
+from spacer.data.scenes.scans import annotation_files, read_scans, upright
+from spacer.data.scenes.scene import SceneObject
 from spacer.data.sources import load_train
-from spacer.scenes import candidates
-from spacer.scenes.balance import FEW_ANSWERS
-from spacer.scenes.curating import Curated, curate_scans
-from spacer.scenes.scans import annotation_files, read_scans, upright
-from spacer.scenes.scene import SceneObject
-from spacer.settings import ScansSettings
 from tests.unit.data import rederive
 from tests.unit.data.annotations import about, box_of, entries, write
 
@@ -137,14 +137,14 @@ def test_no_answer_is_too_common(made: Made) -> None:
 
 def test_what_was_left_out_is_counted(made: Made) -> None:
     told = made.curated.left_out
-    assert told["categories with other boxes than object_counts"] == made.spoilt["miscounted"]
-    assert told["categories that the video shows in part"] == made.spoilt["unseen"]
+    assert told["categories whose boxes differ from object_counts"] == made.spoilt["miscounted"]
+    assert told["categories that the video shows only in part"] == made.spoilt["unseen"]
     assert told["scenes without first_seen (no orders)"] == made.spoilt["untimed"]
     tilted = 0
     for entry in made.annotations.values():
         for boxes in entry["object_bbox"].values():
             tilted += len(boxes) == 1 and max(abs(value) for value in boxes[0]["normalizedAxes"][2::3]) < 0.98
-    assert told["lone objects too tilted for their extent"] == tilted > 0
+    assert told["single objects too tilted for their extent"] == tilted > 0
     posed = sum(len(row["questions"]) for row in rows(next((made.root / ".curate").iterdir())))
     assert told["questions whose answer was too common"] == posed - len(made.lines)
     for kind, count in made.curated.unposed.items():
@@ -219,8 +219,8 @@ def test_an_interrupted_run_ends_with_the_same_files(small: ScansSettings, monke
 def test_a_killed_run_keeps_what_it_posed(small: ScansSettings) -> None:
     program = (
         "import os, signal, sys\n"
-        "from spacer.scenes import candidates, curating\n"
-        "from spacer.settings import ScansSettings\n"
+        "from spacer.data.scenes import candidates, curating\n"
+        "from spacer.config.settings import ScansSettings\n"
         "append, done = candidates.append_rows, []\n"
         "def die(path, rows):\n"
         "    append(path, rows); done.append(1)\n"

@@ -1,4 +1,4 @@
-"""Which frames are taken, that they are the right ones, and that a broken file is an error that names it."""
+"""Frames are the right ones, images are RGB, and a broken file is an error that names it."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import io
 import struct
 import zlib
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from spacer.data.decode import MediaError, Video, frame_indices, read_image, read_video
-from spacer.settings import VideoSettings
+from spacer.config.settings import VideoSettings
+from spacer.data.images import read_image
+from spacer.data.video import Video
+from spacer.errors import MediaError
 
 Decode = Callable[[Path, VideoSettings], Video]
 
@@ -48,79 +49,23 @@ def make_video(
     return path
 
 
-# ---- which frames
-
-
-totals = st.integers(1, 5_000)
-rates = st.floats(0.1, 240)
-video_settings = st.builds(VideoSettings, st.integers(2, 64), st.floats(0.05, 60))
-
-
-@given(totals, rates, video_settings)
-def test_indices_are_frames_in_order_and_even_in_number(total: int, fps: float, settings: VideoSettings) -> None:
-    indices = frame_indices(total, fps, settings)
-    assert all(isinstance(index, int) and 0 <= index < total for index in indices)
-    assert list(indices) == sorted(indices)
-    assert len(indices) % 2 == 0
-    assert 2 <= len(indices) <= settings.max_frames
-
-
-@given(totals, rates, video_settings)
-def test_indices_are_evenly_spaced(total: int, fps: float, settings: VideoSettings) -> None:
-    """Each is less than one frame before its place i · total / n, exactly."""
-    indices = frame_indices(total, fps, settings)
-    assert indices[0] == 0
-    for number, index in enumerate(indices):
-        assert 0 <= Fraction(number * total, len(indices)) - index < 1
-    if total >= len(indices):
-        assert len(set(indices)) == len(indices)
-
-
-@given(totals, st.fractions(1, 120, max_denominator=1001), st.integers(2, 64), st.integers(1, 30))
-def test_as_many_as_rate_bound_and_film_allow(total: int, fps: Fraction, max_frames: int, wanted_fps: int) -> None:
-    """The largest even number that none of the three forbids; one frame serves twice where it must."""
-    allowed = min(total / fps * wanted_fps, Fraction(max_frames), Fraction(total))
-    assume(allowed % 2 < 2 - Fraction(1, 10**9))  # not where floats round to the next number
-    assume(allowed % 2 > Fraction(1, 10**9) or allowed in (max_frames, total))
-    indices = frame_indices(total, float(fps), VideoSettings(max_frames=max_frames, fps=float(wanted_fps)))
-    assert len(indices) == max(2, int(allowed) // 2 * 2)
-
-
-@pytest.mark.parametrize(
-    ("total", "fps", "max_frames", "rate", "indices"),
-    [
-        (24, 8.0, 16, 2.0, (0, 4, 8, 12, 16, 20)),  # 3 s at 2 a second
-        (24, 8.0, 4, 2.0, (0, 6, 12, 18)),
-        (24, 8.0, 5, 2.0, (0, 6, 12, 18)),  # an odd bound is met from below
-        (28, 8.0, 16, 2.0, (0, 4, 9, 14, 18, 23)),  # 3.5 s: 7 would fit, 6 are even
-        (5, 30.0, 16, 2.0, (0, 2)),  # a sixth of a second: two at least
-        (1, 30.0, 16, 2.0, (0, 0)),  # one picture, twice
-        (3, 1.0, 16, 2.0, (0, 1)),  # slower than asked: no frame twice
-        (3600, 30.0, 16, 2.0, tuple(range(0, 3600, 225))),  # two minutes
-        (50, 25.0, 16, 2.0, (0, 12, 25, 37)),
-    ],
-)
-def test_indices_by_hand(total: int, fps: float, max_frames: int, rate: float, indices: tuple[int, ...]) -> None:
-    assert frame_indices(total, fps, VideoSettings(max_frames=max_frames, fps=rate)) == indices
-
-
 # ---- videos
 
 
 @pytest.mark.parametrize(("max_frames", "fps"), [(24, 8.0), (6, 8.0), (16, 2.0), (2, 1.0)])
 def test_frames_are_those_of_the_indices(max_frames: int, fps: float, tmp_path: Path, decode: Decode) -> None:
     video = decode(make_video(tmp_path / "v.mp4"), VideoSettings(max_frames=max_frames, fps=fps))
-    assert (video.total_frames, video.fps) == (FRAMES, FPS)
+    assert video.seconds == FRAMES / FPS
     assert video.frames_THWC.dtype == np.uint8
-    assert video.frames_THWC.shape == (len(video.indices), 32, 64, 3)
-    wanted = np.array([colour(index) for index in video.indices])
+    assert video.frames_THWC.shape == (len(video.times), 32, 64, 3)
+    wanted = np.array([colour(round(time * FPS)) for time in video.times])
     assert np.abs(video.frames_THWC.mean((1, 2)) - wanted).max() < 4  # neighbours are 9 apart
 
 
 @pytest.mark.parametrize(("count", "indices"), [(1, (0, 0)), (2, (0, 1)), (3, (0, 1))])
 def test_very_short_videos(count: int, indices: tuple[int, ...], tmp_path: Path, decode: Decode) -> None:
     video = decode(make_video(tmp_path / "v.mp4", count), VideoSettings(max_frames=16, fps=4.0))
-    assert video.indices == indices
+    assert video.times == tuple(index / FPS for index in indices)
     assert len(video.frames_THWC) == 2
 
 
@@ -179,26 +124,7 @@ def test_the_decoder_goes_on_after_a_broken_file(tmp_path: Path, decode: Decode)
         overwrite(make_video(path, 60, faststart=True, noisy=True))
         with pytest.raises(MediaError):
             decode(path, VideoSettings())
-    assert len(decode(make_video(tmp_path / "good.mp4"), VideoSettings()).indices) == 6
-
-
-def test_a_file_that_promises_no_frames_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No file that decord opens is known to be so; its reader is stood in for."""
-    import decord
-
-    class Nothing:
-        def __init__(self, *_: object, **__: object) -> None: ...
-
-        def __len__(self) -> int:
-            return 0
-
-        def get_avg_fps(self) -> float:
-            return 25.0
-
-    monkeypatch.setattr(decord, "VideoReader", Nothing)
-    (tmp_path / "v.mp4").touch()
-    with pytest.raises(MediaError, match=r"v\.mp4: no frames"):
-        read_video(tmp_path / "v.mp4", VideoSettings())
+    assert len(decode(make_video(tmp_path / "good.mp4"), VideoSettings()).times) == 6
 
 
 # ---- images

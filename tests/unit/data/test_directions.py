@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from spacer.scenes.questions import ANGLE_MARGIN, TURN_MARGIN, direction, turn
+from spacer.data.scenes.questions import ANGLE_MARGIN, TURN_MARGIN, direction, turn
 from tests.unit.data.test_questions import TO_BORDER
 
 

@@ -16,11 +16,13 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from spacer.config.settings import VideoSettings
 from spacer.data import loading
-from spacer.data.decode import MediaError, MediaReader, Video
-from spacer.data.loading import MixedDataset, TrainLoader, Use
+from spacer.data.decode import MediaReader
+from spacer.data.loading import MixedDataset, SampleDraw, TrainLoader
 from spacer.data.processing import Prompt, PromptBatch
-from spacer.settings import VideoSettings
+from spacer.data.video import Video
+from spacer.errors import MediaError
 from tests.unit.data.making import Numbered
 
 SETTINGS = VideoSettings()
@@ -55,7 +57,7 @@ class Reading(Numbered):
         super().__init__(count, workers, each)
         self._reader = MediaReader(0)  # remembers the last file alone
 
-    def __getitem__(self, use: Use) -> Prompt:
+    def __getitem__(self, use: SampleDraw) -> Prompt:
         self._reader.video(self.samples[use.index].path, SETTINGS)
         return super().__getitem__(use)
 
@@ -67,7 +69,7 @@ def decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def read(path: Path, settings: VideoSettings) -> Video:
         with open(tmp_path / "decoded", "a") as out:
             out.write(f"{path.stem} {os.getpid()}\n")
-        return Video(np.zeros((2, 1, 1, 3), np.uint8), (0, 1), 2, 1.0)
+        return Video(np.zeros((2, 1, 1, 3), np.uint8), (0.0, 1.0), 1.0, 2.0)
 
     monkeypatch.setattr("spacer.data.decode.read_video", read)
     (tmp_path / "decoded").touch()
@@ -229,7 +231,7 @@ class Sized:
             raise MediaError(f"{path}: broken")
         frames = np.zeros((1, int(path.stem.partition("-")[0]), 1, 1), np.uint8)
         self.alive[len(self.read)] = frames
-        return Video(frames, (0, 0), 1, 1.0)
+        return Video(frames, (0.0, 0.0), 0.5, 1.0)
 
     def held(self) -> int:
         return sum(frames.nbytes for frames in self.alive.values())
@@ -340,7 +342,7 @@ class Slow(Numbered):
         super().__init__(count, workers=0)
         self._clock = clock
 
-    def __getitem__(self, use: Use) -> Prompt:
+    def __getitem__(self, use: SampleDraw) -> Prompt:
         self._clock.now += 1
         return super().__getitem__(use)
 

@@ -15,15 +15,15 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from spacer.choices import OnBad
+from spacer.config.choices import OnBad
+from spacer.config.settings import JsonlSettings
 from spacer.data import index, sources
 from spacer.data.index import NAME, IndexWriter, count_questions, is_fresh, read_index
+from spacer.data.prepare import build as build_module
+from spacer.data.prepare.build import build_index
+from spacer.data.prepare.media import Media
 from spacer.data.samples import PROBLEM_TYPES, DataError, Fault, Sample, read_maps, read_samples
 from spacer.data.sources import load_heldout, load_train
-from spacer.preparing import prepare
-from spacer.preparing.media import Media
-from spacer.preparing.prepare import build_index
-from spacer.settings import JsonlSettings
 from tests.unit.data.written import FAULTY, jsonl, row, write
 
 pytestmark = pytest.mark.usefixtures("unopened")
@@ -46,10 +46,17 @@ def indexed(settings: JsonlSettings, split: str = "train") -> tuple[list[Sample]
 
 
 def test_every_kind_of_line_comes_back_as_it_is_read(root: Path) -> None:
-    media = {"video": "videos/a.mp4", "image": "picture.png"}
+    media = {"video": "videos/a.mp4", "image": "picture.png", "text": ""}
     kinds = [(problem, data) for problem in PROBLEM_TYPES for data in media]
     lines = [
-        row(number, problem_type=problem, data_type=data, path=media[data], options=["A. 1", "B. 2"])
+        row(
+            number,
+            problem_type=problem,
+            data_type=data,
+            path=media[data],
+            options=["A. 1", "B. 2"],
+            solution="<answer>B</answer>" if problem == "multiple choice" else "<answer>3</answer>",
+        )
         for number, (problem, data) in enumerate(kinds)
     ]
     lines += [
@@ -77,10 +84,10 @@ rows = st.fixed_dictionaries(
         "problem_id": st.integers(0, 5) | solid,
         "problem": solid,
         "problem_type": st.sampled_from(PROBLEM_TYPES),
-        "data_type": st.sampled_from(["image", "video"]),
+        "data_type": st.sampled_from(["image", "video", "text"]),
         "options": st.lists(text, max_size=3),
         "solution": solid | solid.map("<answer>{}</answer>".format),
-        "path": st.sampled_from(["a.mp4", "b.png", "./a.mp4", "none.mp4", "../x.mp4"]),
+        "path": st.sampled_from(["a.mp4", "b.png", "./a.mp4", "none.mp4", "../x.mp4", ""]),
     },
     optional={"data_source": text, "scene": text, "question_type": text, "reasoning": text},
 )
@@ -100,6 +107,18 @@ def test_the_index_says_what_the_lines_say(lines: list[dict[str, Any]]) -> None:
         # a line's faults are told together
         assert [fault.where for fault in found_faults] == list(dict.fromkeys(fault.where for fault in faults))
         assert is_fresh(jsonl(root))
+
+
+@pytest.mark.parametrize(("kind", "path"), [("text", "videos/a.mp4"), ("video", "")])
+def test_an_index_whose_files_do_not_fit_the_types_is_not_believed(kind: str, path: str, root: Path) -> None:
+    settings = jsonl(root)
+    write(root / "i.jsonl", row(1), row(2, data_type="text", path=""))
+    build_index(settings)
+    assert [sample.id for sample in indexed(settings)[0]] == ["1", "2"]
+    entries = table(root)
+    entries[1] |= {"data_type": kind, "path": path}
+    pq.write_table(pa.Table.from_pylist(entries, pq.read_schema(root / NAME)), root / NAME)
+    assert read_index(settings, "train", {}) is None
 
 
 @pytest.mark.parametrize("name", FAULTY)
@@ -140,7 +159,7 @@ def test_half_a_character_spoils_its_line_and_no_other(line: dict[str, Any], roo
 def test_a_file_that_does_not_open_is_left_out_and_stops_no_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = {"videos/b.mp4": Media(0.0, "b.mp4: cannot be opened: it is short")}
     monkeypatch.setattr(
-        prepare, "survey", lambda root, files: {path: broken.get(path, Media(1.0, None)) for path in files}
+        build_module, "survey", lambda root, files: {path: broken.get(path, Media(1.0, None)) for path in files}
     )
     write(root / "i.jsonl", row(1), row(2, path="videos/b.mp4"), row(3, path="in.mp4"), row(4))
     build_index(jsonl(root))
@@ -219,9 +238,9 @@ def test_questions_of_the_wanted_sources_alone_are_trained_on(ready: bool, root:
     assert [sample.id for sample in load_heldout(wanted).samples] == ["1"]  # asked and never trained on
     with pytest.raises(DataError):
         load_train(jsonl(root, data_sources=("c",), heldout="h.jsonl"))
-    with pytest.raises(ValueError, match=r"i\.jsonl holds no question whose data_source is among .*\['nobody'\]"):
+    with pytest.raises(ValueError, match=r"i\.jsonl has no question whose data_source is among .*\['nobody'\]"):
         load_train(jsonl(root, data_sources=("nobody",), heldout="h.jsonl"))
-    with pytest.raises(ValueError, match=r"i\.jsonl holds no question whose data_source is among .*\[\]"):
+    with pytest.raises(ValueError, match=r"i\.jsonl has no question whose data_source is among .*\[\]"):
         load_train(jsonl(root, data_sources=(), heldout="h.jsonl"))
 
 
@@ -326,7 +345,7 @@ def test_a_crash_while_writing_leaves_the_old_index_whole(
     before, names = (root / NAME).read_bytes(), sorted(path.name for path in root.iterdir())
     write(root / "i.jsonl", *map(row, range(5)))
     if where == "between rows":
-        monkeypatch.setattr(prepare, "row_of", crash)
+        monkeypatch.setattr(build_module, "row_of", crash)
     elif where == "while closing":
         monkeypatch.setattr(pq.ParquetWriter, "close", crash)
     else:

@@ -14,15 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spacer.benchmarks import benchmark
+from spacer.benchmarks.guard import guarded_videos
+from spacer.config.settings import MixSettings, RoomsSettings, Settings
 from spacer.data.leakage import Withheld, forbidden, guard, video_names
-from spacer.data.sources import Piece, load_pieces
+from spacer.data.prepare.build import build_index
+from spacer.data.sources import DatasetSplits, load_splits
 from spacer.errors import UserError
-from spacer.preparing.prepare import build_index
-from spacer.settings import BenchmarkSettings, MixSettings, RoomsSettings, Settings
 from tests.benchmarks_as_distributed import MAKERS
 from tests.unit.configs import load
 from tests.unit.data.making import sample
 from tests.unit.data.written import jsonl, row, write
+from tests.written_files import parquet
 
 # ---- the names in a file
 
@@ -114,7 +116,11 @@ def test_every_form_names_the_same_videos(tmp_path_factory: pytest.TempPathFacto
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("a.jsonl", '{"clip": "a", "question": "?"}', "none of the columns scene_name, video_path, .* clip, question"),
+        (
+            "a.jsonl",
+            '{"clip": "a", "question": "?"}',
+            "none of the columns scene_name, scene_id, video_path, .* clip, question",
+        ),
         ("a.json", '[{"clip": "a"}]', "none of the columns scene_name, .* among clip"),
         ("a.json", '[{"video": "a"}, {"clip": "a"}]', "none of the columns"),
         ("a.json", '["a", "b"]', "expected a list of objects"),
@@ -169,15 +175,13 @@ def test_why_a_video_is_forbidden(tmp_path: Path) -> None:
 # ---- through a run's data
 
 
-def settings_of(dataset: Any, **changes: Any) -> Settings:
+def settings_of(dataset: Any) -> Settings:
     """The settings of a run with this data set, unchecked."""
-    settings = load()
-    benchmark = dataclasses.replace(settings.benchmark, **changes)
-    return dataclasses.replace(settings, dataset=dataset, benchmark=benchmark)
+    return dataclasses.replace(load(), dataset=dataset)
 
 
-def only(settings: Settings) -> Piece:
-    (piece,) = load_pieces(settings, train=True)
+def only(settings: Settings) -> DatasetSplits:
+    (piece,) = load_splits(settings, True, guarded_videos)
     return piece
 
 
@@ -193,17 +197,20 @@ def questions(root: Path) -> Path:
 
 @pytest.mark.usefixtures("unopened")
 @pytest.mark.parametrize("ready", ["lines", "index", "index that knows"])
-@pytest.mark.parametrize("reason", ["heldout", "exclude", "benchmark"])
+@pytest.mark.parametrize("reason", ["heldout", "exclude", "guard"])
 def test_each_reason_withholds_and_is_counted(reason: str, ready: str, questions: Path, tmp_path: Path) -> None:
     named = listing(tmp_path / "bench.txt", "a")
+    asked = {"id": 1, "dataset": "x", "scene_name": "a", "question_type": "object_counting", "question": "How many?"}
+    parquet(tmp_path / "vsi/test-00000-of-00001.parquet", [asked | {"ground_truth": "3", "options": None}])
     dataset = jsonl(
         questions,
         heldout="h.jsonl" if reason == "heldout" else None,
         exclude=(str(named),) if reason == "exclude" else (),
+        guard={"vsi_bench": str(tmp_path / "vsi")} if reason == "guard" else {},
     )
     if ready != "lines":
-        build_index(dataset, [named] if ready == "index that knows" else [])
-    piece = only(settings_of(dataset, index=str(named) if reason == "benchmark" else None))
+        build_index(dataset, [named] if ready == "index that knows" else [], guarded_videos(dataset.guard))
+    piece = only(settings_of(dataset))
     assert [item.id for item in piece.train.samples] == ["3", "4", "5"]
     assert piece.train.withheld == Withheld(videos=1, questions=2)
     assert [item.id for item in piece.heldout.samples] == (["9"] if reason == "heldout" else [])
@@ -214,12 +221,36 @@ def test_each_reason_withholds_and_is_counted(reason: str, ready: str, questions
 @pytest.mark.parametrize("ready", [False, True])
 def test_reasons_add_up_and_none_is_counted_twice(ready: bool, questions: Path, tmp_path: Path) -> None:
     lists = [listing(tmp_path / "x.txt", "a\nc"), listing(tmp_path / "y.txt", "a\nb")]
-    dataset = jsonl(questions, heldout="h.jsonl", exclude=(str(lists[0]),))
+    dataset = jsonl(questions, heldout="h.jsonl", exclude=tuple(map(str, lists)))
     if ready:
         build_index(dataset, lists[:1])
-    piece = only(settings_of(dataset, index=str(lists[1])))
+    piece = only(settings_of(dataset))
     assert [item.id for item in piece.train.samples] == ["5"]
     assert piece.train.withheld == Withheld(videos=2, questions=4)
+
+
+@pytest.mark.usefixtures("unopened")
+@pytest.mark.parametrize("ready", [False, True])
+def test_a_held_out_question_of_text_withholds_no_video_that_is_called_as_it_is(ready: bool, questions: Path) -> None:
+    write(questions / "h.jsonl", row("a", data_type="text", path=""), row("b.mp4", data_type="text", path=""))
+    dataset = jsonl(questions, heldout="h.jsonl")
+    if ready:
+        build_index(dataset)
+    piece = only(settings_of(dataset))
+    assert len(piece.train.samples) == 5 and piece.train.withheld == Withheld()
+    assert [item.id for item in piece.heldout.samples] == ["a", "b.mp4"]
+
+
+def test_questions_of_text_in_the_parts_of_a_mix_are_scenes_apart(questions: Path, tmp_path: Path) -> None:
+    for root in (questions, tmp_path):
+        write(root / "i.jsonl", *(row(n, data_type="text", path="") for n in range(3)))
+        (root / "h.jsonl").write_text((root / "i.jsonl").read_text())
+    mix = MixSettings(
+        parts={"one": jsonl(questions, heldout="h.jsonl"), "two": jsonl(tmp_path, heldout="h.jsonl")},
+        weights={"one": 1.0, "two": 1.0},
+    )
+    asked = [item for piece in load_splits(settings_of(mix), True, guarded_videos) for item in piece.heldout.samples]
+    assert len({item.scene for item in asked}) == len({item.path for item in asked}) == len(asked) == 6
 
 
 def test_nothing_is_withheld_without_a_reason(questions: Path) -> None:
@@ -236,12 +267,12 @@ def test_all_withheld_ends_the_run(ready: bool, questions: Path, tmp_path: Path)
     if ready:
         build_index(dataset, [named])
     with pytest.raises(UserError, match=r"i\.jsonl: all 2 questions are about videos of a benchmark"):
-        load_pieces(settings_of(dataset), train=True)
+        load_splits(settings_of(dataset), True, guarded_videos)
 
 
 def test_evaluation_alone_reads_no_training_data(questions: Path) -> None:
     (questions / "i.jsonl").unlink()
-    (piece,) = load_pieces(settings_of(jsonl(questions, heldout="h.jsonl")), train=False)
+    (piece,) = load_splits(settings_of(jsonl(questions, heldout="h.jsonl")), False, guarded_videos)
     assert piece.train.samples == () and [item.id for item in piece.heldout.samples] == ["9"]
 
 
@@ -253,7 +284,7 @@ def test_a_mix_holds_out_for_all_its_parts(questions: Path, tmp_path: Path) -> N
     write(other / "i.jsonl", row(1), row(2, path="videos/c.mp4"))
     parts: dict[str, Any] = {"one": jsonl(questions, heldout="h.jsonl"), "two": jsonl(other)}
     mix = MixSettings(parts=parts, weights={"two": 3.0, "one": 1.0})
-    one, two = load_pieces(settings_of(mix), train=True)
+    one, two = load_splits(settings_of(mix), True, guarded_videos)
     assert [item.id for item in one.train.samples] == ["one/3", "one/4", "one/5"]
     assert [item.id for item in two.train.samples] == ["two/2"]
     assert [item.id for item in one.heldout.samples] == ["one/9"]
@@ -267,10 +298,12 @@ def test_the_rooms_own_questions_are_apart(settings: RoomsSettings) -> None:
 
 
 @pytest.mark.parametrize("name", ["vsi_bench", "longvideobench"])
-def test_a_configured_benchmarks_own_videos_are_forbidden(name: str, tmp_path: Path) -> None:
+def test_a_guarded_benchmarks_own_videos_are_forbidden(name: str, tmp_path: Path) -> None:
     MAKERS[name](tmp_path)
     questions, _ = benchmark(name).read(tmp_path)
-    found = forbidden([], [], BenchmarkSettings(name, root=str(tmp_path)))
+    found = guarded_videos({name: str(tmp_path)})
     assert found == {question.video.stem: f"in {name}" for question in questions if question.video is not None}
     assert len(found) > 1
-    assert forbidden([], [], BenchmarkSettings(name)) == forbidden([], [], BenchmarkSettings("rooms")) == {}
+    assert guarded_videos({}) == {}
+    with pytest.raises(UserError, match=f"elsewhere: 1 fault in the files of {name}"):
+        guarded_videos({name: str(tmp_path / "elsewhere")})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spacer.scenes.lines import Question, data_line
+from spacer.data.scenes.lines import Question, data_line
 
 NAMES = ("lamp", "bed", "sofa", "plant", "piano")
 

@@ -112,7 +112,7 @@ def test_a_run_goes_on_with_another_number_of_ranks_where_their_batches_are_as_l
     ],
 )
 def test_batches_of_another_size_are_not_gone_on_with(options: dict[str, int], remedy: str) -> None:
-    with pytest.raises(UserError, match=f"of 4 samples on all devices together, and this run's of .*{remedy}"):
+    with pytest.raises(UserError, match=f"has 4 samples in a batch of all devices together, and this run .*{remedy}"):
         loader(16, **options).load_state_dict(loader(16, batch_size=4).state_dict())
 
 

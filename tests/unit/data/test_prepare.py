@@ -13,16 +13,18 @@ from typing import Any
 import pytest
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-from spacer.choices import OnBad
+from spacer.config.choices import OnBad
+from spacer.config.settings import ArchivedSettings, JsonlSettings, MixSettings, PrepareStage, RoomsSettings, Settings
 from spacer.data.index import is_fresh
+from spacer.data.prepare import build as build_module
+from spacer.data.prepare import media
+from spacer.data.prepare.archive import is_unpacked
+from spacer.data.prepare.build import Contents, build_index, gather
+from spacer.data.prepare.media import Media, survey
 from spacer.data.samples import DataError
 from spacer.data.sources import load_train
 from spacer.errors import UserError
-from spacer.preparing import media, prepare
-from spacer.preparing.archive import is_unpacked
-from spacer.preparing.media import Media, survey
-from spacer.preparing.prepare import Contents, build_index, gather
-from spacer.settings import ArchivedSettings, JsonlSettings, MixSettings, RoomsSettings, Settings
+from spacer.stages import prepare as prepare_module
 from tests.distributed import PREFIX, ROOMS, distribute, write_lines
 from tests.unit.configs import load
 from tests.unit.data.written import jsonl, row, write
@@ -114,7 +116,7 @@ def test_what_a_benchmark_asks_about_is_excluded(prepared: Path, tmp_path: Path)
 def test_a_file_that_is_not_there_is_named(lacking: str, prepared: Path) -> None:
     (prepared / "h.jsonl").write_text("")
     (prepared / lacking).unlink()
-    with pytest.raises(UserError, match=rf"^{lacking}: .*dataset\.index, dataset\.maps, dataset\.heldout"):
+    with pytest.raises(UserError, match=rf"^{lacking}: .*dataset\.index, dataset\.maps and dataset\.heldout"):
         build_index(archived(prepared, None, heldout="h.jsonl"))
 
 
@@ -126,7 +128,7 @@ def no_processes(*_: object) -> None:
 
 
 def test_a_second_call_opens_nothing(prepared: Path, opened: tuple[Path, Contents], monkeypatch: Any) -> None:
-    monkeypatch.setattr(media.multiprocessing, "get_context", no_processes)
+    monkeypatch.setattr(media, "in_workers", no_processes)
     (prepared / "index.parquet").unlink()
     assert build_index(archived(prepared, None)) == opened[1]
     assert is_fresh(archived(prepared, None))
@@ -167,8 +169,8 @@ def test_a_file_is_opened_as_what_it_is_said_to_be(prepared: Path) -> None:
 
 
 def test_nothing_is_unpacked_where_the_root_holds_everything(prepared: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(prepare, "unpack", no_processes)
-    monkeypatch.setattr(prepare, "_copy", no_processes)
+    monkeypatch.setattr(build_module, "unpack", no_processes)
+    monkeypatch.setattr(build_module, "_copy", no_processes)
     for source in (None, "nobody/nothing", "/no/such/folder"):  # parts may be gone, the hub out of reach
         gather(archived(prepared, source))
 
@@ -203,7 +205,7 @@ def test_a_part_that_is_missing_is_named(distributed: Path, tmp_path: Path) -> N
 def test_questions_and_maps_that_are_nowhere_are_named(lacking: str, distributed: Path, tmp_path: Path) -> None:
     source = shutil.copytree(distributed, tmp_path / "source")
     (source / lacking).unlink()
-    with pytest.raises(UserError, match=rf"^{lacking}: neither in the archive nor beside it in .*dataset\.maps"):
+    with pytest.raises(UserError, match=rf"^{lacking}: neither in the archive nor next to it in .*dataset\.maps"):
         gather(archived(tmp_path / "data", source))
 
 
@@ -257,7 +259,7 @@ def test_a_hub_that_cannot_be_reached_has_remedies(error: Exception, tmp_path: P
         raise error
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
-    with pytest.raises(UserError, match=r"dataset\.source=RUBBISHLIKE/SpaceR-151k: cannot be fetched") as caught:
+    with pytest.raises(UserError, match=r"dataset\.source=RUBBISHLIKE/SpaceR-151k: cannot be downloaded") as caught:
         gather(archived(tmp_path / "data", "RUBBISHLIKE/SpaceR-151k"))
     for remedy in ("same command again", "hf auth login", "set dataset.source to their folder", str(error)):
         assert remedy in str(caught.value)
@@ -268,7 +270,7 @@ def test_a_hub_that_cannot_be_reached_has_remedies(error: Exception, tmp_path: P
 
 def run_of(dataset: Any) -> Settings:
     settings = load()
-    return dataclasses.replace(settings, dataset=dataset, stage=dataclasses.replace(settings.stage, name="prepare"))
+    return dataclasses.replace(settings, dataset=dataset, stage=PrepareStage())
 
 
 def test_the_stage_returns_the_questions_and_writes_a_summary(distributed: Path, tmp_path: Path) -> None:
@@ -276,7 +278,7 @@ def test_the_stage_returns_the_questions_and_writes_a_summary(distributed: Path,
     dataset = archived(tmp_path / "data", distributed)
     mix = MixSettings(parts={"a": dataset, "rooms": RoomsSettings(root="never made")}, weights={"a": 1.0, "rooms": 1.0})
     rows = lines_of(distributed / QUESTIONS)
-    assert prepare.prepare(run_of(mix), tmp_path / "run") == len(rows)
+    assert prepare_module.prepare(run_of(mix), tmp_path / "run") == len(rows)
     summary = json.loads((tmp_path / "run/summary.json").read_text())
     (found,) = summary.values()
     assert list(summary) == ["dataset.parts.a"]
@@ -294,9 +296,9 @@ def test_faults_are_written_before_they_stop_the_stage(on_bad: OnBad, root: Path
     write(root / "i.jsonl", row(1), row(2, path="none.mp4"), "oops", row(4))
     if on_bad == OnBad.stop:
         with pytest.raises(DataError, match=r"i\.jsonl: 2 faulty lines"):
-            prepare.prepare(run_of(dataset), tmp_path / "run")
+            prepare_module.prepare(run_of(dataset), tmp_path / "run")
     else:
-        assert prepare.prepare(run_of(dataset), tmp_path / "run") == 2
+        assert prepare_module.prepare(run_of(dataset), tmp_path / "run") == 2
     assert is_fresh(dataset)
     faults = lines_of(tmp_path / "run/faults.jsonl")
     assert [(fault["where"], fault["kind"]) for fault in faults] == [("line 2", "missing file"), ("line 3", "not JSON")]
@@ -308,7 +310,7 @@ def test_a_file_that_does_not_open_does_not_stop_the_stage(prepared: Path, tmp_p
     (tmp_path / "run").mkdir()
     (prepared / "videos/train_00001.mp4").write_bytes(b"broken")
     dataset = JsonlSettings(root=str(prepared), index=QUESTIONS, maps=MAPS)
-    total = prepare.prepare(run_of(dataset), tmp_path / "run")
+    total = prepare_module.prepare(run_of(dataset), tmp_path / "run")
     assert total == sum(line.get("path") != "videos/train_00001.mp4" for line in lines_of(prepared / QUESTIONS))
     assert {fault["kind"] for fault in lines_of(tmp_path / "run/faults.jsonl")} == {"unreadable media"}
 
@@ -317,7 +319,7 @@ def test_names_in_brackets_are_shown_as_they_are(root: Path, tmp_path: Path, cap
     """Which rich would take for marks of its own, and fail on one that closes nothing."""
     (tmp_path / "run").mkdir()
     write_lines(root / "i.jsonl", [row(1, data_source="[/b]"), row(2, data_source="[red]")])
-    assert prepare.prepare(run_of(jsonl(root)), tmp_path / "run") == 2
+    assert prepare_module.prepare(run_of(jsonl(root)), tmp_path / "run") == 2
     said = capsys.readouterr().out
     assert "[/b]" in said and "[red]" in said
     assert os.fspath(root)[:5] in said

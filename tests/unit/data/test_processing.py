@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from spacer.config.settings import RoomsSettings
 from spacer.data.asking import Bounds, QuestionLoader
-from spacer.data.loading import PromptDataset, TrainLoader, Use
+from spacer.data.loading import PromptDataset, SampleDraw, TrainLoader
 from spacer.data.processing import Prompt, PromptBatch, prepare
 from spacer.data.prompts import ShownTarget, map_literal, prompt_text, worked_completion
 from spacer.data.samples import Fault, Sample
-from spacer.positions import IMAGE, VIDEO
-from spacer.settings import RoomsSettings
+from spacer.tree.mrope import IMAGE, VIDEO
 from tests.unit.data.making import RULE, Decoder, sample, shown
 
 if TYPE_CHECKING:
@@ -112,6 +112,15 @@ def test_a_guess_at_a_choice_of_ten() -> None:
     assert guesses == {f"<think>I guess.</think><answer>{letter}</answer>" for letter in "ABCDEFGHIJ"}
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_what_the_prompt_has_opened_is_not_imitated_again(share: float) -> None:
+    item = sample(reasoning="One and two.")
+    whole = answers_of(ShownTarget((item,), share, after=0), item, count=9)
+    left = answers_of(ShownTarget((item,), share, after=0, opened="<think>\n"), item, count=9)
+    assert all(text.startswith("<think>") for text in whole)
+    assert [f"<think>{text}" for text in left] == whole
+
+
 # ---- the real data set: decoded and processed in a worker
 
 
@@ -125,7 +134,7 @@ def take(dataset: PromptDataset, uses: list[tuple[int, int]], size: int = 4) -> 
     """The batches of (position, index) pairs, made by a worker."""
     from spacer.data.loading import _loader
 
-    every = [Use(position, index) for position, index in uses]
+    every = [SampleDraw(position, index) for position, index in uses]
     return [batch for (batch,) in _loader(dataset, [[every[i : i + size]] for i in range(0, len(every), size)])]
 
 
@@ -311,9 +320,9 @@ def questions(*files: str) -> list[Sample]:
 
 
 def test_each_file_is_decoded_once(decoder: Decoder, processor: Qwen2_5_VLProcessor, settings: RoomsSettings) -> None:
-    here = dataclasses.replace(settings, workers=0)
-    dataset = real(questions("a", "bb", "a", "a", "bb"), processor, here, shuffle_frames=True)
-    made = [dataset[Use(10 + index, index)] for index in range(5)]
+    dataset = real(questions("a", "bb", "a", "a", "bb"), processor, settings, shuffle_frames=True)
+    dataset.workers = 0  # this process, whose decoder counts
+    made = [dataset[SampleDraw(10 + index, index)] for index in range(5)]
     assert decoder.decoded == {"a": 1, "bb": 1}
     assert [item.sample.id for item in made if isinstance(item, Prompt)] == ["0", "1", "2", "3", "4"]
     # nor does a later batch decode them again
@@ -325,11 +334,11 @@ def test_each_file_is_decoded_once(decoder: Decoder, processor: Qwen2_5_VLProces
 def test_what_is_decoded_once_is_what_would_be_decoded_alone(
     decoder: Decoder, processor: Qwen2_5_VLProcessor, settings: RoomsSettings
 ) -> None:
-    def made(use: Use) -> Prompt | Fault:
+    def made(use: SampleDraw) -> Prompt | Fault:
         return real(questions("a", "bb", "a"), processor, settings, shuffle_frames=True)[use]
 
     dataset = real(questions("a", "bb", "a"), processor, settings, shuffle_frames=True)
-    uses = [Use(10 + index, index) for index in range(3)]
+    uses = [SampleDraw(10 + index, index) for index in range(3)]
     for together, alone in zip([dataset[use] for use in uses], map(made, uses), strict=True):
         assert isinstance(together, Prompt) and isinstance(alone, Prompt)
         for field in dataclasses.fields(Prompt):
@@ -342,7 +351,7 @@ def test_a_broken_file_is_a_fault_of_each_question_about_it(
     decoder: Decoder, processor: Qwen2_5_VLProcessor, settings: RoomsSettings
 ) -> None:
     dataset = real(questions("broken", "a", "broken"), processor, settings)
-    made = [dataset[Use(index, index)] for index in range(3)]
+    made = [dataset[SampleDraw(index, index)] for index in range(3)]
     faults = [item for item in made if isinstance(item, Fault)]
     assert decoder.decoded == {"broken": 1, "a": 1}
     assert [type(item) for item in made] == [Fault, Prompt, Fault]
@@ -362,7 +371,7 @@ def test_an_image_is_read_once(
     monkeypatch.setattr("spacer.data.processing.read_image", read)
     items = [dataclasses.replace(item, data_type="image") for item in questions("a", "bb", "a")]
     dataset = real(items, processor, settings)
-    made = [dataset[Use(index, index)] for index in range(3)]
+    made = [dataset[SampleDraw(index, index)] for index in range(3)]
     assert opened == ["a", "bb"]
     assert all(isinstance(item, Prompt) for item in made)
 

@@ -1,7 +1,7 @@
 """Every answer derived a second time, from the annotation and the question's own words, by other geometry.
 
-Nothing is taken from `spacer.scenes.scene` but the annotation itself. Distances are of sampled points clamped into the
-other box's own frame, directions are signs of cross and dot products, routes are walked with vectors.
+Nothing is taken from `spacer.data.scenes.scene` but the annotation itself. Distances are of sampled points clamped into
+the other box's own frame, directions are signs of cross and dot products, routes are walked with vectors.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spacer.scenes import rooms
-from spacer.scenes.questions import QUESTION_TYPES, Question, pose
-from spacer.scenes.scene import Scene, SceneObject
-from spacer.settings import RoomsSettings
+from spacer.config.settings import RoomsSettings
+from spacer.data.scenes import rooms
+from spacer.data.scenes.questions import QUESTION_TYPES, Question, pose
+from spacer.data.scenes.scene import Scene, SceneObject
 
 SCENES = 150
 ROUNDS = 3  # questions of each type asked of a scene

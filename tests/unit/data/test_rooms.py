@@ -18,11 +18,11 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from spacer.data.decode import Video
-from spacer.scenes import rooms
-from spacer.scenes.render import LOOKS, Camera, camera_path, draw
-from spacer.scenes.scene import Scene, SceneObject
-from spacer.settings import RoomsSettings, VideoSettings
+from spacer.config.settings import RoomsSettings, VideoSettings
+from spacer.data.scenes import rooms
+from spacer.data.scenes.render import LOOKS, Camera, camera_path, draw
+from spacer.data.scenes.scene import Scene, SceneObject
+from spacer.data.video import Video
 
 SCENES = 60
 SEEN_SHARE = 0.9  # an object counts as seen once its foot's centre is in the middle nine tenths of the picture
@@ -263,11 +263,11 @@ def test_videos_are_h264_of_the_asked_size_and_length(folder: Path) -> None:
         assert np.abs(frames[0].astype(int) - frames[8]).mean() > 5  # of a camera that moves
 
 
-def test_decord_decodes_the_videos(folder: Path, decode: Decode) -> None:
+def test_the_videos_are_decoded(folder: Path, decode: Decode) -> None:
     path = folder / "videos" / "train_00000.mp4"
     video = decode(path, VideoSettings(max_frames=16, fps=4.0))
-    assert video.frames_THWC.shape == (16, 96, 96, 3) and video.indices == tuple(range(16))
-    assert (video.total_frames, video.fps) == (16, 4.0)
+    assert video.frames_THWC.shape == (16, 96, 96, 3) and video.times == tuple(i / 4 for i in range(16))
+    assert (video.step, video.seconds) == (0.25, 4.0)
     with av.open(str(path)) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     assert np.abs(np.stack(frames).astype(int) - video.frames_THWC).mean() < 3

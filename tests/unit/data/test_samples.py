@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from spacer.choices import OnBad
+from spacer.config.choices import OnBad
+from spacer.config.settings import RoomsSettings
 from spacer.data.samples import DataError, Fault, describe, read_maps, read_samples
 from spacer.data.sources import load_heldout, load_train
-from spacer.settings import RoomsSettings
 from tests.unit.data.written import FAULTY, jsonl, row, without, write
 
 
@@ -111,7 +111,7 @@ def test_links_that_stay_inside_are_followed(root: Path, tmp_path: Path) -> None
     ],
 )
 def test_solutions_are_read_bare_and_wrapped(solution: str, bare: str, root: Path) -> None:
-    samples, faults = read_samples(write(root / "i.jsonl", row(1, solution=solution)), root, {})
+    samples, faults = read_samples(write(root / "i.jsonl", row(1, problem_type="OCR", solution=solution)), root, {})
     assert not faults
     assert samples[0].solution == bare
 
@@ -120,11 +120,28 @@ def test_solutions_are_read_bare_and_wrapped(solution: str, bare: str, root: Pat
 @pytest.mark.parametrize("data_type", ["image", "video"])
 def test_all_types_of_the_published_data_are_read(problem_type: str, data_type: str, root: Path) -> None:
     path = {"image": "picture.png", "video": "videos/a.mp4"}[data_type]
-    line = row(7, problem_type=problem_type, data_type=data_type, path=path, options=["A. 1", "B. 2"])
+    solution = "<answer>B</answer>" if problem_type == "multiple choice" else "<answer>3</answer>"
+    changes = {"problem_type": problem_type, "data_type": data_type, "path": path, "solution": solution}
+    line = row(7, options=["A. 1", "B. 2"], **changes)
     (sample,), faults = read_samples(write(root / "i.jsonl", line), root, {})
     assert not faults
     assert (sample.problem_type, sample.data_type, sample.path) == (problem_type, data_type, (root / path).resolve())
     assert sample.options == ("A. 1", "B. 2")
+
+
+@pytest.mark.parametrize("path", [{}, {"path": ""}, {"path": None}])
+def test_a_question_of_text_has_no_file_and_a_scene_of_its_own(path: dict[str, Any], root: Path) -> None:
+    text = {key: value for key, value in row("a", data_type="text").items() if key != "path"} | path
+    told = text | {"problem_id": "b", "scene": "s"}
+    maps = {"a": {"bed": [[1, 2]]}, "b": {"bed": [[3, 4]]}}
+    found, faults = read_samples(write(root / "i.jsonl", row(1), text, told), root, maps)
+    assert not faults and [sample.id for sample in found] == ["1", "a", "b"]
+    video, first, second = found
+    assert video.file == video.path and (first.file, second.file) == (None, None)
+    assert len({sample.path for sample in found}) == 3 and not any(sample.path.is_absolute() for sample in found[1:])
+    # the video is called a, too; they share neither an interval's cluster nor its map
+    assert video.scene == "a" and first.scene not in ("a", second.scene) and second.scene == "s"
+    assert video.true_map == maps["a"] and first.true_map is None and second.true_map is None
 
 
 def test_what_other_data_leaves_out_gets_a_value(root: Path) -> None:
@@ -246,7 +263,7 @@ def test_nothing_left_stops_also_with_skip(root: Path) -> None:
 @pytest.mark.parametrize("on_bad", OnBad)
 def test_an_empty_index_stops(on_bad: OnBad, root: Path) -> None:
     write(root / "i.jsonl", "", "  ")
-    with pytest.raises(ValueError, match=r"i\.jsonl holds no question"):
+    with pytest.raises(ValueError, match=r"i\.jsonl has no question"):
         load_train(jsonl(root, on_bad=on_bad))
 
 

@@ -11,26 +11,26 @@ from typing import Any
 
 import pytest
 
-from spacer.choices import OnBad
+from spacer.config.choices import OnBad
+from spacer.config.settings import ScansSettings
 from spacer.data.samples import DataError
-from spacer.scenes.curating import curate_scans
-from spacer.scenes.scans import read_scans
-from spacer.settings import ScansSettings
+from spacer.data.scenes.curating import curate_scans
+from spacer.data.scenes.scans import read_scans
 from tests.unit.data.annotations import entries, write
 from tests.unit.data.test_curate import rows
 
 BOX = "the first box"
 DROP = object()
 BROKEN: list[tuple[tuple[Any, ...], Any, str, str]] = [
-    (("dataset",), DROP, "missing field", "'dataset' is not there"),
+    (("dataset",), DROP, "missing field", "'dataset' is missing"),
     (("dataset",), "../up", "wrong field", "'dataset' must be letters"),
     (("room_size",), 0, "wrong field", "'room_size' must be square metres, more than 0, not 0"),
     (("room_size",), math.nan, "wrong field", "not nan"),
     (("room_size",), True, "wrong field", "not True"),
     (("object_counts",), {"bed": 1.5}, "wrong field", "'object_counts' must be {category: whole number}"),
-    (("object_bbox",), {}, "wrong field", "'object_bbox' holds no box"),
+    (("object_bbox",), {}, "wrong field", "'object_bbox' has no box"),
     (("object_bbox",), {"bed": "no"}, "wrong field", "'object_bbox' must be {category: [box, …]}"),
-    (("object_bbox",), {"a, b": []}, "wrong field", "'object_bbox' holds no box"),
+    (("object_bbox",), {"a, b": []}, "wrong field", "'object_bbox' has no box"),
     ((BOX,), 7, "wrong box", "[0]: must be an object, not int"),
     ((BOX, "centroid"), DROP, "wrong box", "'centroid' must be 3 numbers, in metres at most 10000, not None"),
     ((BOX, "centroid"), [1, 2], "wrong box", "'centroid' must be 3 numbers"),
@@ -107,7 +107,7 @@ def test_a_category_that_would_part_an_option_is_a_fault(tmp_path: Path, categor
         (b'{"\xff": 1}', "utf-8"),
         (b"[1]", "must be an object of scenes, not list"),
         (b"[" * 100_000, "recursion"),
-        (b'{"a": {}, "a": {}}', "the key 'a' is there twice"),
+        (b'{"a": {}, "a": {}}', "the key 'a' occurs twice"),
     ],
 )
 def test_a_file_that_is_no_annotation_is_a_fault(tmp_path: Path, text: bytes, words: str) -> None:
@@ -145,5 +145,5 @@ def test_two_scenes_cannot_share_a_map(tmp_path: Path) -> None:
 def test_nothing_to_ask_is_told(tmp_path: Path) -> None:
     settings = write(tmp_path, entries(1))
     (tmp_path / "videos/made/scene0000.mp4").unlink()
-    with pytest.raises(DataError, match="none can be asked of any scene"):
+    with pytest.raises(DataError, match="no scene has an unambiguous one"):
         curate_scans(dataclasses.replace(settings, on_bad=OnBad.skip))

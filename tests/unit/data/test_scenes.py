@@ -11,7 +11,7 @@ from hypothesis import assume, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from spacer.scenes.scene import Point, Scene, SceneObject, bearing, box_distance, polygon_distance
+from spacer.data.scenes.scene import Point, Scene, SceneObject, bearing, box_distance, polygon_distance
 
 STEPS = 60  # points that brute force lays along each edge
 

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from spacer.config.settings import RoomsSettings
 from spacer.data.processing import Prompt, prepare
-from spacer.settings import RoomsSettings
 from tests.unit.configs import PROMPTS, load, only_problem, problems
 from tests.unit.data.making import RULE, sample
 
@@ -35,9 +35,9 @@ def test_a_file_takes_the_place_of_the_templates(tmp_path: Path) -> None:
 
 def test_a_part_of_a_mix_may_have_its_own(tmp_path: Path) -> None:
     own = written(tmp_path / "own.yaml", {**OWN, "system": "Be brief."})
-    room = {"_target_": "spacer.settings.RoomsSettings", "root": "x", "prompts": PROMPTS}
+    room = {"kind": "rooms", "root": "x", "prompts": PROMPTS}
     mix = {
-        "_target_": "spacer.settings.MixSettings",
+        "kind": "mix",
         "parts": {"a": room, "b": {**room, "prompts_file": own}},
         "weights": {"a": 1, "b": 1},
     }

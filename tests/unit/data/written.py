@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from spacer.settings import JsonlSettings
+from spacer.config.settings import JsonlSettings
 
 SOUND: dict[str, Any] = {
     "problem_id": 1,
@@ -66,6 +66,7 @@ FAULTY: dict[str, tuple[Any, list[str]]] = {
     "unknown problem_type": (row(2, problem_type="essay"), ["wrong field"]),
     "problem_type in another case": (row(2, problem_type="Numerical"), ["wrong field"]),
     "unknown data_type": (row(2, data_type="audio"), ["wrong field"]),
+    "file of a text": (row(2, data_type="text"), ["wrong field"]),
     "no choice": (row(2, problem_type="multiple choice"), ["wrong field"]),
     "one choice": (row(2, problem_type="multiple choice", options=["A. 1"]), ["wrong field"]),
     "duplicate id": (row(1), ["duplicate problem_id"]),

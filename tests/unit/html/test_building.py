@@ -16,14 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from spacer.config.settings import ReportSettings, RoomsSettings
+from spacer.data.scenes import rooms
 from spacer.report.html.build import write_report
 from spacer.report.html.folders import read_run
 from spacer.report.html.index import subjects
 from spacer.report.html.media import Medium, embedded
 from spacer.report.html.rollouts import rollout_entries
 from spacer.report.html.texts import COMPLETION, by_worth, chunks, plain_json
-from spacer.scenes import rooms
-from spacer.settings import ReportSettings, RoomsSettings
 from tests.run_folders import lines, scored_run, training_run
 
 JSON = st.recursive(
@@ -103,11 +103,13 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
     Image.new("RGB", (64, 32), (90, 90, 90)).save(grey, "PNG")
     picture = tmp_path / "picture.png"
     picture.write_bytes(grey.getvalue())
+    (tmp_path / "failing.mp4").symlink_to("/proc/self/mem")  # which opens, and of which nothing can be read
     files = [Medium(broken), Medium(tmp_path / "none.mp4"), Medium(picture)]
-    media = [*files, Medium(None, [grey.getvalue()] * 3), Medium(None, [b"x"])]
+    media = [*files, Medium(None, [grey.getvalue()] * 3), Medium(None, [b"x"]), Medium(tmp_path / "failing.mp4")]
     shown = embedded(media, ReportSettings(frame_height=16, video_megabytes=0.0), 10**6).shown
     assert "cannot be decoded" in str(shown[0].problem) and "no such file" in str(shown[1].problem)
     assert shown[2].strip and shown[3].strip and "cannot be read as an image" in str(shown[4].problem)
+    assert "the disk failed" in str(shown[5].problem) and shown[5].video is None
 
 
 def test_the_file_stays_below_its_bound(tmp_path: Path) -> None:

@@ -22,8 +22,11 @@ def trained(tmp_path: Path) -> Path:
 def test_a_training_run(trained: Path) -> None:
     run = read_run(trained)
     assert (run.name, run.stage, run.overrides, run.notes) == ("run", "train", ("seed=0",), ())
-    assert [(sitting.subject, sitting.phase) for sitting in run.sittings] == [("rooms", "before"), ("rooms", "after")]
-    before, after = run.sittings
+    assert [(evaluation.subject, evaluation.phase) for evaluation in run.evaluations] == [
+        ("rooms", "before"),
+        ("rooms", "after"),
+    ]
+    before, after = run.evaluations
     assert list(before.questions) == list(after.questions)
     key = next(iter(after.questions))
     asked, answer = after.questions[key], after.answers[key]
@@ -105,7 +108,7 @@ def test_what_is_missing_or_under_way_is_noted(trained: Path) -> None:
         "after.0.part.jsonl: these answers are being",
     ):
         assert said in told
-    assert [sitting.phase for sitting in run.sittings] == ["before"] and run.stage is None
+    assert [evaluation.phase for evaluation in run.evaluations] == ["before"] and run.stage is None
 
 
 def test_a_benchmark_with_its_files_has_texts_and_videos(tmp_path: Path) -> None:
@@ -119,12 +122,12 @@ def test_a_benchmark_with_its_files_has_texts_and_videos(tmp_path: Path) -> None
     scores = {"benchmark": "vsi_bench", "official": {"overall": 0.0}, "settings": {"root": str(root)}}
     scores["settings"]["predictions"] = str(lines(tmp_path / "given.jsonl", given))
     (tmp_path / "run/scores.json").write_text(json.dumps(scores))
-    (sitting,) = read_run(tmp_path / "run").sittings
-    asked = sitting.questions["6"]
+    (evaluation,) = read_run(tmp_path / "run").evaluations
+    asked = evaluation.questions["6"]
     assert asked.text == "Question 6 of object_abs_distance?" and asked.task == "object_abs_distance"
-    assert asked.media == root / "arkitscenes/41069021.mp4" and sitting.questions["0"].options[1] == "B. the chair"
-    assert sitting.answers["6"].completion == "<answer>6</answer>" and sitting.answers["9"].completion is None
-    assert set(sitting.graded) == {str(n) for n in range(10)}
+    assert asked.media == root / "arkitscenes/41069021.mp4" and evaluation.questions["0"].options[1] == "B. the chair"
+    assert evaluation.answers["6"].completion == "<answer>6</answer>" and evaluation.answers["9"].completion is None
+    assert set(evaluation.graded) == {str(n) for n in range(10)}
 
 
 def test_a_benchmark_whose_files_are_gone_keeps_its_texts(tmp_path: Path) -> None:
@@ -134,7 +137,7 @@ def test_a_benchmark_whose_files_are_gone_keeps_its_texts(tmp_path: Path) -> Non
     (tmp_path / "run/scores.json").write_text(json.dumps(scores))
     run = read_run(tmp_path / "run")
     assert "are not at" in run.notes[0] and "videos are not shown" in run.notes[0]
-    assert run.sittings[0].questions["q3"].text.startswith("Question 3:") and not run.sittings[0].graded
+    assert run.evaluations[0].questions["q3"].text.startswith("Question 3:") and not run.evaluations[0].graded
 
 
 def test_several_benchmarks_under_one_run_and_runs_that_were_compared(tmp_path: Path) -> None:
@@ -145,7 +148,7 @@ def test_several_benchmarks_under_one_run_and_runs_that_were_compared(tmp_path: 
     answers = tmp_path / "all/second/predictions/vsi_bench.jsonl"
     answers.rename(answers.with_name("my_bench.jsonl"))
     runs = read_runs([tmp_path / "all"])
-    assert [sitting.subject for sitting in runs[0].sittings] == ["vsi_bench", "my_bench"]
+    assert [evaluation.subject for evaluation in runs[0].evaluations] == ["vsi_bench", "my_bench"]
     compared = {"runs": {"A": {"folder": str(tmp_path / "all/first")}, "B": {"folder": str(tmp_path / "all/second")}}}
     (tmp_path / "compared").mkdir()
     (tmp_path / "compared/comparison.json").write_text(json.dumps(compared))

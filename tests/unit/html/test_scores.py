@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from spacer.benchmarks import names
+from spacer.config.choices import BENCHMARKS
 from spacer.evaluation.outcomes import compare_runs
 from spacer.evaluation.scoring import official_intervals, score_predictions, write_scores
-from spacer.evaluation.statistics import compare
 from spacer.report.html.folders import read_run
 from spacer.report.html.published import PUBLISHED
 from spacer.report.html.scores import rows
+from spacer.statistics.summaries import compare
 from tests.benchmarks_as_distributed import MAKERS
 from tests.run_folders import scored_run, training_run
 
@@ -26,7 +26,7 @@ def test_heldout_figures_are_those_of_the_runs_own_table(tmp_path: Path) -> None
         for name in ("before", "after")
     ]
     oracle = compare(*written, resamples=500, seed=3)
-    told = {row.name: row for row in rows(read_run(folder).sittings, 500, 3)}
+    told = {row.name: row for row in rows(read_run(folder).evaluations, 500, 3)}
     assert list(told) == list(oracle)
     for name, delta in oracle.items():
         (first, second), (none, change) = told[name].cells, told[name].changes
@@ -41,12 +41,12 @@ def test_heldout_figures_are_those_of_the_runs_own_table(tmp_path: Path) -> None
 def test_a_benchmark_without_its_files_is_told_by_tasks(tmp_path: Path) -> None:
     folders = [scored_run(tmp_path / name, 80, 0.3 + 0.2 * seed, seed, per_video=4) for seed, name in enumerate("ab")]
     (comparison,) = compare_runs(folders, resamples=500, seed=1)
-    told = {row.name: row for row in rows([read_run(folder).sittings[0] for folder in folders], 500, 1)}
+    told = {row.name: row for row in rows([read_run(folder).evaluations[0] for folder in folders], 500, 1)}
     assert list(told)[:2] == ["overall", "questions"]
     overall = told["overall"]  # as written down: nothing says how it is made up
     assert overall.cells[0] is not None and (overall.cells[0].low, overall.cells[0].high) == (0.1, 0.9)
     assert overall.changes == (None, None)
-    for name, found in comparison.figures.items():
+    for name, found in comparison.metrics.items():
         row = told["questions" if name == "overall" else name]
         change = row.changes[1]
         assert change is not None and row.cells[0] is not None
@@ -60,33 +60,33 @@ def test_a_benchmark_with_its_files_is_told_by_its_own_figures(tmp_path: Path) -
 
     root = MAKERS["vsi_bench"](tmp_path / "files", rounds=4, scenes=5).parent
     questions, _ = benchmark("vsi_bench").read(root)
-    sittings = []
+    evaluations = []
     for seed, name in enumerate("ab"):
         said = {q.id: "B" if (int(q.id) * 7 + seed) % 3 else "A" for q in questions}
         scored = score_predictions("vsi_bench", questions, said)
         write_scores(tmp_path / name, scored, {"root": str(root)}, official_intervals(scored, 300, 0))
-        sittings.append(read_run(tmp_path / name).sittings[0])
+        evaluations.append(read_run(tmp_path / name).evaluations[0])
         written = json.loads((tmp_path / name / "scores.json").read_text())
-        for row in rows(sittings[-1:], 300, 0):
+        for row in rows(evaluations[-1:], 300, 0):
             if row.name != "questions":
                 (cell,) = row.cells
                 assert cell is not None and cell.value == pytest.approx(written["official"][row.name])
                 assert [cell.low, cell.high] == pytest.approx(written["intervals"][row.name] or [None, None])
-    both = {row.name: row for row in rows(sittings, 300, 0)}
+    both = {row.name: row for row in rows(evaluations, 300, 0)}
     change, (a, b) = both["overall"].changes[1], both["overall"].cells
     assert change is not None and a is not None and b is not None
     assert change.delta == pytest.approx(b.value - a.value) and change.questions == 40
 
 
 def test_runs_that_share_no_question_have_no_differences(tmp_path: Path) -> None:
-    one = read_run(training_run(tmp_path / "a", [], [True] * 4)).sittings[-1]
+    one = read_run(training_run(tmp_path / "a", [], [True] * 4)).evaluations[-1]
     changes = {number: {"question": f"Another {number}"} for number in range(4)}
-    other = read_run(training_run(tmp_path / "b", [], [True] * 4, changes=changes)).sittings[-1]
+    other = read_run(training_run(tmp_path / "b", [], [True] * 4, changes=changes)).evaluations[-1]
     for row in rows([one, other], 50, 0):
         assert row.cells[0] is not None and row.cells[1] is not None and row.changes == (None, None)
 
 
 def test_published_figures_are_of_benchmarks_and_say_where_they_stand() -> None:
-    assert all(entry.benchmark in names() and 0 < entry.value < 100 and entry.source for entry in PUBLISHED)
+    assert all(entry.benchmark in BENCHMARKS and 0 < entry.value < 100 and entry.source for entry in PUBLISHED)
     by_name = {(entry.benchmark, entry.model): entry.value for entry in PUBLISHED}
     assert by_name["sti_bench", "SpaceR-7B"] == 37.0 and by_name["vsi_bench", "Qwen2.5-VL-7B"] == 34.43

@@ -2,8 +2,8 @@
 
 import pytest
 
+from spacer.config.settings import LengthBonusSettings, TemporalBonusSettings
 from spacer.rewards import length_bonus, temporal_bonus
-from spacer.settings import LengthBonusSettings, TemporalBonusSettings
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,27 @@
 """The reward of a group: where each part counts, and how they add up."""
 
+import random
 import subprocess
 import sys
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import pytest
 
-from spacer.rewards import RewardParts, score_group
-from spacer.settings import LengthBonusSettings, RewardSettings, TemporalBonusSettings
+from spacer.config.settings import LengthBonusSettings, RewardSettings, TemporalBonusSettings
+from spacer.rewards import RewardParts, length_bonus, score_group
 
 TRUE_MAP = {"chair": [[1, 2]], "tv": [[3, 4]]}
 PERFECT = "{'chair': [[1, 2]], 'tv': [[3, 4]]}"
 HALF = "{'chair': [[1, 2]]}"
-GROUP: dict[str, Any] = {"solution": "B", "problem_type": "multiple choice", "true_map": TRUE_MAP}
+OPTIONS = ("A. tv", "(B) the chair")
+GROUP: dict[str, Any] = {
+    "solution": "B",
+    "problem_type": "multiple choice",
+    "options": OPTIONS,
+    "true_map": TRUE_MAP,
+}
 
 
 def completion(answer: str, drawn: str | None = None) -> str:
@@ -111,6 +119,24 @@ def test_strictness_is_a_setting() -> None:
     assert (parts.answer, parts.map) == (1.0, 0.5)
 
 
+@pytest.mark.parametrize(
+    ("answer", "options", "right"),
+    [
+        ("the chair", OPTIONS, 1.0),
+        ("The answer is the chair.", ["a: tv", "b: chair"], 1.0),
+        ("tv", OPTIONS, 0.0),
+        ("the chair", ["A", "B"], 0.0),  # options that are pictures have no text
+        ("the chair", ["A. chair", "B. the chair"], 0.0),  # nobody could tell which
+        ("tv or chair", OPTIONS, 0.0),
+    ],
+)
+def test_the_text_of_an_option_is_its_letter_where_the_reward_is_not_strict(
+    answer: str, options: Any, right: float
+) -> None:
+    assert one(completion(answer), options=options, settings=RewardSettings(strict=False)).answer == right
+    assert one(completion(answer), options=options).answer == 0
+
+
 SETTINGS = RewardSettings(length=LengthBonusSettings(), temporal=TemporalBonusSettings())
 
 
@@ -126,15 +152,82 @@ def test_a_whole_group_with_every_part() -> None:
     assert [p.answer for p in parts] == [1, 1, 0, 1]  # also where it is cancelled
     assert [p.cancelled for p in parts] == [False, True, False, False]
     assert [p.map for p in parts] == [1, 0, 0, 0]
-    assert [p.length for p in parts] == [0.2, 0.2, 0, 0]
-    assert [p.temporal for p in parts] == [0.3, 0.3, 0, 0.3]
-    # answer + map + format + length + temporal; the second's answer is cancelled, its bonuses stay
-    assert [p.total for p in parts] == pytest.approx([3.5, 1.5, 1.0, 2.3])
+    assert [p.length for p in parts] == [0.2, 0, 0, 0]
+    assert [p.temporal for p in parts] == [0.3, 0, 0, 0.3]
+    # answer + map + format + length + temporal; the second's answer is cancelled, and with it its bonuses
+    assert [p.total for p in parts] == pytest.approx([3.5, 1.0, 1.0, 2.3])
 
 
-def test_bonuses_go_by_the_answer_before_map_and_cancelling() -> None:
-    parts = score_group([completion("B", "?")] * 2, [400, 400], settings=SETTINGS, **GROUP)
-    assert [p.length for p in parts] == [0.2, 0.2]
+def test_a_cancelled_answer_earns_no_bonus() -> None:
+    group = [completion("B", "?"), completion("B"), completion("B")]
+    parts = score_group(group, [400] * 3, settings=SETTINGS, shuffled_completions=[completion("A")], **GROUP)
+    assert [p.total for p in parts] == pytest.approx([1.0, 2.5, 2.5])
+    # nor does it count as one of the two good answers that the bonus for length asks for
+    pair = score_group(group[:2], [400, 400], settings=SETTINGS, **GROUP)
+    assert [p.length for p in pair] == [0, 0]
+
+
+def test_whether_the_order_of_frames_helps_is_told_by_answers_and_maps() -> None:
+    group = [completion("B", PERFECT)] + [completion("A")] * 3
+    mixed = [completion("B"), completion("A")]
+    # a mean of 2/4 against 1/2; by answers alone it would be 1/4 against 1/2, and no bonus
+    assert score_group(group, [40] * 4, settings=SETTINGS, shuffled_completions=mixed, **GROUP)[0].total == 3.3
+    # maps on shuffled frames count too: 2/4 against 2/2
+    mapped = [completion("B", PERFECT), completion("A")]
+    assert score_group(group, [40] * 4, settings=SETTINGS, shuffled_completions=mapped, **GROUP)[0].total == 3.0
+    # and cancel: 1/4 against 0
+    plain = [completion("B")] + [completion("A")] * 3
+    cancelled = [completion("B", "?"), completion("A")]
+    assert score_group(plain, [40] * 4, settings=SETTINGS, shuffled_completions=cancelled, **GROUP)[0].total == 2.3
+
+
+def released_totals(
+    answers: list[float], maps: list[float | None], lengths: list[int], shuffled: list[float]
+) -> list[float]:
+    """The published rules on what answers and maps are worth: a map of None is one that is not there, and every
+    completion is well formed. Bonuses go by what answer and map come to."""
+    counted = [combined(answer, drawn) for answer, drawn in zip(answers, maps, strict=True)]
+    totals = [value + 1 for value in counted]
+    good = [i for i, value in enumerate(counted) if value > 0.1]
+    if len(good) >= 2:
+        for i in good:
+            totals[i] += 0.2 if 320 <= lengths[i] <= 512 else 0
+    if shuffled and Fraction(sum(counted)) / len(counted) >= Fraction(4, 5) * Fraction(sum(shuffled)) / len(shuffled):
+        for i in good:
+            totals[i] += 0.3
+    return totals
+
+
+def combined(answer: float, drawn: float | None) -> float:
+    if answer <= 0.5 or drawn is None:
+        return answer
+    return answer + drawn if drawn > 0 else 0
+
+
+def test_groups_at_random_are_worth_what_the_published_rules_say() -> None:
+    rng = random.Random(0)
+    # of a solution of 16 and a map of one point at (0, 0), with distances that make exact sums
+    answers = {"16": 1.0, "12": 0.6, "8": 0.1, "99": 0.0}
+    maps = {"{'tv': [[0, 0]]}": 1.0, "{'tv': [[0, 0], [9, 9]]}": 0.5, "?": 0.0, None: None}
+    sample: dict[str, Any] = {
+        "solution": "16",
+        "problem_type": "numerical",
+        "options": (),
+        "true_map": {"tv": [[0, 0]]},
+    }
+    by_answers_alone = 0
+    for _ in range(400):
+        drawn = [(rng.choice(list(answers)), rng.choice(list(maps))) for _ in range(12)]
+        texts = [completion(answer, text) for answer, text in drawn]
+        lengths = [rng.choice([40, 319, 320, 400, 512, 513]) for _ in range(8)]
+        values = [(answers[answer], maps[text]) for answer, text in drawn]
+        own, mixed = values[:8], [combined(*value) for value in values[8:]]
+        expected = released_totals([a for a, _ in own], [m for _, m in own], lengths, mixed)
+        found = score_group(texts[:8], lengths, settings=SETTINGS, shuffled_completions=texts[8:], **sample)
+        assert [parts.total for parts in found] == pytest.approx(expected)
+        bonus = length_bonus([a for a, _ in own], lengths, LengthBonusSettings())
+        by_answers_alone += [parts.length for parts in found] != bonus
+    assert by_answers_alone > 100  # the groups tell the two readings of the rule apart
 
 
 def test_no_temporal_bonus_without_shuffled_frames_or_where_it_is_off() -> None:

@@ -203,7 +203,7 @@ def test_a_letter_in_any_of_these_forms(text: str) -> None:
             "B or C",
             "the answer is A hat",
         ),
-        *("", "AB", "Bed", "U.S. flag", "Answer:", "(AB)", "1", "1. B", "best", "option", "the", "yes", "\u017f"),
+        *("", "AB", "Bed", "U.S. flag", "Answer:", "(AB)", "1", "1. 2", "best", "option", "the", "yes", "\u017f"),
     ],
 )
 def test_a_capital_letter_in_a_sentence_is_no_choice(text: str) -> None:

@@ -9,36 +9,42 @@ from spacer.rewards import format_reward
 TAGS = ["<think>", "</think>", "<answer>", "</answer>"]
 
 
-@pytest.mark.parametrize(
-    ("completion", "expected"),
-    [
-        ("<think>t</think><answer>B</answer>", 1),
-        ("\n <think>t\n</think>\n\n<answer>\nB</answer> \n", 1),
-        ("<think><map>{}</map></think><answer>B</answer>", 1),
-        ("<think></think><answer></answer>", 1),
-        ("<think>a < b </ c></think><answer>B</answer>", 1),
-        ("", 0),
-        ("B", 0),
-        ("<answer>B</answer>", 0),
-        ("<think>t</think>", 0),
-        ("<think>t</think>B", 0),
-        ("<think>t</think> so <answer>B</answer>", 0),
-        ("Well. <think>t</think><answer>B</answer>", 0),
-        ("<think>t</think><answer>B</answer>.", 0),
-        ("<answer>B</answer><think>t</think>", 0),
-        ("<think>t<answer>B</answer></think>", 0),
-        ("<think>t</think><answer>B", 0),
-        ("<think>t<answer>B</answer>", 0),
-        ("<think>t</think><think>t</think><answer>B</answer>", 0),
-        ("<think>t</think><answer>A</answer><answer>B</answer>", 0),
-        ("<think><think>t</think></think><answer>B</answer>", 0),
-        ("<think>t</think><answer><answer>B</answer></answer>", 0),
-        ("<think>I write <answer>.</think><answer>B</answer>", 0),
-        ("<Think>t</Think><Answer>B</Answer>", 0),
-    ],
-)
+COMPLETIONS = [
+    ("<think>t</think><answer>B</answer>", 1),
+    ("\n <think>t\n</think>\n\n<answer>\nB</answer> \n", 1),
+    ("<think><map>{}</map></think><answer>B</answer>", 1),
+    ("<think></think><answer></answer>", 1),
+    ("<think>a < b </ c></think><answer>B</answer>", 1),
+    ("", 0),
+    ("B", 0),
+    ("<answer>B</answer>", 0),
+    ("<think>t</think>", 0),
+    ("<think>t</think>B", 0),
+    ("<think>t</think> so <answer>B</answer>", 0),
+    ("Well. <think>t</think><answer>B</answer>", 0),
+    ("<think>t</think><answer>B</answer>.", 0),
+    ("<answer>B</answer><think>t</think>", 0),
+    ("<think>t<answer>B</answer></think>", 0),
+    ("<think>t</think><answer>B", 0),
+    ("<think>t<answer>B</answer>", 0),
+    ("<think>t</think><think>t</think><answer>B</answer>", 0),
+    ("<think>t</think><answer>A</answer><answer>B</answer>", 0),
+    ("<think><think>t</think></think><answer>B</answer>", 0),
+    ("<think>t</think><answer><answer>B</answer></answer>", 0),
+    ("<think>I write <answer>.</think><answer>B</answer>", 0),
+    ("<Think>t</Think><Answer>B</Answer>", 0),
+]
+
+
+@pytest.mark.parametrize(("completion", "expected"), COMPLETIONS)
 def test_one_thought_then_one_answer(completion: str, expected: float) -> None:
     assert format_reward(completion) == expected
+
+
+def test_a_thought_that_the_prompt_began_is_well_formed_once_it_is_given_back() -> None:
+    written = "It is near.</think><answer>B</answer>"
+    assert [format_reward(opened + written) for opened in ("", "<think>", "<think>\n")] == [0, 1, 1]
+    assert format_reward("<think>\n<think>" + written) == 0
 
 
 @given(st.lists(st.sampled_from([*TAGS, " ", "x"]), max_size=8))

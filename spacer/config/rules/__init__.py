@@ -1,0 +1,18 @@
+"""Forbidden combinations of values that are each valid alone, by topic. `spacer.config.load` applies them after the
+bounds."""
+
+from spacer.config.rules import cluster, data, endpoint, objective, packages, precision, stages
+from spacer.config.rules.datasets import DATASET_RULES
+from spacer.config.rules.rule import Rule
+
+RULES: tuple[Rule, ...] = (
+    *data.RULES,
+    *stages.RULES,
+    *endpoint.RULES,
+    *objective.RULES,
+    *packages.RULES,
+    *precision.RULES,
+    *cluster.RULES,
+)
+
+__all__ = ["DATASET_RULES", "RULES"]

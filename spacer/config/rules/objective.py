@@ -1,0 +1,105 @@
+"""Rules about rewards, the objective and the optimiser's steps."""
+
+from __future__ import annotations
+
+from spacer.config.choices import Surrogate
+from spacer.config.derived import trains
+from spacer.config.rules.rule import Rule
+from spacer.config.settings import Settings
+
+
+def bonus_range_of_the_model(s: Settings) -> str | None:
+    if s.model.completion.bonus_min > s.model.completion.bonus_max:
+        return (
+            f"model.completion.bonus_min={s.model.completion.bonus_min} exceeds "
+            f"model.completion.bonus_max={s.model.completion.bonus_max}: swap them"
+        )
+    return None
+
+
+def range_of_the_length_bonus(s: Settings) -> str | None:
+    if s.reward.length is not None and s.reward.length.min_tokens > s.reward.length.max_tokens:
+        return (
+            f"reward.length.min_tokens={s.reward.length.min_tokens} exceeds "
+            f"reward.length.max_tokens={s.reward.length.max_tokens}, so that no completion earns the bonus: "
+            "swap them, or set reward.length=null"
+        )
+    return None
+
+
+def length_bonus_within_completions(s: Settings) -> str | None:
+    if (
+        s.reward.length is not None
+        and max(s.reward.length.min_tokens, s.reward.length.max_tokens) > s.objective.max_completion_length
+    ):
+        return (
+            f"reward.length pays for {s.reward.length.min_tokens} to {s.reward.length.max_tokens} tokens, but "
+            "completions "
+            f"end at objective.max_completion_length={s.objective.max_completion_length}: raise that, lower the two, "
+            "or set reward.length=null"
+        )
+    return None
+
+
+def temporal_bonus_halves_groups(s: Settings) -> str | None:
+    if s.reward.temporal is not None and s.objective.group_size % 2 == 1:
+        return (
+            f"reward.temporal answers half as many shuffled videos as objective.group_size={s.objective.group_size}, "
+            "which is odd: make it even, or set reward.temporal=null"
+        )
+    return None
+
+
+def clip_bounds_together(s: Settings) -> str | None:
+    one_sided = (s.objective.clip_low is None) != (s.objective.clip_high is None)
+    if s.objective.surrogate == Surrogate.ppo and one_sided:
+        return (
+            "objective.clip_low and objective.clip_high go together, and one of them is null: set both, or both to null"
+        )
+    return None
+
+
+def reused_rollouts_are_clipped(s: Settings) -> str | None:
+    clipped = s.objective.clip_low is not None or s.objective.clip_high is not None
+    if s.objective.updates_per_rollout > 1 and s.objective.surrogate != Surrogate.sapo and not clipped:
+        return (
+            f"objective.updates_per_rollout={s.objective.updates_per_rollout} learns from completions of an older "
+            "policy, "
+            "which takes a clipped ratio: set objective.clip_low=0.2 objective.clip_high=0.2, "
+            "or objective.updates_per_rollout=1"
+        )
+    return None
+
+
+def reused_rollouts_accumulate_nothing(s: Settings) -> str | None:
+    if s.stage.name == "train" and s.objective.updates_per_rollout > 1 and s.trainer.accumulate_grad_batches > 1:
+        return (
+            f"objective.updates_per_rollout={s.objective.updates_per_rollout} takes its steps on one rollout, and "
+            f"trainer.accumulate_grad_batches={s.trainer.accumulate_grad_batches} would take them on several: set the "
+            "latter to 1 and raise objective.prompts_per_rollout, which objective.row_tokens cuts to fit the memory"
+        )
+    return None
+
+
+def training_ends(s: Settings) -> str | None:
+    if (
+        trains(s)
+        and s.trainer.max_steps == -1
+        and (s.trainer.max_epochs is None or s.trainer.max_epochs == -1)
+        and s.trainer.max_time is None
+        and not s.trainer.fast_dev_run
+    ):
+        return "nothing ends this run: set trainer.max_epochs=1, trainer.max_steps=1000 or trainer.max_time=00:12:00:00"
+    return None
+
+
+RULES: tuple[Rule, ...] = (
+    bonus_range_of_the_model,
+    range_of_the_length_bonus,
+    length_bonus_within_completions,
+    temporal_bonus_halves_groups,
+    clip_bounds_together,
+    reused_rollouts_are_clipped,
+    reused_rollouts_accumulate_nothing,
+    training_ends,
+)

@@ -1,0 +1,199 @@
+"""What each stage needs, and what it has no use for."""
+
+from __future__ import annotations
+
+from os.path import expanduser, isfile  # unlike Path, never raise: unreadable counts as absent
+
+from spacer.config.choices import BENCHMARKS
+from spacer.config.derived import (
+    SHARDED,
+    asked_benchmarks,
+    holds_out,
+    sections,
+    trains,
+)
+from spacer.config.rules.rule import Rule
+from spacer.config.settings import (
+    JsonlSettings,
+    PlanStage,
+    ScansSettings,
+    Settings,
+)
+
+
+def _no_checkpoint(path: str) -> bool:
+    return path != "last" and not isfile(path)
+
+
+def vision_trains_the_tower(s: Settings) -> str | None:
+    if s.stage.name == "vision" and (s.model.lora is not None or s.model.freeze_vision):
+        return "stage.name=vision trains the whole vision tower: set model.lora=null model.freeze_vision=false"
+    return None
+
+
+def vision_is_not_sharded(s: Settings) -> str | None:
+    if s.stage.name == "vision" and s.cluster.strategy in SHARDED:
+        return (
+            f"stage.name=vision does not spread the model over processes as cluster.strategy={s.cluster.strategy} "
+            "does: "
+            "choose cluster=local or cluster=ddp"
+        )
+    return None
+
+
+def dashboard_of_wandb(s: Settings) -> str | None:
+    if s.stage.name == "dashboard" and s.logger.kind != "wandb":
+        return (
+            f"stage.name=dashboard shows a W&B project: leave logger.kind={s.logger.kind} out, or choose logger=wandb"
+        )
+    return None
+
+
+def curate_takes_scans(s: Settings) -> str | None:
+    if s.stage.name == "curate" and not isinstance(s.dataset, ScansSettings):
+        return "stage.name=curate makes questions from annotated scans: choose dataset=scans dataset.root=DIR"
+    return None
+
+
+def prepare_takes_files(s: Settings) -> str | None:
+    if s.stage.name == "prepare" and not any(isinstance(part, JsonlSettings) for _, part in sections(s)):
+        return (
+            "stage.name=prepare unpacks and indexes files of yours, and dataset=rooms makes its own: "
+            "choose dataset=spacer_151k or dataset=jsonl"
+        )
+    return None
+
+
+def evaluate_has_questions(s: Settings) -> str | None:
+    if s.stage.name == "evaluate" and s.benchmark is None and not s.benchmarks and not holds_out(s):
+        return (
+            "stage.name=evaluate asks held-out questions, and the data has none: set dataset.heldout to a JSONL "
+            "file of "
+            "them, choose dataset=rooms, or ask a benchmark: benchmark=vsi_bench benchmark.root=DIR"
+        )
+    return None
+
+
+def score_has_a_benchmark(s: Settings) -> str | None:
+    if s.stage.name == "score" and s.benchmark is None:
+        return (
+            "stage.name=score reads the questions of a benchmark from its files, and none is chosen: "
+            "choose benchmark=NAME, one of " + ", ".join(BENCHMARKS)
+        )
+    return None
+
+
+def benchmark_is_known(s: Settings) -> str | None:
+    if s.benchmark is not None and s.benchmark.name not in BENCHMARKS:
+        return f"benchmark.name={s.benchmark.name} is no benchmark: choose benchmark=NAME, one of " + ", ".join(
+            BENCHMARKS
+        )
+    return None
+
+
+def training_asks_no_benchmark(s: Settings) -> str | None:
+    if (trains(s) or s.stage.name == "prepare") and s.benchmark is not None:
+        return (
+            f"stage.name={s.stage.name} asks no benchmark: to keep the videos of {s.benchmark.name} out of training, "
+            "set "
+            f"dataset.guard.{s.benchmark.name}=DIR in place of benchmark={s.benchmark.name}; to ask its questions, "
+            "take stage=evaluate"
+        )
+    return None
+
+
+def training_asks_no_benchmarks(s: Settings) -> str | None:
+    if (trains(s) or s.stage.name == "prepare") and bool(s.benchmarks):
+        return (
+            f"stage.name={s.stage.name} asks no benchmarks: leave benchmark=all to stage=evaluate; to keep a "
+            "benchmark's "
+            "videos out of training, set dataset.guard.vsi_bench=DIR"
+        )
+    return None
+
+
+def all_benchmarks_have_no_root(s: Settings) -> str | None:
+    if s.stage.name == "evaluate" and bool(s.benchmarks) and not asked_benchmarks(s):
+        return (
+            "benchmark=all asks benchmarks whose root is set, and none is: set benchmarks.vsi_bench.root=DIR or another"
+        )
+    return None
+
+
+def predictions_are_there(s: Settings) -> str | None:
+    if s.stage.name == "score" and (s.predictions is None or not isfile(expanduser(s.predictions))):
+        return (
+            f"predictions={s.predictions} is not an existing file: set predictions=FILE, which has one "
+            f'{{"id": …, "prediction": …}} a line'
+        )
+    return None
+
+
+def plan_for_a_number_of_gpus(s: Settings) -> str | None:
+    if s.stage.name == "plan" and (not isinstance(s.cluster.devices, int) or s.cluster.devices < 1):
+        return f"cluster.devices={s.cluster.devices} names no number of GPUs to plan for: set cluster.devices=8"
+    return None
+
+
+def plan_leaves_memory(s: Settings) -> str | None:
+    if isinstance(s.stage, PlanStage) and s.stage.plan.reserve_gib >= s.stage.plan.gpu_memory_gib:
+        return (
+            f"stage.plan.reserve_gib={s.stage.plan.reserve_gib} leaves nothing of "
+            f"stage.plan.gpu_memory_gib={s.stage.plan.gpu_memory_gib}: lower it"
+        )
+    return None
+
+
+def export_takes_a_checkpoint(s: Settings) -> str | None:
+    if s.stage.name == "export" and s.ckpt_path in (None, "last"):
+        return (
+            f"stage.name=export takes a checkpoint's file, and ckpt_path={s.ckpt_path} is none: "
+            "set ckpt_path=RUN/checkpoints/last.ckpt"
+        )
+    return None
+
+
+def export_of_trained_weights(s: Settings) -> str | None:
+    if s.stage.name == "export" and s.model.fresh:
+        return (
+            "stage.name=export makes no untrained weights: set model=tiny model.name_or_path=RUN/untrained, "
+            "where the run that began with them left them"
+        )
+    return None
+
+
+def overwrite_or_go_on(s: Settings) -> str | None:
+    if s.overwrite and s.ckpt_path == "last":
+        return "overwrite=true begins anew and ckpt_path=last goes on with what is there: choose one of the two"
+    return None
+
+
+def checkpoint_is_there(s: Settings) -> str | None:
+    if s.ckpt_path is not None and _no_checkpoint(s.ckpt_path):
+        return (
+            f"ckpt_path={s.ckpt_path} is neither 'last' nor an existing checkpoint: set ckpt_path=/path/to/file.ckpt, "
+            "or ckpt_path=last for the newest one of output_dir, or ckpt_path=null to start afresh"
+        )
+    return None
+
+
+RULES: tuple[Rule, ...] = (
+    vision_trains_the_tower,
+    vision_is_not_sharded,
+    dashboard_of_wandb,
+    curate_takes_scans,
+    prepare_takes_files,
+    evaluate_has_questions,
+    score_has_a_benchmark,
+    benchmark_is_known,
+    training_asks_no_benchmark,
+    training_asks_no_benchmarks,
+    all_benchmarks_have_no_root,
+    predictions_are_there,
+    plan_for_a_number_of_gpus,
+    plan_leaves_memory,
+    export_takes_a_checkpoint,
+    export_of_trained_weights,
+    overwrite_or_go_on,
+    checkpoint_is_there,
+)

@@ -1,0 +1,78 @@
+"""Tokenizes text that comes partly from data files, in which control tokens are treated as plain text.
+
+Control tokens are a tokenizer's special tokens (`<|im_end|>`, `<|vision_start|>`): they delimit turns and media, and
+only the chat template may set them. The tags of completions are not control tokens, even if they are special tokens of
+the tokenizer: they are parsed in what a model writes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from spacer.errors import SampleError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TAGS = ("<think>", "</think>", "<answer>", "</answer>", "<map>", "</map>")
+
+
+def special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """Text → id of all special tokens, including tags if they are special."""
+    added = {str(token): number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return added | dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+
+
+def control_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """Text → id of the special tokens other than the tags of completions."""
+    return {text: number for text, number in special_tokens(tokenizer).items() if text not in TAGS}
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, text: str, data: Sequence[range] = ()) -> list[int]:
+    """Token ids of a text whose characters in the spans `data` come from data files.
+
+    Control tokens that are spelled out in those spans are tokenized as ordinary characters.
+    """
+    special, control = special_tokens(tokenizer), control_tokens(tokenizer)
+    if not any(token in text[span.start : span.stop] for span in data for token in control):
+        ids: list[int] = tokenizer(text)["input_ids"]
+        return ids
+    found: list[int] = []
+    start = 0
+    for match in re.finditer("|".join(map(re.escape, sorted(special, key=len, reverse=True))), text):
+        token = match.group()
+        if token in control and any(match.start() in span for span in data):
+            continue
+        found += [*_token_ids(tokenizer, text[start : match.start()]), special[token]]
+        start = match.end()
+    return found + _token_ids(tokenizer, text[start:])
+
+
+def _token_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return ids
+
+
+def places(
+    tokenizer: PreTrainedTokenizerBase, chat: str, texts: Sequence[str], render: Callable[[Sequence[str]], str]
+) -> list[range]:
+    """The spans of `texts` in the chat that `render` makes of them; empty if they contain no control token.
+
+    Raises:
+        SampleError: they contain one, and the chat does not contain the texts verbatim.
+    """
+    joined = "\n".join(texts)
+    token = next((token for token in control_tokens(tokenizer) if token in joined), None)
+    if token is None:
+        return []
+    stand_ins = [f"\ue000{number}\ue001" for number in range(len(texts))]
+    frame = re.split("|".join(stand_ins), render(stand_ins))
+    spans, found = [], frame[0]
+    for text, after in zip(texts, frame[1:], strict=False):
+        spans.append(range(len(found), len(found) + len(text)))
+        found += text + after
+    if found != chat or len(frame) != len(texts) + 1:
+        raise SampleError(f"it spells out the control token {token}, and the chat template changes its text")
+    return spans

@@ -1,0 +1,57 @@
+"""Prints a benchmark's scores on the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from spacer.benchmarks import benchmark
+from spacer.evaluation.scoring import Scored
+from spacer.statistics.intervals import Interval
+
+
+def show(console: Console, scored: Scored, spread: Mapping[str, Interval], folder: Path) -> None:
+    """Prints the metrics, the unanswered questions, and the location of the files."""
+    table = Table(title=f"{scored.benchmark}, in percent", box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("Metric", overflow="fold")  # names of tasks may be longer than a line
+    for heading in ("Official", "95 % interval", *([scored.second] if scored.second else []), "N"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    official, released = scored.official_values, scored.released_values
+    counts = {metric.name: sum(len(of) for _, of in metric.parts) for metric in (*scored.released, *scored.official)}
+    for name in official | released:
+        second = [_percent(released, name)] if scored.second else []
+        table.add_row(name, _percent(official, name), _range(spread, name), *second, str(counts[name]))
+    console.print(table)
+    answered = sum(scored.answered)
+    cut_off = {"of these, thinking cut off that the prompts had opened": scored.cut_off} if scored.cut_off else {}
+    told = {
+        "questions": len(scored.questions),
+        "answered": answered,
+        "answers that could not be read, which are wrong": scored.not_extracted,
+        **cut_off,
+        "questions without a prediction, which are wrong": len(scored.questions) - scored.malformed - answered,
+        "predictions without a question": len(scored.strangers),
+    }
+    if scored.malformed:
+        told["questions whose row is malformed, which are wrong"] = scored.malformed
+    for what, count in told.items():
+        console.print(f"  {what}: {count}")
+    if note := benchmark(scored.benchmark).NOTE:
+        console.print(f"  {note}")
+    for what, name in (("scores", "scores.json"), ("each question", "per_question.jsonl")):
+        console.print(f"  {what}: {folder / name}", soft_wrap=True)
+
+
+def _range(spread: Mapping[str, Interval], name: str) -> str:
+    if name not in spread or math.isnan(spread[name].low):
+        return ""
+    return f"{100 * spread[name].low:.1f} to {100 * spread[name].high:.1f}"
+
+
+def _percent(values: Mapping[str, float], name: str) -> str:
+    return f"{100 * values[name]:.2f}" if name in values else ""

@@ -1,0 +1,52 @@
+"""The reward of a run: the published parts and the functions of the user's, as the settings have them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from spacer.config.settings import RewardSettings
+from spacer.rewards.combine import TERMS, RewardParts, score_group
+from spacer.rewards.custom import Question, load_custom
+
+
+class Scorer:
+    """Scores completions by a run's settings.
+
+    Raises:
+        UserError: `reward.functions` names a function that cannot be loaded.
+    """
+
+    def __init__(self, settings: RewardSettings) -> None:
+        self.settings = settings
+        self._custom = load_custom(settings.functions)
+        self.custom_terms = tuple(reward.name for reward in self._custom)
+        self.terms = (*TERMS, *self.custom_terms)  # the names of the parts that it gives
+
+    def __call__(
+        self,
+        question: Question,
+        completions: Sequence[str],
+        lengths: Sequence[int],
+        shuffled_completions: Sequence[str] | None = None,
+    ) -> list[RewardParts]:
+        """The rewards of the completions of a question; arguments as `score_group`.
+
+        Raises:
+            UserError: a function of the user's raises, or gives what is no reward.
+        """
+        published = score_group(
+            completions,
+            lengths,
+            solution=question.solution,
+            problem_type=question.problem_type,
+            options=question.options,
+            true_map=question.true_map,
+            settings=self.settings,
+            shuffled_completions=shuffled_completions,
+        )
+        found = {reward.name: reward(question, completions, lengths) for reward in self._custom}
+        return [
+            replace(parts, custom={name: value for name, values in found.items() if (value := values[n]) is not None})
+            for n, parts in enumerate(published)
+        ]

@@ -1,0 +1,42 @@
+"""The stage that writes `report.html` for finished runs, also called at the end of every run; without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from spacer.config.settings import Settings
+from spacer.errors import UserError
+from spacer.report.html.build import NAME, write_report
+from spacer.terminal.screen import screen
+
+
+def report_runs(settings: Settings, folder: Path) -> float:
+    """Writes the report of `runs` into the run's folder. Returns its size in megabytes.
+
+    Raises:
+        UserError: a run's files cannot be read; all are listed.
+    """
+    runs = [Path(name).expanduser() for name in settings.runs]
+    path = write_report(folder / NAME, runs, settings.report, settings.evaluation.resamples, settings.seed)
+    _tell(f"report: {path}")
+    return path.stat().st_size / 1e6
+
+
+def report_at_end(settings: Settings, folder: Path, runs: Sequence[Path] = ()) -> None:
+    """Writes the report at the end of a run, on its own folder or on the runs that it compared, beside its other files.
+
+    A faulty report does not fail the run: the fault is printed.
+    """
+    try:
+        path = write_report(
+            folder / NAME, runs or [folder], settings.report, settings.evaluation.resamples, settings.seed
+        )
+    except (UserError, OSError) as error:
+        _tell(f"no report, for it cannot be made:\n{error}")
+        return
+    _tell(f"report: {path}")
+
+
+def _tell(words: str) -> None:
+    screen().print(f"  {words}", soft_wrap=True)

@@ -1,0 +1,1 @@
+"""Means, intervals, resampling and paired comparisons (pure)."""

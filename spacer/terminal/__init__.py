@@ -1,0 +1,1 @@
+"""Terminal output: control characters escaped, secrets masked, commands ready to paste."""

@@ -1,0 +1,1 @@
+"""Logs metrics as one continuous history, and records the provenance of a run's results."""

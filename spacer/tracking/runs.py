@@ -1,0 +1,153 @@
+"""Creates and closes a run's loggers: the history file always; W&B, TensorBoard or a CSV file on request."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import secrets
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from spacer.config.derived import trains
+from spacer.config.settings import Settings
+from spacer.files import write_text
+from spacer.report.history import HistoryLogger, read_history
+from spacer.report.labels import STEP_AXIS
+from spacer.terminal.masking import masked
+from spacer.tracking.loggers import CsvHistory, TensorBoardHistory, WandbHistory
+from spacer.tracking.provenance import QuestionIndex, flat_config
+
+log = logging.getLogger(__name__)
+Index = Callable[[], QuestionIndex]  # called only if needed
+_CURVES = ("train", "reward", "rollout", "speed")  # groups of metrics that are drawn over the step axis
+
+
+def make_loggers(settings: Settings, folder: Path, index: Index | None = None) -> list[Logger]:
+    """The loggers of a run that writes to `folder`; `index` gives its questions, if it has any."""
+    history = folder / "history.jsonl"
+    loggers: list[Logger] = [HistoryLogger(history)]
+    if settings.logger.kind == "csv":
+        loggers.append(CsvHistory(folder, history))
+    elif settings.logger.kind == "tensorboard":
+        loggers.append(TensorBoardHistory(folder))
+    elif settings.logger.kind == "wandb":
+        # other ranks have the logger without a run, and Lightning logs from rank 0 alone
+        first = rank_zero_only.rank == 0  # type: ignore[attr-defined]  # which Lightning sets
+        run, held = _wandb_run(settings, folder, index) if first else (None, 0)
+        loggers.append(WandbHistory(run, history, held))
+    return loggers
+
+
+def _wandb_run(settings: Settings, folder: Path, index: Index | None) -> tuple[Any, int]:
+    """Starts or resumes the W&B run of a folder; returns it and the first step that it does not hold."""
+    # its banners would break the progress bar; the run's location is printed at the end
+    os.environ.setdefault("WANDB_SILENT", "true")
+    # pictures of tables are kept beside the run until they are synced, not in the home folder
+    os.environ.setdefault("WANDB_DATA_DIR", str(folder / "wandb"))
+    import wandb
+
+    from spacer.tracking.lineage import use_inputs
+    from spacer.tracking.offline import mend, wandb_mode
+
+    questions = None if index is None else index()
+    mode = wandb_mode()
+    held = mend(folder, _run_id(folder)) if mode in ("offline", "dryrun") else 0
+    run = wandb.init(
+        project=settings.logger.project,
+        entity=settings.logger.entity,
+        group=masked(settings.logger.group or "") or None,
+        name=masked(settings.logger.name or folder.name),
+        job_type=settings.stage.name,
+        id=_run_id(folder),
+        resume="allow",
+        dir=str(folder),
+        mode=mode,  # type: ignore[arg-type]  # W&B says which there are
+        config=flat_config(settings, questions),
+        # W&B stores the command line with facts about the machine: not if it contains a secret
+        settings={
+            "silent": True,
+            "console": "off",
+            "x_disable_meta": masked(command := shlex.join([*sys.argv, *sys.orig_argv])) != command,
+        },
+    )
+    held = max(held, run.step)
+    if held and trains(settings) and settings.ckpt_path is None:
+        log.warning("W&B run %s holds steps up to %d already, which stay: begin in another run folder", run.id, held)
+    run.define_metric(STEP_AXIS)
+    for group in _CURVES:
+        run.define_metric(f"{group}/*", step_metric=STEP_AXIS, step_sync=True)
+    use_inputs(run, settings.model, questions, folder)
+    return run, held
+
+
+def _run_id(folder: Path) -> str:
+    """The same id for every start of a run in the same folder, so that a resumed run continues its curves.
+
+    It is drawn at the first start and kept in `wandb_id`: sweep folders have the same names on every machine, and W&B
+    would take their runs for one.
+    """
+    file = folder / "wandb_id"
+    if not file.exists():
+        name = re.sub(r"[^\w.=-]+", "-", folder.resolve().name, flags=re.ASCII)[:48]
+        write_text(file, [f"{name}-{secrets.token_hex(4)}\n"])
+    return file.read_text(encoding="utf-8").strip()
+
+
+def close_until_resumed(loggers: list[Logger]) -> None:
+    """Flushes pending data to W&B, and marks the run there as one that will resume."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.mark_preempting()
+            logger.experiment.finish(exit_code=1)  # 0 would mark it as finished
+
+
+def finish(
+    settings: Settings,
+    folder: Path,
+    loggers: Sequence[Logger],
+    scores: Mapping[str, float],
+    pictures: Mapping[str, Path],
+    summary: Mapping[str, Any] | None = None,
+) -> str | None:
+    """Logs the final metrics, pictures, rollouts and files, and closes the loggers.
+
+    Args:
+        scores: metrics shown beside those of other runs, as `eval/…`.
+        pictures: for W&B only, by name.
+        summary: values for W&B to hold beside them, without a panel of their own.
+
+    Returns:
+        The command that uploads the run, where W&B ran offline.
+    """
+    sync = None
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            import wandb
+
+            from spacer.report.rollouts import last_rows, read_rollouts, rollout_table
+            from spacer.tracking.lineage import log_outputs
+
+            run = logger.experiment
+            rows = read_rollouts(folder)
+            media: dict[str, Any] = {name: wandb.Image(str(path)) for name, path in pictures.items()}
+            if rows:
+                media["rollout/table"] = rollout_table(last_rows(rows), folder)
+            logger.log_metrics({**scores, **media})
+            run.summary.update(dict(summary or {}))
+            log_outputs(run, folder, settings.logger.upload_mb)
+            if run.offline:
+                sync = f"wandb sync {shlex.quote(str(folder / 'wandb'))}"
+            run.finish()
+        elif isinstance(logger, TensorBoardHistory):
+            history = read_history(folder / "history.jsonl")
+            for name, value in scores.items():
+                logger.experiment.add_scalar(name, value, history[-1]["step"] if history else 0)
+            logger.finalize("success")
+    return sync

@@ -1,0 +1,1 @@
+"""The Lightning modules, and what Lightning calls beside them."""

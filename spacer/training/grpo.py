@@ -1,0 +1,271 @@
+"""Group-relative policy optimization (GRPO) with Lightning: combines data, model, rewards and objective."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spacer.config.settings import ObjectiveSettings
+from spacer.cpu.lanes import side_by_side
+from spacer.data.processing import PromptBatch
+from spacer.distributed import collectives
+from spacer.distributed.sharding import gathered
+from spacer.distributed.strategies import shard_for
+from spacer.models.forward import ComputeOptions, RowContext
+from spacer.models.logps import row_logps
+from spacer.models.probe import ModelProbe
+from spacer.models.selfcheck import check_drift
+from spacer.models.unwrap import trains_vision
+from spacer.models.vision import encode_vision
+from spacer.objective.advantages import group_advantages, zero_variance
+from spacer.objective.loss import PolicyBatch, kept_completions, loss_denominator, policy_loss
+from spacer.rewards import RewardParts, Scorer
+from spacer.rollout.completion import Rollout
+from spacer.rollout.decode import Sampler
+from spacer.rollout.sampling import Decoding
+from spacer.training.metrics import measure, rollout_metrics
+from spacer.training.row_trainer import RowLoss, RowTrainer, VisionGradient
+from spacer.training.tree_module import Training, TreeModule
+from spacer.tree.packing import PackedRow, pack
+
+
+@dataclass(frozen=True)
+class ScoredRollout:
+    """The completions of a batch of prompts, with what the objective needs. B = N·G, group by group.
+
+    `rows` are the packed trees that both the reference and the policy compute.
+    """
+
+    rollout: Rollout
+    rows: tuple[PackedRow, ...]
+    parts: tuple[RewardParts, ...]
+    advantages_B: Tensor
+    zero_variance_B: Tensor
+    ref_logp_BC: Tensor | None
+
+
+class GrpoModule(TreeModule):
+    """Group-relative policy optimization (spec: SG-RLVR): sample a group per prompt, score it, take a step.
+
+    Departures from the released trainer: prompts, completions and videos are computed once each, as trees; frame times
+    are kept in training; a failing forward pass is an error, not a step without vision; log-probabilities are computed
+    at the sampling temperature (1 as published).
+
+    `reference` is the frozen model for the KL term; None if beta is 0, or if the policy has adapters that can be
+    disabled instead.
+    """
+
+    def __init__(
+        self,
+        policy: Any,
+        reference: Any | None,
+        probe: ModelProbe,
+        objective: ObjectiveSettings,
+        scorer: Scorer,
+        compute: ComputeOptions,
+        training: Training,
+        seed: int,
+    ) -> None:
+        super().__init__(policy, compute, training)
+        self.reference = reference
+        self.last_rollout: tuple[PromptBatch, ScoredRollout] | None = None  # for callbacks
+        self._probe = probe
+        self._objective = objective
+        self._scorer = scorer
+        self._seed = seed
+        self._decoding = Decoding(objective.temperature, objective.top_p, objective.max_completion_length)
+        # to log, of the last batch with samples: the table of completions, number of prompts, metrics of each update
+        self._last: tuple[Tensor, int, Sequence[Mapping[str, Tensor]]] | None = None
+        self._sees_alike = not trains_vision(policy)  # adapters are only on the language model
+
+    def configure_model(self) -> None:
+        """Shards the models over the processes, if the strategy does."""
+        shard_for(self.trainer, self.policy, *([] if self.reference is None else [self.reference]))
+
+    def training_step(self, batch: PromptBatch, batch_idx: int) -> None:
+        """Samples completions for the batch's prompts, scores them, and makes one or several updates with them."""
+        counts = self.gather(batch)
+        if not sum(counts):
+            if (loss := self.step(batch_idx)) is not None:
+                self._log_last([loss])
+            return
+        tower = VisionGradient(self.passes, batch.pictures)
+        context = RowContext(tower.encode(), self.compute, self._objective.temperature)
+        start = time.monotonic()
+        sampled_in = replace(context, vision=context.vision.detach())
+        scored = self._roll_out(batch, sampled_in, batch_idx, sum(counts[: self.global_rank]))
+        self.rollout_seconds = time.monotonic() - start
+        if batch.samples:
+            self.last_rollout = (batch, scored)
+        if scored.ref_logp_BC is not None:
+            self.check_numbers("the reference's log-probabilities", scored.ref_logp_BC)
+        table = collectives.join(measure(scored.parts, scored.rollout, self._scorer.terms), self.device)
+        metrics: list[Mapping[str, Tensor]] = []
+        losses: list[float] = []
+        for update in range(self._objective.updates_per_rollout):
+            if update:
+                if self.trainer.global_step == self.trainer.max_steps:
+                    break
+                context = replace(context, vision=tower.encode())
+            metrics.append(self._backward(tower, context, scored, update))
+            if not update and self.training_plan.self_check:
+                check_drift(float(metrics[0]["sampling_drift"]), self.policy, self._objective.temperature)
+            if (loss := self.step(batch_idx)) is not None:
+                losses.append(loss)
+        self._last = (table, sum(counts), metrics)
+        if losses:
+            self._log_last(losses)
+
+    def _backward(
+        self, tower: VisionGradient, context: RowContext, scored: ScoredRollout, update: int
+    ) -> Mapping[str, Tensor]:
+        """Accumulates the gradient of the policy loss over all groups; returns its metrics, means over completions. The
+        loss is accumulated too, since a step may have several batches."""
+        rollout = scored.rollout
+        kept_B = kept_completions(
+            rollout.mask_BC,
+            self._objective,
+            truncated_B=rollout.truncated_B,
+            zero_variance_B=scored.zero_variance_B,
+        )
+        # summed over all processes
+        counted, completions, tokens = collectives.add(
+            torch.stack(
+                [
+                    loss_denominator(rollout.mask_BC, kept_B, self._objective),
+                    rollout.mask_BC.any(1).sum().float(),
+                    rollout.mask_BC.sum().float(),
+                ]
+            )
+        )
+
+        denominator = counted.new_tensor(self._gathered.divide_by(float(counted)))
+
+        def loss_of(completions_B: Sequence[int], logp_BC: Tensor) -> RowLoss:
+            mine, width = list(completions_B), logp_BC.shape[1]
+            found = policy_loss(
+                PolicyBatch(
+                    logp_BC=logp_BC,
+                    advantages_B=scored.advantages_B[mine],
+                    mask_BC=rollout.mask_BC[mine, :width],
+                    # the first update is on-policy: the ratio is 1
+                    old_logp_BC=rollout.logp_BC[mine, :width] if update else None,
+                    ref_logp_BC=None if scored.ref_logp_BC is None else scored.ref_logp_BC[mine, :width],
+                    truncated_B=rollout.truncated_B[mine],
+                    zero_variance_B=scored.zero_variance_B[mine],
+                ),
+                self._objective,
+                denominator,
+            )
+            logged = {name: value * len(mine) / completions for name, value in found.metrics.items()}
+            logged["loss"] = found.loss.detach()
+            if not update:
+                drift = (logp_BC.detach() - rollout.logp_BC[mine, :width]).abs() * rollout.mask_BC[mine, :width]
+                logged["sampling_drift"] = drift.sum() / tokens
+            return found.loss, logged
+
+        _, nothing = loss_of([], rollout.logp_BC[[]])  # provides the metrics' names if this process has no rows
+        parts = RowTrainer(self.passes, context).backward(
+            scored.rows, lambda row, logp_N: loss_of(row.completions, row.unpack(logp_N)), tower
+        )
+        totals = collectives.add(torch.stack([torch.stack(list(part.values())) for part in (nothing, *parts)]).sum(0))
+        found = dict(zip(nothing, totals, strict=True))
+        self._gathered.loss += float(found.pop("loss"))
+        return found
+
+    def _roll_out(self, batch: PromptBatch, context: RowContext, batch_idx: int, before: int) -> ScoredRollout:
+        """Samples and scores the batch's completions. `before` is the number of prompts in lower ranks' batches."""
+        group = self._objective.group_size
+        shuffled_texts: list[tuple[str, ...] | None] = [None] * len(batch.samples)
+        with gathered(self.policy) as policy:
+            sampler = Sampler(policy, self._probe, self.compute, self._decoding)
+            # the 0 is the stream's number; the rank is not part of the seed, so completions do not depend on it
+            words = [self._seed, 0, self.current_epoch, batch_idx]
+            seeds = [[*words, 0, before * group + i] for i in range(len(batch.samples) * group)]
+            rollout = sampler.sample(batch.forest, context.vision, seeds)
+            self.check_numbers("the sampled tokens' log-probabilities", rollout.logp_BC)
+            completions = rollout.completions(group)
+            self.check(policy, batch, completions, context, rollout.sampled)
+            if self._scorer.settings.temporal is not None and batch.shuffled_video_pixels is not None:
+                with torch.no_grad():
+                    mixed = encode_vision(policy, batch.shuffled(), self.compute.lanes)
+                half = group // 2
+                seeds = [[*words, 1, before * half + i] for i in range(len(batch.samples) * half)]
+                shuffled = sampler.sample(batch.forest, mixed, seeds)
+                for n, item in enumerate(batch.samples):
+                    if item.data_type == "video":
+                        shuffled_texts[n] = shuffled.texts[n * half : (n + 1) * half]
+        rows = tuple(pack(batch.forest, completions, self.compute.row_tokens))
+        parts: list[RewardParts] = []
+        lengths = rollout.lengths
+        for n, item in enumerate(batch.samples):
+            mine = slice(n * group, (n + 1) * group)
+            parts += self._scorer(item, rollout.texts[mine], lengths[mine], shuffled_texts[n])
+        rewards_NG = torch.tensor([part.total for part in parts], device=self.device).view(len(batch.samples), group)
+        advantages_NG = group_advantages(rewards_NG, kind=self._objective.advantage, eps=self._objective.advantage_eps)
+        return ScoredRollout(
+            rollout=rollout,
+            rows=rows,
+            parts=tuple(parts),
+            advantages_B=advantages_NG.flatten(),
+            zero_variance_B=zero_variance(rewards_NG),
+            ref_logp_BC=self._reference_logps(batch, context, rollout, rows) if self._objective.beta else None,
+        )
+
+    @torch.no_grad()
+    def _reference_logps(
+        self, batch: PromptBatch, context: RowContext, rollout: Rollout, rows: Sequence[PackedRow]
+    ) -> Tensor:
+        logp_BC = torch.zeros_like(rollout.logp_BC)
+        with self._as_reference() as model:
+            own = context.vision if self._sees_alike else encode_vision(model, batch.pictures, self.compute.lanes)
+            mine = replace(context, vision=own)
+
+            def logps(row: PackedRow) -> Tensor:
+                return row.unpack(row_logps(model, row, mine))
+
+            for row, found in zip(rows, side_by_side(logps, rows, self.compute.lanes), strict=True):
+                logp_BC[list(row.completions), : found.shape[1]] = found.to(logp_BC.dtype)
+        return logp_BC
+
+    @contextlib.contextmanager
+    def _as_reference(self) -> Iterator[Any]:
+        if self.reference is not None:
+            with gathered(self.reference) as model:
+                yield model
+        else:
+            with gathered(self.policy) as model, model.disable_adapter():
+                yield model
+
+    def _log_last(self, losses: Sequence[float]) -> None:
+        """Logs a step, or the updates on one batch: the metrics of the last batch with samples, and the mean loss."""
+        assert self._last is not None
+        table, prompts, metrics = self._last
+        self._log_rollout(table, prompts)
+        self._log_objective(prompts, metrics)
+        self.log("train/loss", sum(losses) / len(losses), batch_size=prompts)
+
+    def _log_rollout(self, table: Tensor, prompts: int) -> None:
+        metrics = rollout_metrics(table, self._objective.group_size, self._scorer.terms)
+        self.log_dict(metrics, batch_size=prompts)
+        shown = {"reward": "reward/total", "map": "rollout/map_quality", "length": "rollout/length"}
+        shown |= {name: f"reward/{name}" for name in self._scorer.custom_terms}
+        self.log_dict(
+            {short: metrics[name] for short, name in shown.items() if name in metrics},
+            prog_bar=True,
+            logger=False,
+            batch_size=prompts,
+        )
+
+    def _log_objective(self, prompts: int, updates: Sequence[Mapping[str, Tensor]]) -> None:
+        """Logs each metric's mean over a rollout's updates; the sampling drift exists only for the first."""
+        metrics = {name: torch.stack([found[name] for found in updates if name in found]).mean() for name in updates[0]}
+        for name, value in metrics.items():
+            if name not in ("completion_length_mean", "truncated_share"):  # logged with the rollout
+                self.log(f"train/{name}", value, prog_bar=name == "kl", batch_size=prompts)

@@ -1,0 +1,1 @@
+"""FlexAttention lowered for a GPU that is not there."""

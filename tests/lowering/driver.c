@@ -1,0 +1,32 @@
+/* The driver's entries that Triton's launcher and PyTorch's lazy loading look up; none does anything. */
+#define NOTHING(name) int name(void) { return 0; }
+NOTHING(cuCtxGetCurrent)
+NOTHING(cuCtxGetDevice)
+NOTHING(cuCtxGetLimit)
+NOTHING(cuCtxSetCurrent)
+NOTHING(cuCtxSetLimit)
+NOTHING(cuDeviceGet)
+NOTHING(cuDeviceGetAttribute)
+NOTHING(cuDevicePrimaryCtxRetain)
+NOTHING(cuFuncGetAttribute)
+NOTHING(cuFuncSetAttribute)
+NOTHING(cuFuncSetCacheConfig)
+NOTHING(cuGetErrorString)
+NOTHING(cuLaunchCooperativeKernel)
+NOTHING(cuLaunchKernel)
+NOTHING(cuLaunchKernelEx)
+NOTHING(cuLinkAddData_v2)
+NOTHING(cuLinkComplete)
+NOTHING(cuLinkCreate_v2)
+NOTHING(cuModuleGetFunction)
+NOTHING(cuModuleLoad)
+NOTHING(cuModuleLoadData)
+NOTHING(cuModuleLoadDataEx)
+NOTHING(cuModuleUnload)
+NOTHING(cuOccupancyMaxActiveBlocksPerMultiprocessor)
+NOTHING(cuOccupancyMaxActiveClusters)
+NOTHING(cuPointerGetAttribute)
+NOTHING(cuTensorMapEncodeTiled)
+int cuDevicePrimaryCtxGetState(int device, unsigned *flags, int *active) { *flags = 0; *active = 1; return 0; }
+int cuDriverGetVersion(int *version) { *version = 13000; return 0; }
+int cuGetProcAddress_v2(void) { return 500; /* CUDA_ERROR_NOT_FOUND */ }
