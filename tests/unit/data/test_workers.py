@@ -110,8 +110,10 @@ def test_what_ends_a_worker_is_told(happens: Callable[[], Any], kind: type[Excep
 def test_a_failure_is_told_although_its_worker_has_ended_before_it_is_asked_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    others = set(multiprocessing.active_children())  # of tests before
+
     def read_late(descriptor: int) -> Any:
-        for worker in multiprocessing.active_children():
+        for worker in set(multiprocessing.active_children()) - others:
             worker.join()  # it has sent what it failed by, and is to be asked for more after this
         return read(descriptor)
 
