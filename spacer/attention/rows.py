@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from itertools import groupby
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from spacer.attention.blocks import BlockAttention
 from spacer.attention.flex import FlexAttention
 from spacer.attention.interface import TREE, WINDOWS, Attention
 from spacer.attention.masked import MaskedAttention
 from spacer.tree.packing import PackedRow
+
+# for as long as the tower's tensor with the ends of its windows lives
+_RUNS: MutableMapping[Tensor, list[tuple[int, int]]] = WeakTensorKeyDictionary()
 
 
 def register() -> None:
@@ -40,13 +44,22 @@ def _attend_in_windows(  # type: ignore[no-untyped-def]
     module, query, key, value, attention_mask, scaling, cu_seq_lens_q, dropout=0.0, **kwargs
 ):
     """The vision tower's attention without a kernel for windows: neighbours of one length together, not one by one."""
-    alike = [(length, len(list(run))) for length, run in groupby(cu_seq_lens_q.diff().tolist())]
+    alike = _runs_of_windows(cu_seq_lens_q)
     sizes = [length * count for length, count in alike]
     parts = []
     for (length, _), *tokens in zip(alike, *(x.squeeze(0).split(sizes, 1) for x in (query, key, value)), strict=True):
         windows = (x.unflatten(1, (-1, length)).transpose(0, 1) for x in tokens)
         parts.append(F.scaled_dot_product_attention(*windows, dropout_p=dropout, scale=scaling))
     return torch.cat([part.transpose(1, 2).flatten(0, 1) for part in parts])[None], None
+
+
+def _runs_of_windows(ends: Tensor) -> list[tuple[int, int]]:
+    """Neighbouring windows of one length: (length, count), read from the device once for all layers of a pass."""
+    found = _RUNS.get(ends)
+    if found is None:
+        found = [(length, len(list(run))) for length, run in groupby(ends.diff().tolist())]
+        _RUNS[ends] = found
+    return found
 
 
 def row_attention(row: PackedRow, kind: str, device: torch.device, layers: int) -> Attention:

@@ -17,7 +17,14 @@ from spacer.models.token_logps import token_logps
 from spacer.models.unwrap import unwrap
 from spacer.tree.packing import PackedRow
 
-LOGITS = 2**24  # logits held at once; where there are more, they are made again in the backward pass, chunk by chunk
+# logits held at once; where there are more, they are made again in the backward pass, chunk by chunk
+LOGITS = 2**24  # on a CPU, which works in its caches
+GPU_LOGITS = 2**26  # 441 tokens of Qwen2.5-VL's vocabulary: enough work to hide the launches
+
+
+def logits_at_once(on_gpu: bool) -> int:
+    """How many logits are held at once."""
+    return GPU_LOGITS if on_gpu else LOGITS
 
 
 def row_logps(model: Any, row: PackedRow, context: RowContext) -> Tensor:
@@ -30,7 +37,7 @@ def row_logps(model: Any, row: PackedRow, context: RowContext) -> Tensor:
     states_LH = row_states(model, row, context.vision, attention_over(row, model, context))
     states_NH = states_LH[row.predictors_N.to(device)]
     targets_N = row.targets_N.to(device)
-    size = max(1, LOGITS // head.weight.shape[0])
+    size = max(1, logits_at_once(device.type != "cpu") // head.weight.shape[0])
     again = len(targets_N) > size and torch.is_grad_enabled()
 
     def logps(states: Tensor, targets: Tensor) -> Tensor:

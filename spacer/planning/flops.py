@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from spacer.config.choices import Checkpointing
-from spacer.models.logps import LOGITS
+from spacer.models.logps import logits_at_once
 from spacer.planning.setup import Setup
 from spacer.planning.sizes import Sizes, VisionSizes
 from spacer.planning.work import Picture, RowSize, Work
@@ -135,7 +135,7 @@ def _trained(sizes: Sizes, work: Work, setup: Setup) -> tuple[float, float, floa
         # without each layer's last product, whose result nothing needs; the last layer's is added back
         left = 2 * text.last_matrices * (text.layers - 1) // text.layers * sum(row.tokens for row in work.rows)
         again += _layers(sizes, work.rows, setup, adapters) - left
-    at_once = LOGITS // text.vocabulary
+    at_once = logits_at_once(setup.on_gpu) // text.vocabulary
     again += sum(_head(sizes, row.predicted) for row in work.rows if row.predicted > at_once)
     attention = _text_attention(sizes, work.rows, setup)
     own = _adapter_products(sizes, work.rows, adapters)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from spacer.attention.kv_cache import GROWTH
 from spacer.config.choices import Checkpointing
-from spacer.models.logps import LOGITS
+from spacer.models.logps import logits_at_once
 from spacer.models.token_logps import CHUNK
 from spacer.models.vision import PATCHES
 from spacer.planning import activations
@@ -125,7 +125,7 @@ def _mask(tokens: int, setup: Setup, layers: int) -> int:
 def kept_logits(sizes: Sizes, work: Work, setup: Setup) -> int:
     """Logits of the largest row, or of the largest chunk computed at once."""
     vocabulary = sizes.text.vocabulary
-    held = min(max(row.predicted for row in work.rows), max(1, LOGITS // vocabulary))
+    held = min(max(row.predicted for row in work.rows), max(1, logits_at_once(setup.on_gpu) // vocabulary))
     return vocabulary * held * setup.product_bytes
 
 
@@ -141,7 +141,8 @@ def _logits(sizes: Sizes, work: Work, setup: Setup) -> dict[str, int]:
 
 
 def _casts(sizes: Sizes, setup: Setup) -> dict[str, int]:
-    """16-bit copies of matrices that autocast keeps for the backward pass, whole on each GPU.
+    """16-bit copies of matrices, whole on each GPU: those that decoding uses (`spacer.rollout.sampling_copy`, with
+    adapters merged, in whatever width), and those that autocast keeps for the backward pass.
 
     Lightning disables autocast's weight cache, so each product makes its own copy, kept if a gradient needs it.
     Recomputed layers need one layer's copies at a time.
@@ -163,7 +164,13 @@ def _casts(sizes: Sizes, setup: Setup) -> dict[str, int]:
         else:
             kept, again = ends, vision.matrices // vision.blocks
     held = kept * narrow
-    return {"rollout": held, "reference": held, "policy": held + of_text * narrow, "backward": held + again * narrow}
+    sampling = (text.matrices if setup.turned or setup.rank is not None else 0) + head
+    return {
+        "rollout": held + sampling * narrow,
+        "reference": held,
+        "policy": held + of_text * narrow,
+        "backward": held + again * narrow,
+    }
 
 
 def _gathered(sizes: Sizes, setup: Setup) -> dict[str, int]:

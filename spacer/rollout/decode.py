@@ -26,6 +26,7 @@ from spacer.models.vision import VisionFeatures
 from spacer.rollout.completion import Rollout
 from spacer.rollout.endings import completion_mask, truncated
 from spacer.rollout.sampling import Decoding, draw
+from spacer.rollout.sampling_copy import sampling_weights
 from spacer.rollout.static import StaticDecoder
 from spacer.tree.forest import Forest
 from spacer.tree.packing import PackedRow, pack
@@ -82,7 +83,8 @@ class Sampler:
         was_training = self.model.training
         self.model.eval()
         try:
-            ids_BC, logp_BC = self._generate(forest, vision, seeds)
+            with sampling_weights(self.model):
+                ids_BC, logp_BC = self._generate(forest, vision, seeds)
         finally:
             self.model.train(was_training)
         end_ids, opened = self.vocabulary.end_ids, self.vocabulary.prompt_opens

@@ -8,6 +8,7 @@ from typing import Any
 
 from pytorch_lightning.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 
+from spacer.attention.backends import device_type
 from spacer.config.settings import Settings
 from spacer.data.loading import TrainLoader
 from spacer.distributed.strategies import make_strategy
@@ -31,7 +32,9 @@ def shows_bar(settings: Settings) -> bool:
 
 def trainer_options(settings: Settings, trains: bool) -> dict[str, Any]:
     """Options common to every `pl.Trainer` of a run."""
-    cluster = settings.cluster
+    cluster, deterministic = settings.cluster, settings.trainer.deterministic
+    if deterministic is None:
+        deterministic = device_type(cluster.accelerator) == "cpu"
     return {
         "accelerator": cluster.accelerator,
         "devices": cluster.devices,
@@ -41,7 +44,7 @@ def trainer_options(settings: Settings, trains: bool) -> dict[str, Any]:
         "plugins": [WholeFiles(), *_environment()],
         "precision": settings.trainer.precision,
         # an operation without a deterministic form (cumsum on CUDA) gives a warning, not an error
-        "deterministic": "warn" if settings.trainer.deterministic else False,
+        "deterministic": "warn" if deterministic else False,
         "enable_progress_bar": shows_bar(settings),
         "enable_model_summary": False,
         "use_distributed_sampler": False,  # the loaders shard by rank themselves

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,8 +16,12 @@ from spacer.attention.rows import row_attention
 from spacer.config.choices import DecodingLoop
 from spacer.config.load import ConfigError
 from spacer.config.settings import Settings
+from spacer.data.processing import collate
+from spacer.models.vision import encode_vision
+from spacer.stages.trainers import trainer_options
 from spacer.tree.forest import Forest, Segment
 from spacer.tree.packing import pack
+from tests.parity.families import make, make_prompts
 from tests.unit.configs import load
 
 
@@ -159,3 +164,27 @@ def test_every_choice_on_a_cpu_is_one_that_rows_can_be_attended_with(monkeypatch
         attention = row_attention(row, choose_attention(settings(asked)).rows, torch.device("cpu"), layers=2)
         results.append(attention(0, q, q, q, 1.0))
     torch.testing.assert_close(*results)
+
+
+def test_the_lengths_of_windows_are_read_from_the_device_once_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make("qwen2_vl", torch.float32)
+    reads: list[int] = []
+    diff = torch.Tensor.diff
+    monkeypatch.setattr(torch.Tensor, "diff", lambda x, *rest, **named: reads.append(1) or diff(x, *rest, **named))
+    (prompt,) = make_prompts("qwen2_vl", model, np.random.default_rng(0), "video", 1, torch.float32)
+    with torch.no_grad():
+        encode_vision(model, collate([prompt]).pictures)
+    assert len(model.model.visual.blocks) > len(reads) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "expected"),
+    [(None, "cpu", "warn"), (None, "cuda", False), (True, "cuda", "warn"), (False, "cpu", False)],
+)
+def test_deterministic_kernels_are_used_on_cpus_or_where_asked_for(
+    asked: bool | None, device: str, expected: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer(monkeypatch, device)
+    chosen = settings("auto")
+    chosen = replace(chosen, trainer=replace(chosen.trainer, deterministic=asked))
+    assert trainer_options(chosen, trains=True)["deterministic"] == expected

@@ -121,7 +121,7 @@ class TrainerSettings(Section):
     gradient_clip_val: NonNegativeFloat | None = 5.0  # gradient norm for clipping; null: no clipping
     log_every_n_steps: PositiveInt = 1
     checkpoint_every_n_steps: PositiveInt = 50
-    deterministic: bool = False  # uses deterministic kernels, and warns where there are none
+    deterministic: bool | None = None  # kernels that give the same bits; null: on CPUs alone
     enable_progress_bar: bool = True  # on a terminal; log files get lines
     fast_dev_run: bool = False  # runs one batch, to try a configuration
     self_check: bool = True  # compares the first batch's log-probabilities with the unpacked computation
