@@ -130,6 +130,7 @@ def gathered(model: Any) -> Iterator[Any]:
 
 
 def _lend(model: Any, twin: Any) -> None:
+    unwrap(twin).lent = True
     for mine, bare in zip(model.modules(), twin.modules(), strict=True):
         for name, tensor in chain(mine.named_parameters(recurse=False), mine.named_buffers(recurse=False)):
             setattr(bare, name, tensor)

@@ -19,6 +19,11 @@ def has_dropout(model: Any) -> bool:
     return any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in model.modules())
 
 
+def is_lent(model: Any) -> bool:
+    """Whether the weights are a temporary copy of a sharded model's (`spacer.distributed.sharding.gathered`)."""
+    return hasattr(unwrap(model), "lent")
+
+
 def unwrap(model: Any) -> Any:
     """The transformers model inside peft's wrapper; adapters act in it too."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model

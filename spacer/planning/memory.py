@@ -164,7 +164,7 @@ def _casts(sizes: Sizes, setup: Setup) -> dict[str, int]:
         else:
             kept, again = ends, vision.matrices // vision.blocks
     held = kept * narrow
-    sampling = (text.matrices if setup.turned or setup.rank is not None else 0) + head
+    sampling = 0 if setup.sharded else (text.matrices if setup.turned or setup.rank is not None else 0) + head
     return {
         "rollout": held + sampling * narrow,
         "reference": held,

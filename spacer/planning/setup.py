@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from spacer.config.choices import Checkpointing, OptimizerKind
+from spacer.config.choices import Checkpointing, DecodingLoop, OptimizerKind
 from spacer.config.derived import SHARDED, optimizer_of, sections
 from spacer.config.settings import PlanStage, Settings, VideoSettings
 from spacer.data.frames import TEMPORAL_PATCH
@@ -25,7 +25,8 @@ class Setup:
     `rank` is the adapters' rank, None if the weights themselves are trained. `reference` is whether the KL is computed,
     `shuffled` whether videos are asked again with shuffled frames, for half as many completions. `attention` is one
     of `spacer.attention.rows.row_attention`. `on_gpu` is whether the optimiser updates all weights at once,
-    `gathered_whole` whether sharded weights are gathered in their own dtype even with autocast.
+    `captured` whether a CUDA graph launches a decoding step, `gathered_whole` whether sharded weights are gathered in
+    their own dtype even with autocast.
     """
 
     weight_bytes: int
@@ -44,6 +45,7 @@ class Setup:
     updates: int
     accumulate: int
     on_gpu: bool
+    captured: bool = False
     gathered_whole: bool = False
 
     @property
@@ -104,6 +106,7 @@ def setup_of(settings: Settings) -> Setup:
         updates=settings.objective.updates_per_rollout,
         accumulate=settings.trainer.accumulate_grad_batches,
         on_gpu=on_gpu,
+        captured=model.decoding == DecodingLoop.graph,
         gathered_whole=settings.cluster.strategy == "deepspeed_zero3",
     )
 

@@ -14,16 +14,19 @@ from typing import Any
 import torch
 from torch.nn import Linear, Parameter
 
-from spacer.models.unwrap import text_model, unwrap
+from spacer.models.unwrap import is_lent, text_model, unwrap
 
 
 @contextlib.contextmanager
 def sampling_weights(model: Any) -> Iterator[None]:
     """Exchanges the weights of the language model's layers and head for copies while it lasts; exact on return.
 
-    Without adapters and autocast nothing is copied. The copies take the memory of those layers' weights once more, in
-    the dtype of products.
+    Without adapters and autocast nothing is copied, nor of a sharded model, which is gathered whole for a rollout and
+    would not fit twice. The copies take the memory of those layers' weights in the dtype of products.
     """
+    if is_lent(model):
+        yield
+        return
     base = unwrap(model)
     adapted = [part for part in base.modules() if hasattr(part, "get_base_layer")]  # peft's layers
     device = base.lm_head.weight.device.type

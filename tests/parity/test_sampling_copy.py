@@ -98,3 +98,12 @@ def test_nothing_is_copied_where_nothing_is_to_be_merged_or_cast(settings: Setti
     before = list(text_model(model).parameters())
     with sampling_weights(model):
         assert all(mine is own for mine, own in zip(text_model(model).parameters(), before, strict=True))
+
+
+def test_a_copy_of_a_sharded_model_is_not_copied_again(settings: Settings) -> None:
+    model = adapted(settings)
+    unwrap(model).lent = True
+    before = list(model.parameters())
+    with sampling_weights(model):
+        assert all(mine is own for mine, own in zip(model.parameters(), before, strict=True))
+        assert not any(part.merged for part in model.modules() if hasattr(part, "merged_adapters"))

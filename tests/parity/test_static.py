@@ -8,13 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from spacer.attention import pages
+from spacer.attention.kv_cache import LeafCache
 from spacer.data.processing import Prompt
+from spacer.models.families import family_of
 from spacer.models.forward import ComputeOptions
+from spacer.models.unwrap import unwrap
+from spacer.planning import duration
 from spacer.rollout import sampling, static
 from spacer.rollout.sampling import Decoding
+from tests.parity import families
 from tests.parity.families import EOS, FAMILIES, exact, make, make_prompts
 from tests.parity.test_rollout import Words, rolled
 
@@ -84,8 +90,6 @@ class Counted(TorchDispatchMode):
 
 def counted(layers: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> list[Counted]:
     """The steps of a window, one by one."""
-    from tests.parity import families
-
     monkeypatch.setitem(families._TEXT, "num_hidden_layers", layers)
     model = make("qwen2_5_vl", dtype)
     model.lm_head.bias.data[EOS] = -1e4
@@ -118,3 +122,42 @@ def test_a_token_is_few_operators_no_wait_and_no_change_of_shape(
         assert step.shapes == few[0].shapes
     a_layer = many[0].called - few[0].called
     assert 20 < sum(a_layer.values()) / 2 <= most, a_layer
+
+
+@pytest.mark.parametrize(("adapters", "merged"), [(False, False), (True, False), (True, True)])
+def test_the_plan_counts_the_operators_of_the_other_loop(
+    adapters: bool, merged: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few, many = (eager(layers, adapters, merged, monkeypatch) for layers in (2, 4))
+    a_layer = sum((many.called - few.called).values()) / 2
+    assert a_layer == duration.LAYER_OPERATORS + (duration.ADAPTER_OPERATORS if adapters and not merged else 0)
+    assert sum(few.called.values()) - 2 * a_layer == duration.OTHER_OPERATORS
+
+
+def eager(layers: int, adapters: bool, merged: bool, monkeypatch: pytest.MonkeyPatch) -> Counted:
+    """A token's step in 16 bits, of a model with adapters on all matrices of its layers or without."""
+    monkeypatch.setitem(families._TEXT, "num_hidden_layers", layers)
+    model = make("qwen2_5_vl", torch.bfloat16)
+    model.lm_head.bias.data[EOS] = -1e4
+    prompts = make_prompts("qwen2_5_vl", model, np.random.default_rng(0), "video", 2, torch.float64)
+    if adapters:
+        targets = family_of(model.config).lora_targets
+        model = get_peft_model(model, LoraConfig(r=2, target_modules=targets), autocast_adapter_dtype=True)
+        unwrap(model).lent = True  # which is not merged
+        if merged:
+            del unwrap(model).lent
+    steps: list[Counted] = []
+    advance = LeafCache.advance
+
+    def noted(cache: LeafCache) -> None:
+        if steps:
+            steps[-1].__exit__(None, None, None)
+        steps.append(Counted())
+        steps[-1].__enter__()
+        advance(cache)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LeafCache, "advance", noted)
+        rolled(model, Words(), prompts, Decoding(1.0, 0.95, 12), 4, compute=PLAIN)
+        steps[-1].__exit__(None, None, None)
+    return steps[5]

@@ -141,6 +141,7 @@ class PlanSettings(Section):
     flops_per_s: PositiveFloat = 989e12  # peak of one GPU
     bytes_per_s: PositiveFloat = 3.35e12  # peak memory bandwidth of one GPU
     utilisation: PositiveShare = 0.4  # achieved share of both peaks
+    operator_s: NonNegativeFloat = 15e-6  # host time of an operator, which bounds decoding by model.decoding=eager
     reserve_gib: NonNegativeFloat = 4.0  # GPU memory that is not available to tensors
     prompt_tokens: PositiveInt | None = None  # null: for a video as large as the data set allows, and its question
     text_tokens: PositiveInt = 256  # text tokens of a prompt, besides the video's
