@@ -16,14 +16,15 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from spacer.config.settings import RoomsSettings
-from spacer.data.scenes import rooms
+from spacer.config.settings import RoomsSettings, StillsSettings
+from spacer.data.scenes import rooms, stills
 
 PARTS = 10
 PREFIX = "SpaceR-151k.part_"
 LINES = "SpaceR-151k.jsonl"
 KNOWN = ("problem", "data_type", "problem_type", "options", "solution", "path")
-ROOMS = {"train_scenes": 6, "heldout_scenes": 2, "questions_per_scene": 4, "size_px": 96, "video_fps": 4}
+STILLS = {"train_scenes": 6, "heldout_scenes": 2, "size_px": 96}
+ROOMS = STILLS | {"questions_per_scene": 4, "video_fps": 4}
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def distribute(folder: Path, work: Path, heldout: bool = False) -> Path:
     With `heldout`, there are also media that nobody trains on, and questions about them in `heldout.jsonl`.
     """
     made = rooms.build(RoomsSettings(root=str(work / "videos"), **ROOMS))
-    drawn = rooms.build(RoomsSettings(root=str(work / "stills"), stills=True, **ROOMS))
+    drawn = stills.build(StillsSettings(root=str(work / "stills"), **STILLS))
     folder.mkdir(parents=True)
     (folder / "annotation").mkdir()
     shown = "*" if heldout else "train_*"

@@ -10,7 +10,7 @@ from spacer.config.settings import (
     MixSettings,
     OptimizerSettings,
     PlanStage,
-    RoomsSettings,
+    RenderedSettings,
     Settings,
     SftStage,
     TrainingStage,
@@ -59,12 +59,12 @@ def sections(s: Settings) -> list[tuple[str, DatasetSettings]]:
 
 def holds_out(s: Settings) -> bool:
     """Whether the data include held-out questions."""
-    return any(isinstance(d, RoomsSettings) or getattr(d, "heldout", None) is not None for _, d in sections(s))
+    return any(isinstance(d, RenderedSettings) or getattr(d, "heldout", None) is not None for _, d in sections(s))
 
 
 def heldout_name(s: Settings) -> str:
     """The name of the held-out questions in tables and logs: never a benchmark's, which they are not."""
-    return "rooms" if all(isinstance(dataset, RoomsSettings) for _, dataset in sections(s)) else "heldout"
+    return "rooms" if all(isinstance(dataset, RenderedSettings) for _, dataset in sections(s)) else "heldout"
 
 
 def comes_to_score(s: Settings) -> bool:

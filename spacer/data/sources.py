@@ -8,11 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spacer.config.choices import OnBad
-from spacer.config.settings import DatasetSettings, JsonlSettings, MixSettings, RoomsSettings, Settings
+from spacer.config.settings import (
+    DatasetSettings,
+    JsonlSettings,
+    MixSettings,
+    RoomsSettings,
+    Settings,
+    StillsSettings,
+)
 from spacer.data.index import UNREADABLE, is_fresh, maps_of, read_index, sources_of
 from spacer.data.leakage import NOTHING, Withheld, forbidden, guard
 from spacer.data.samples import TEXT_ALONE, DataError, Fault, Sample, read_maps, read_samples, text_scene
-from spacer.data.scenes import rooms
+from spacer.data.scenes import rooms, stills
 from spacer.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -120,8 +127,7 @@ def load_heldout(settings: DatasetSettings) -> Split:
 
 
 def _load(settings: DatasetSettings, split: str) -> Split:
-    if isinstance(settings, RoomsSettings):
-        folder = rooms.build(settings)
+    if (folder := _rendered(settings)) is not None:
         source, root, maps = folder / f"{split}.jsonl", folder, read_maps(folder / "cognitive_map.jsonl")
         samples, faults = read_samples(source, root, maps)
         return _checked(Split(tuple(samples), tuple(faults)), settings.on_bad, source)
@@ -133,6 +139,13 @@ def _load(settings: DatasetSettings, split: str) -> Split:
         return _checked(Split(rows.samples, rows.faults, withheld), settings.on_bad, source)
     samples, faults = read_samples(source, root, maps, wanted, maps_match=split == "train")
     return _checked(Split(tuple(samples), tuple(faults)), settings.on_bad, source)
+
+
+def _rendered(settings: DatasetSettings) -> Path | None:
+    """The folder of a data set that is rendered here."""
+    if isinstance(settings, RoomsSettings):
+        return rooms.build(settings)
+    return stills.build(settings) if isinstance(settings, StillsSettings) else None
 
 
 def _checked(split: Split, on_bad: OnBad, index: Path) -> Split:

@@ -20,7 +20,7 @@ from spacer.benchmarks.guard import guarded_videos
 from spacer.benchmarks.question import Question
 from spacer.config.choices import Checkpointing
 from spacer.config.derived import sections
-from spacer.config.settings import DatasetSettings, RoomsSettings, Settings, TrainingStage
+from spacer.config.settings import DatasetSettings, RenderedSettings, Settings, TrainingStage
 from spacer.data.leakage import Withheld
 from spacer.data.loading import MixedDataset, PromptDataset, Prompts, TrainLoader
 from spacer.data.processing import PromptBatch
@@ -298,7 +298,7 @@ class Run:
 def _make_fresh(settings: Settings) -> None:
     folder = Path(settings.model.name_or_path)
     if not folder.exists():
-        assert isinstance(settings.dataset, RoomsSettings)  # ensured by a config rule
+        assert isinstance(settings.dataset, RenderedSettings)  # ensured by a config rule
         prompts = settings.dataset.prompts
         examples = rooms.example_samples(settings.dataset, CORPUS_SCENES)
         corpus = (f"{prompt_text(sample, prompts)}\n{worked_completion(sample)}" for sample in examples)

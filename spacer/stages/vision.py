@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from spacer.config.settings import RoomsSettings, VisionStage
-from spacer.data.scenes import rooms
+from spacer.config.settings import StillsSettings, VisionStage
+from spacer.data.scenes import stills
 from spacer.data.scenes.views import View
 from spacer.stages.running import Run
 from spacer.stages.summary import mean_reward, report_training
@@ -19,8 +19,8 @@ def vision(run: Run) -> float:
     loader = run.loader(stage.batch_size)
     views: dict[Path, View] = {}
     for data in run.splits:
-        assert isinstance(data.settings, RoomsSettings)  # ensured by a config rule
-        views |= rooms.read_views(data.settings)
+        assert isinstance(data.settings, StillsSettings)  # ensured by a config rule
+        views |= stills.read_views(data.settings)
     module = VisionModule(run.policy, run.compute, run.training(loader), views)
 
     def scale() -> None:

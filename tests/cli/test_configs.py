@@ -34,7 +34,8 @@ ASKED = ("stage=evaluate", f"benchmark.root={CONF}")
 # what an option takes beside itself: what a user of it has to add
 COMPANIONS = {
     "stage=prepare": ("dataset=spacer_151k",),
-    "stage=vision": ("dataset.stills=true",),
+    "stage=vision": ("dataset=stills",),
+    "dataset=stills": ("stage=sft",),
     "stage=curate": ("dataset=scans",),
     "stage=score": ("benchmark=vsi_bench", f"benchmark.root={CONF}", f"predictions={CONF / 'config.yaml'}"),
     "benchmark/prompts=thinking": ("benchmark=sti_bench", *ASKED),

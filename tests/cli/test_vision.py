@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from tests.cli.conftest import ROOT, Command, succeeds
 
-STILLS = ("dataset.stills=true", "dataset.train_scenes=8", "dataset.heldout_scenes=1", "dataset.workers=1")
+STILLS = ("dataset=stills", "dataset.train_scenes=8", "dataset.heldout_scenes=1", "dataset.workers=1")
 
 
 def test_a_vision_stage_and_what_goes_on_from_it(command: Command, tmp_path: Path) -> None:
@@ -28,7 +28,7 @@ def test_a_vision_stage_and_what_goes_on_from_it(command: Command, tmp_path: Pat
 
 def test_stills_are_asked_with_other_pictures_beside_their_own(command: Command, tmp_path: Path) -> None:
     two = tuple(word.replace("heldout_scenes=1", "heldout_scenes=2") for word in STILLS)
-    asked = ("evaluation.controls=[other_video,grey,prior]", "evaluation.resamples=50", "dataset.still_questions=1")
+    asked = ("evaluation.controls=[other_video,grey,prior]", "evaluation.resamples=50", "dataset.questions_per_still=1")
     said = succeeds(command("stage=evaluate", *two, *asked, "logger=none", f"hydra.run.dir={tmp_path}"))
     own = [json.loads(line) for line in (tmp_path / "predictions/rooms.jsonl").read_text().splitlines()]
     assert [row["question_type"] == "drawing" for row in own] == [True, False] * 2

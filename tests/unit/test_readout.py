@@ -11,9 +11,9 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from spacer.config.choices import OptimizerKind
-from spacer.config.settings import OptimizerSettings, RoomsSettings, Settings
+from spacer.config.settings import OptimizerSettings, Settings, StillsSettings
 from spacer.data.loading import PromptDataset, TrainLoader
-from spacer.data.scenes import rooms
+from spacer.data.scenes import stills
 from spacer.data.scenes.views import View, VisibleObject
 from spacer.data.sources import load_train
 from spacer.models.forward import ComputeOptions
@@ -24,9 +24,10 @@ from spacer.training.readout import PER_OBJECT, WEIGHTS, ReadOut, VisionModule, 
 from spacer.training.tree_module import Training
 from spacer.tree.mrope import PositionRule
 from tests.parity.conftest import composed
-from tests.unit.configs import only_problem
+from tests.unit.configs import PROMPTS, only_problem
 
 KINDS = ("bed", "chair")
+STILLS = {"kind": "stills", "root": "data", "prompts": PROMPTS}
 # a chair in the upper left token of four, and a bed over both lower ones with its centre in the right one
 VIEW = View(
     (
@@ -90,7 +91,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return composed(
         "stage=vision",
         f"dataset.root={tmp_path_factory.mktemp('rooms')}",
-        *("dataset.stills=true", "dataset.train_scenes=8", "dataset.heldout_scenes=1", "dataset.workers=1"),
+        *("dataset=stills", "dataset.train_scenes=8", "dataset.heldout_scenes=1", "dataset.workers=1"),
     )
 
 
@@ -102,13 +103,13 @@ def loader(settings: Settings, batch_size: int) -> TrainLoader:
 
 def trained(settings: Settings, folder: Path, steps: int, start: Path | None = None, **options: Any) -> VisionModule:
     """The module after so many steps of four pictures, with a checkpoint of each step in `folder`."""
-    assert isinstance(settings.dataset, RoomsSettings)
+    assert isinstance(settings.dataset, StillsSettings)
     torch.manual_seed(0)
     policy = load_policy(settings.model)
     kind = options.get("kind", OptimizerKind.adamw)
     training = Training(OptimizerSettings(kind, 2e-3, betas=(0.9, 0.98), warmup_steps=2), total_steps=8, clip=1.0)
     compute = ComputeOptions("blocks", 700, vision_again=options.get("again", False))
-    module = VisionModule(policy, compute, training, rooms.read_views(settings.dataset))
+    module = VisionModule(policy, compute, training, stills.read_views(settings.dataset))
     trainer = pl.Trainer(
         **{"max_steps": steps, "max_epochs": None, "accelerator": "cpu", "devices": 1, "logger": False},
         callbacks=[ModelCheckpoint(folder, "{step}", every_n_train_steps=1, save_top_k=-1, monitor=None)],
@@ -146,7 +147,7 @@ def test_computing_the_tower_again_gives_the_same_steps(settings: Settings, tmp_
 def test_features_come_out_centred_and_scaled(settings: Settings, tmp_path: Path) -> None:
     """Of the pictures that the running moments are of, all eight of them."""
     module = trained(settings, tmp_path, 1)
-    assert isinstance(settings.dataset, RoomsSettings)
+    assert isinstance(settings.dataset, StillsSettings)
     batch = next(iter(loader(settings, 8)))
     with torch.no_grad():
         features = encode_vision(module.policy, batch.pictures).embeds_MH
@@ -166,9 +167,9 @@ def test_features_come_out_centred_and_scaled(settings: Settings, tmp_path: Path
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"dataset__stills": False}, "stage.name=vision reads out what pictures show"),
-        ({"model__freeze_vision": True, "dataset__stills": True}, "stage.name=vision trains the whole vision tower"),
-        ({"cluster__strategy": "fsdp", "dataset__stills": True}, "stage.name=vision does not spread the model"),
+        ({}, "stage.name=vision reads out what pictures show"),
+        ({"model__freeze_vision": True, "dataset": STILLS}, "stage.name=vision trains the whole vision tower"),
+        ({"cluster__strategy": "fsdp", "dataset": STILLS}, "stage.name=vision does not spread the model"),
     ],
 )
 def test_what_the_stage_does_not_go_with(changes: dict[str, Any], told: str) -> None:
@@ -176,5 +177,5 @@ def test_what_the_stage_does_not_go_with(changes: dict[str, Any], told: str) -> 
 
 
 def test_stills_of_a_part_of_a_room_are_for_this_stage_alone() -> None:
-    told = only_problem(stage="sft", dataset__stills=True, dataset__tour_share=0.5)
+    told = only_problem(stage="sft", dataset=STILLS | {"tour_share": 0.5})
     assert "dataset.tour_share=0.5" in told and "choose stage=vision" in told

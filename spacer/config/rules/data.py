@@ -11,7 +11,7 @@ from spacer.config.derived import (
 from spacer.config.rules.rule import Rule
 from spacer.config.settings import (
     MixSettings,
-    RoomsSettings,
+    RenderedSettings,
     Settings,
     VideoSettings,
 )
@@ -82,7 +82,7 @@ def loading_of_a_mix(s: Settings) -> str | None:
 
 
 def fresh_model_needs_rooms(s: Settings) -> str | None:
-    if s.model.fresh and not isinstance(s.dataset, RoomsSettings):
+    if s.model.fresh and not isinstance(s.dataset, RenderedSettings):
         return "model.fresh makes a tokenizer from the questions of dataset=rooms: choose that"
     return None
 

@@ -14,9 +14,10 @@ from spacer.config.settings import (
     ArchivedSettings,
     DatasetSettings,
     JsonlSettings,
-    RoomsSettings,
+    RenderedSettings,
     ScansSettings,
     Settings,
+    StillsSettings,
 )
 
 
@@ -37,35 +38,33 @@ def _lacks_annotations(d: ScansSettings, s: Settings) -> bool:
 
 
 def stills_have_no_answers(d: DatasetSettings, s: Settings, at: str) -> str | None:
-    if isinstance(d, RoomsSettings) and d.stills and s.stage.name not in ("sft", "vision", "evaluate"):
+    if isinstance(d, StillsSettings) and s.stage.name not in ("sft", "vision", "evaluate"):
         return (
-            f"{at}.stills holds pictures to draw, not questions to answer, and is for stage=sft, vision and evaluate: "
-            f"set {at}.stills=false"
+            f"{at}.kind=stills holds pictures to draw, not questions to answer, and is for stage=sft, vision and "
+            "evaluate: choose dataset=rooms"
         )
     return None
 
 
 def vision_needs_stills(d: DatasetSettings, s: Settings, at: str) -> str | None:
-    if s.stage.name == "vision" and not (isinstance(d, RoomsSettings) and d.stills):
+    if s.stage.name == "vision" and not isinstance(d, StillsSettings):
         return (
-            "stage.name=vision reads out what pictures show, which is known of rendered stills: choose dataset=rooms "
-            "dataset.stills=true"
+            "stage.name=vision reads out what pictures show, which is known of rendered stills: choose dataset=stills"
         )
     return None
 
 
 def tours_have_no_maps(d: DatasetSettings, s: Settings, at: str) -> str | None:
-    if isinstance(d, RoomsSettings) and d.tour_share > 0 and s.stage.name != "vision":
+    if isinstance(d, StillsSettings) and d.tour_share > 0 and s.stage.name != "vision":
         return (
             f"{at}.tour_share={d.tour_share} takes stills that show a part of a room, from which no map of it can be "
-            "drawn: "
-            f"set {at}.tour_share=0, or choose stage=vision"
+            f"drawn: set {at}.tour_share=0, or choose stage=vision"
         )
     return None
 
 
 def objects_of_rooms(d: DatasetSettings, s: Settings, at: str) -> str | None:
-    if isinstance(d, RoomsSettings) and d.min_objects > d.max_objects:
+    if isinstance(d, RenderedSettings) and d.min_objects > d.max_objects:
         return f"{at}.min_objects={d.min_objects} exceeds {at}.max_objects={d.max_objects}: swap them"
     return None
 

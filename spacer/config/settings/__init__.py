@@ -11,8 +11,10 @@ from spacer.config.settings.data import (
     JsonlSettings,
     LoadingSettings,
     MixSettings,
+    RenderedSettings,
     RoomsSettings,
     ScansSettings,
+    StillsSettings,
     VideoSettings,
 )
 from spacer.config.settings.machine import ClusterSettings, LoggerSettings, ReportSettings, SlurmSettings
@@ -73,6 +75,7 @@ __all__ = [
     "PlanSettings",
     "PlanStage",
     "PrepareStage",
+    "RenderedSettings",
     "ReportSettings",
     "ReportStage",
     "RewardFunctionSettings",
@@ -84,6 +87,7 @@ __all__ = [
     "SftStage",
     "SlurmSettings",
     "StageSettings",
+    "StillsSettings",
     "TemporalBonusSettings",
     "TrainStage",
     "TrainerSettings",

@@ -93,35 +93,49 @@ class ScansSettings(JsonlSettings):
 
 
 @dataclass(frozen=True, config=CONFIG)
-class RoomsSettings(DatasetSettings):
-    """Procedural rooms rendered to video, with questions made from their annotations."""
+class RenderedSettings(DatasetSettings):
+    """Procedural rooms: what they are like, and how a camera tours them."""
 
     root: str  # folder for rendered rooms
     seed: NonNegativeInt = 0
     train_scenes: PositiveInt = 256  # rooms to train on
     heldout_scenes: PositiveInt = 96  # rooms to evaluate on
-    questions_per_scene: PositiveInt = 4
-    heldout_questions_per_scene: PositiveInt = 4
     min_objects: PositiveInt = 4  # per room
     max_objects: Annotated[int, Field(ge=1, le=8, description="more would crowd a small room")] = 6  # per room
     size_px: Annotated[Side, Field(multiple_of=2)] = 224  # side of the square frame
-    seconds: PositiveFloat = 4.0  # video length
+    seconds: PositiveFloat = 4.0  # length of the tour
     video_fps: PositiveInt = 8  # rendered frames per second
     # ratio of the largest to the smallest scale of a furniture kind; 1: no variation
     size_spread: Annotated[float, Field(ge=1, le=3, description="larger furniture would fill the room")] = 1.0
     fixed_height: bool = False  # renders every top view at the same scale, so that sizes can be judged
+    kind: Literal["rooms", "stills"] = "rooms"  # of data set, which decides what else can be set
+
+
+@dataclass(frozen=True, config=CONFIG)
+class RoomsSettings(RenderedSettings):
+    """Rooms as videos of the tour, with questions made from their annotations."""
+
+    questions_per_scene: PositiveInt = 4
+    heldout_questions_per_scene: PositiveInt = 4
     balanced: bool = False  # selects questions so that neither their words nor their options give away the answer
-    stills: bool = False  # instead of videos and questions, top views of each room, to be drawn as a map
-    still_questions: NonNegativeInt = 0  # short questions about each still, besides its map
-    tour_share: Share = 0.0  # share of stills taken on a tour of the room, not from above; for stage=vision
     kind: Literal["rooms"] = "rooms"
+
+
+@dataclass(frozen=True, config=CONFIG)
+class StillsSettings(RenderedSettings):
+    """Rooms as one picture each, to be drawn as a map: what the embedded model learns to see from."""
+
+    questions_per_still: NonNegativeInt = 0  # short questions about each still, besides its map
+    tour_share: Share = 0.0  # share of stills taken on the tour, not from above; for stage=vision
+    kind: Literal["stills"] = "stills"
 
 
 Part = Annotated[
     Annotated[JsonlSettings, Tag("jsonl")]
     | Annotated[ArchivedSettings, Tag("archive")]
     | Annotated[ScansSettings, Tag("scans")]
-    | Annotated[RoomsSettings, Tag("rooms")],
+    | Annotated[RoomsSettings, Tag("rooms")]
+    | Annotated[StillsSettings, Tag("stills")],
     Discriminator(kind),
 ]
 
@@ -140,6 +154,7 @@ Dataset = Annotated[
     | Annotated[ArchivedSettings, Tag("archive")]
     | Annotated[ScansSettings, Tag("scans")]
     | Annotated[RoomsSettings, Tag("rooms")]
+    | Annotated[StillsSettings, Tag("stills")]
     | Annotated[MixSettings, Tag("mix")],
     Discriminator(kind),
 ]

@@ -5,8 +5,7 @@ A data set lies in `root/<digest of its settings>/`:
     train.jsonl heldout.jsonl     questions, in the fields of SpaceR-151k
     cognitive_map.jsonl           one map per video
     scenes.jsonl                  the annotation
-    videos/*.mp4                  or stills/*.png, with
-    views.jsonl                   what each still shows and where (`spacer.data.scenes.views`)
+    videos/*.mp4
 
 The folder is written under another name and renamed when it is whole, so that a folder that exists is complete.
 """
@@ -19,21 +18,20 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
-from spacer.config.settings import RoomsSettings
+from spacer.config.settings import DatasetSettings, RenderedSettings, RoomsSettings
 from spacer.data.samples import Medium, Sample, to_sample
 from spacer.data.scenes.evening import even_out
-from spacer.data.scenes.glances import short_questions
 from spacer.data.scenes.lines import Question, data_line
 from spacer.data.scenes.questions import pose
-from spacer.data.scenes.render import Camera, camera_path, draw, overview, write_video
+from spacer.data.scenes.render import Camera, camera_path, overview, write_video
 from spacer.data.scenes.scene import Scene, SceneObject, polygon_distance
-from spacer.data.scenes.views import View, VisibleObject, view_of
 from spacer.errors import UserError
 from spacer.files import whole_folder
 from spacer.process.pool import in_workers
@@ -54,35 +52,41 @@ FURNITURE: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float
     "table": ((1.0, 1.5), (0.8, 1.0), (0.7, 0.78), 2),
     "television": ((1.1, 1.5), (0.4, 0.5), (0.9, 1.2), 1),
 }
-# the settings that affect the files, and hence the digest
-SHAPING = (
-    *("seed", "train_scenes", "heldout_scenes", "questions_per_scene", "heldout_questions_per_scene"),
-    *("min_objects", "max_objects", "size_px", "seconds", "video_fps", "stills"),
-)
-# further ones, part of the digest only if they differ from their defaults, so that older cached folders stay valid
-SHAPING_TOO = ("size_spread", "fixed_height", "balanced", "still_questions", "tour_share")
 ROOM_SIDE = (4.0, 7.0)
 CLEARANCE = 0.2  # metres between objects
 POOL = 4  # candidates of each type per room for balancing, of which at most one is kept
 TRIES = 400  # placements tried before a room is discarded and drawn again
 
+WriteLine = Callable[[str, Mapping[str, object]], object]
+AnyRooms = TypeVar("AnyRooms", bound=RenderedSettings)
+Made = TypeVar("Made")
 
-def digest(settings: RoomsSettings) -> str:
+
+def shaping(kind: type[RenderedSettings]) -> set[str]:
+    """The settings that affect the files; the others say where they are and how they are read."""
+    how_read = {"root", *(field.name for field in dataclasses.fields(DatasetSettings))}
+    return {field.name for field in dataclasses.fields(kind)} - how_read
+
+
+def digest(settings: RenderedSettings) -> str:
     """The name of a data set's folder, a hash of the settings that affect its files."""
-    values = {name: getattr(settings, name) for name in SHAPING} | {"version": VERSION}
-    default = {field.name: field.default for field in dataclasses.fields(RoomsSettings)}
-    values |= {name: getattr(settings, name) for name in SHAPING_TOO if getattr(settings, name) != default[name]}
+    values = {name: getattr(settings, name) for name in shaping(type(settings))} | {"version": VERSION}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def build(settings: RoomsSettings) -> Path:
     """Builds the data set unless it already exists, and returns its folder."""
+    return build_once(settings, "videos", _write)
+
+
+def build_once(settings: AnyRooms, media: str, write: Callable[[AnyRooms, Path], None]) -> Path:
+    """The data set's folder, with a folder for its `media` and what `write` puts there, unless it already exists."""
     folder = Path(settings.root).expanduser() / digest(settings)
     if not os.path.isdir(folder):  # Path.is_dir raises if permission is denied
         _make_root(folder.parent)
         with whole_folder(folder) as work:
-            (work / "stills" if settings.stills else work / "videos").mkdir()
-            _write(settings, work)
+            (work / media).mkdir()
+            write(settings, work)
     return folder
 
 
@@ -99,28 +103,40 @@ def _make_root(root: Path) -> None:
         ) from error
 
 
-def _write(settings: RoomsSettings, work: Path) -> None:
-    jobs = [("train", i) for i in range(settings.train_scenes)]
-    jobs += [("heldout", i) for i in range(settings.heldout_scenes)]
+def in_every_room(
+    make: Callable[[tuple[AnyRooms, Path, str, int]], Made], settings: AnyRooms, work: Path
+) -> Iterator[tuple[str, int, Made]]:
+    """Split, index and what `make`, in worker processes, returns for each room in turn."""
+    jobs = [("train", index) for index in range(settings.train_scenes)]
+    jobs += [("heldout", index) for index in range(settings.heldout_scenes)]
     tasks = [(settings, work, split, index) for split, index in jobs]
-    names = ["train", "heldout", "cognitive_map", "scenes", *(["views"] if settings.stills else [])]
-    with in_workers(_make, tasks, min(os.cpu_count() or 1, 8)) as made, ExitStack() as opened:
-        files = {name: opened.enter_context(open(work / f"{name}.jsonl", "w")) for name in names}
+    with in_workers(make, tasks, min(os.cpu_count() or 1, 8)) as made:
+        shown = progress_bar(made, total=len(jobs), desc="rendering rooms")
+        for (split, index), result in zip(jobs, shown, strict=True):
+            yield split, index, result
 
-        scenes: dict[str, list[Scene]] = {"train": [], "heldout": []}
 
-        def write(name: str, row: Mapping[str, object]) -> None:
-            files[name].write(json.dumps(row) + "\n")
+@contextmanager
+def line_files(folder: Path, *names: str) -> Iterator[WriteLine]:
+    """Opens JSONL files in `folder`, and yields what writes a row to the one of a name."""
+    with ExitStack() as opened:
+        files = {name: opened.enter_context(open(folder / f"{name}.jsonl", "w")) for name in names}
+        yield lambda name, row: print(json.dumps(row), file=files[name])
 
-        for (split, index), (scene, view) in zip(
-            jobs, progress_bar(made, total=len(jobs), desc="rendering rooms"), strict=True
-        ):
-            write("scenes", dataclasses.asdict(scene))
-            entry = {"video_id": scene.name, "cognitive_map": scene.cognitive_map(), "object_list": scene.categories()}
-            write("cognitive_map", entry)
-            if view is not None:
-                write("views", view)
-            if _evened(settings):
+
+def write_scene(write: WriteLine, scene: Scene) -> None:
+    """Writes a scene's annotation and its map."""
+    write("scenes", dataclasses.asdict(scene))
+    entry = {"video_id": scene.name, "cognitive_map": scene.cognitive_map(), "object_list": scene.categories()}
+    write("cognitive_map", entry)
+
+
+def _write(settings: RoomsSettings, work: Path) -> None:
+    scenes: dict[str, list[Scene]] = {"train": [], "heldout": []}
+    with line_files(work, *scenes, "cognitive_map", "scenes") as write:
+        for split, index, scene in in_every_room(_make, settings, work):
+            write_scene(write, scene)
+            if settings.balanced:
                 scenes[split].append(scene)
                 continue
             for line in _lines(settings, scene, split, index):
@@ -130,17 +146,13 @@ def _write(settings: RoomsSettings, work: Path) -> None:
                 write(split, line)
 
 
-def _evened(settings: RoomsSettings) -> bool:
-    return settings.balanced and not settings.stills
-
-
 def even_lines(settings: RoomsSettings, split: str, scenes: Sequence[Scene]) -> Iterator[dict[str, object]]:
     """Selects questions for a split's scenes, in their order, such that their text does not give away the answers
     (`spacer.data.scenes.evening`); the questions of one scene have different types."""
     pool: dict[str, tuple[int, Question]] = {}
     asked: set[tuple[int, str, str]] = set()
     for index, scene in enumerate(scenes):
-        rng = _rng(settings, split, index, 1)
+        rng = scene_rng(settings, split, index, 1)
         for turn in range(POOL):
             for kind, question in pose(scene, rng).items():
                 if (index, kind, question.text) not in asked:  # no duplicates
@@ -151,47 +163,32 @@ def even_lines(settings: RoomsSettings, split: str, scenes: Sequence[Scene]) -> 
         by_scene.setdefault(pool[identity][0], []).append(question)
     count = settings.questions_per_scene if split == "train" else settings.heldout_questions_per_scene
     for index, kept in sorted(by_scene.items()):
-        rng = _rng(settings, split, index, 3)
+        rng = scene_rng(settings, split, index, 3)
         chosen = {kept[i].question_type: kept[i] for i in rng.permutation(len(kept))}
         for number, question in enumerate(list(chosen.values())[:count]):
             yield _line(question, scenes[index], f"{scenes[index].name}_{number}")
 
 
-def _make(task: tuple[RoomsSettings, Path, str, int]) -> tuple[Scene, dict[str, object] | None]:
+def _make(task: tuple[RoomsSettings, Path, str, int]) -> Scene:
     settings, work, split, index = task
-    if not settings.stills:
-        return make_scene(settings, split, index, work / "videos"), None
-    scene = make_scene(settings, split, index, None)
-    camera, path = _still_camera(settings, scene, split, index), f"stills/{scene.name}.png"
-    draw(scene, camera).save(work / path)
-    return scene, {"path": path} | dataclasses.asdict(view_of(scene, camera))
+    return make_scene(settings, split, index, work / "videos")
 
 
-def _still_camera(settings: RoomsSettings, scene: Scene, split: str, index: int) -> Camera:
-    """A random camera: from above, or from a point on a tour of the room."""
-    rng = _rng(settings, split, index, 2)
-    if rng.random() >= settings.tour_share:
-        return _overview(settings, scene)
-    frames = max(1, round(settings.seconds * settings.video_fps))
-    path = camera_path(scene.bounds, frames=frames, pixels=settings.size_px, start=int(rng.integers(4)), clockwise=True)
-    return path[int(rng.integers(frames - frames // 4))]
-
-
-def _overview(settings: RoomsSettings, scene: Scene) -> Camera:
+def top_camera(settings: RenderedSettings, scene: Scene) -> Camera:
     """From above, high enough that the room, or with `fixed_height` the largest room, fills the picture."""
     if not settings.fixed_height:
         return overview(scene.bounds, settings.size_px)
     return overview(scene.bounds, settings.size_px, side=ROOM_SIDE[1])
 
 
-def _rng(settings: RoomsSettings, split: str, index: int, use: int) -> np.random.Generator:
+def scene_rng(settings: RenderedSettings, split: str, index: int, use: int) -> np.random.Generator:
     """An independent random stream for each scene and use, so that the order of the work does not matter."""
     return np.random.default_rng([settings.seed, ("train", "heldout").index(split), index, use])
 
 
-def make_scene(settings: RoomsSettings, split: str, index: int, videos: Path | None) -> Scene:
+def make_scene(settings: RenderedSettings, split: str, index: int, videos: Path | None) -> Scene:
     """Furnishes room `index` of a split, and renders its video to `videos` unless that is None."""
-    rng = _rng(settings, split, index, 0)
+    rng = scene_rng(settings, split, index, 0)
     scene: Scene | None = None
     while scene is None:
         scene = _furnish(rng, f"{split}_{index:05d}", settings)
@@ -201,7 +198,7 @@ def make_scene(settings: RoomsSettings, split: str, index: int, videos: Path | N
         pixels=settings.size_px,
         start=int(rng.integers(4)),
         clockwise=bool(rng.integers(2)),
-        above=_overview(settings, scene),
+        above=top_camera(settings, scene),
     )
     seen = []
     for item in scene.objects:
@@ -215,7 +212,7 @@ def make_scene(settings: RoomsSettings, split: str, index: int, videos: Path | N
     return scene
 
 
-def _furnish(rng: np.random.Generator, name: str, settings: RoomsSettings) -> Scene | None:
+def _furnish(rng: np.random.Generator, name: str, settings: RenderedSettings) -> Scene | None:
     width, depth = (round(float(rng.uniform(*ROOM_SIDE)), 2) for _ in range(2))
     wanted = int(rng.integers(settings.min_objects, settings.max_objects + 1))
     names = list(FURNITURE)
@@ -262,61 +259,20 @@ def _place(
 
 def _lines(settings: RoomsSettings, scene: Scene, split: str, index: int) -> Iterator[dict[str, object]]:
     """The questions of a scene as data lines, each of a different, random type."""
-    rng = _rng(settings, split, index, 1)
-    if settings.stills:
-        yield _still_line(scene)
-        for number, question in enumerate(short_questions(scene, settings.still_questions, rng)):
-            yield _short_line(question, scene, number)
-        return
+    rng = scene_rng(settings, split, index, 1)
     posed = pose(scene, rng)
     count = settings.questions_per_scene if split == "train" else settings.heldout_questions_per_scene
     for number, kind in enumerate([list(posed)[i] for i in rng.permutation(len(posed))][:count]):
         yield _line(posed[kind], scene, f"{scene.name}_{number}")
 
 
-def read_views(settings: RoomsSettings) -> dict[Path, View]:
-    """Path of each still, as in samples → what it shows."""
-    folder = build(settings).resolve()
-    views = {}
-    with open(folder / "views.jsonl", encoding="utf-8") as lines:
-        for row in map(json.loads, lines):
-            objects = (
-                VisibleObject(item["category"], tuple(item["box"]), tuple(item["centre"]), tuple(item["cell"]))
-                for item in row["objects"]
-            )
-            views[folder / row["path"]] = View(tuple(objects), tuple(row["floor"]))
-    return views
-
-
-def example_samples(settings: RoomsSettings, scenes: int) -> Iterator[Sample]:
+def example_samples(settings: RenderedSettings, scenes: int) -> Iterator[Sample]:
     """All possible questions about the first `scenes` training rooms, without media, as a text corpus."""
     for index in range(scenes):
         scene = make_scene(settings, "train", index, None)
-        for kind, question in pose(scene, _rng(settings, "train", index, 1)).items():
+        for kind, question in pose(scene, scene_rng(settings, "train", index, 1)).items():
             line = _line(question, scene, f"{scene.name}_{kind}")
             yield to_sample(line, (Medium(str(line["data_type"]), Path(str(line["path"]))),), scene.cognitive_map())
-
-
-def _still_line(scene: Scene) -> dict[str, object]:
-    return {
-        "problem_id": scene.name,
-        "problem": "Draw the room.",
-        "data_type": "image",
-        "problem_type": "free-form",
-        "options": [],
-        "solution": "<answer>done</answer>",
-        "path": f"stills/{scene.name}.png",
-        "data_source": "rooms",
-        "scene": scene.name,
-        "question_type": "drawing",
-        "reasoning": "",
-    }
-
-
-def _short_line(question: Question, scene: Scene, number: int) -> dict[str, object]:
-    """A short question about a still, answered without a map."""
-    line = data_line(question, f"{scene.name}_{number}", scene.name, f"stills/{scene.name}.png", "rooms")
-    return line | {"data_type": "image", "without_map": True}
 
 
 def _line(question: Question, scene: Scene, problem_id: str) -> dict[str, object]:

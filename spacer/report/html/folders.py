@@ -110,7 +110,7 @@ def _evaluations(folder: Path, recorded: Mapping[str, Any], notes: list[str]) ->
     for below in sorted(path.parent for path in folder.glob("*/per_question.jsonl")):
         yield benchmark_evaluation(below, read_object(below / "scores.json") or {}, notes)
     data = recorded.get("dataset")
-    made = data.get("kind", "rooms") == "rooms" if isinstance(data, dict) else True
+    made = data.get("kind", "rooms") in ("rooms", "stills") if isinstance(data, dict) else True
     heldout = "rooms" if made else "heldout"  # as `spacer.config.rules.heldout_name`
     taken = {str((scores or {}).get("benchmark"))}
     unfinished = sorted((folder / _NAME).glob("*.part.jsonl"))

@@ -32,7 +32,7 @@ def shipped_rooms() -> dict[str, Any]:
     """The values of conf/dataset/rooms.yaml that shape the files."""
     values = OmegaConf.to_container(OmegaConf.load(REPOSITORY / "conf/dataset/rooms.yaml"))
     assert isinstance(values, dict)
-    return {name: values[name] for name in rooms.SHAPING if name in values and name != "seed"}
+    return {name: values[name] for name in rooms.shaping(RoomsSettings) - {"seed"}}
 
 
 @pytest.fixture(scope="session")

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spacer.config.settings import RoomsSettings
+from spacer.config.settings import RoomsSettings, StillsSettings
 from spacer.data.samples import read_maps, read_samples
-from spacer.data.scenes import rooms
+from spacer.data.scenes import rooms, stills
 from spacer.data.scenes.glances import short_questions
-from spacer.data.scenes.render import Camera, overview
+from spacer.data.scenes.render import Camera, draw, overview
 from spacer.data.scenes.scene import Scene, SceneObject
 from spacer.data.scenes.views import view_of
 
@@ -50,7 +50,7 @@ def test_boxes_are_where_things_are_drawn() -> None:
         alone = next(o for o in scene.objects if o.category == item.category and scene.cell(o.place) == item.cell)
         one = Scene("one", scene.bounds, scene.area, (alone,))
         none = Scene("none", scene.bounds, scene.area, ())
-        with_it, without = (np.asarray(rooms.draw(s, camera)).astype(int) for s in (one, none))
+        with_it, without = (np.asarray(draw(s, camera)).astype(int) for s in (one, none))
         ys, xs = np.nonzero(np.abs(with_it - without).sum(2) > 0)
         drawn = xs.min() / 224, ys.min() / 224, (xs.max() + 1) / 224, (ys.max() + 1) / 224
         assert drawn == pytest.approx(item.box, abs=0.02), item.category
@@ -87,11 +87,11 @@ def test_short_questions_ask_of_what_is_there_in_numbers_first() -> None:
 
 
 def test_stills_come_with_views_and_short_questions(tmp_path: Path) -> None:
-    settings = RoomsSettings(
-        root=str(tmp_path), train_scenes=3, heldout_scenes=1, size_px=64, stills=True, still_questions=2, tour_share=0.5
+    settings = StillsSettings(
+        root=str(tmp_path), train_scenes=3, heldout_scenes=1, size_px=64, questions_per_still=2, tour_share=0.5
     )
-    folder = rooms.build(settings)
-    views = rooms.read_views(settings)
+    folder = stills.build(settings)
+    views = stills.read_views(settings)
     samples, faults = read_samples(folder / "train.jsonl", folder, read_maps(folder / "cognitive_map.jsonl"))
     assert not faults and {sample.path for sample in samples} <= set(views)
     drawings = [sample for sample in samples if sample.question_type == "drawing"]
@@ -102,8 +102,7 @@ def test_stills_come_with_views_and_short_questions(tmp_path: Path) -> None:
     assert {Image.open(folder / line["path"]).size for line in lines} == {(64, 64)}
 
 
-def test_settings_that_are_as_they_were_name_the_folder_as_before() -> None:
-    """What they are by default is left out of the digest, so that a cached folder goes on being found."""
-    settings = RoomsSettings(root="r")
-    assert rooms.digest(settings) == rooms.digest(RoomsSettings(root="r", size_spread=1.0, tour_share=0.0))
-    assert rooms.digest(settings) != rooms.digest(RoomsSettings(root="r", fixed_height=True))
+def test_stills_lie_in_a_folder_of_their_own() -> None:
+    """Beside videos of the same rooms under the same root, and one for each share of stills on the tour."""
+    kinds = [RoomsSettings(root="r"), StillsSettings(root="r"), StillsSettings(root="r", tour_share=0.5)]
+    assert len({rooms.digest(settings) for settings in kinds}) == 3
