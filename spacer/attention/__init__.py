@@ -4,6 +4,5 @@ The models ask for it by the name `TREE`, which transformers' attention interfac
 forward pass attends with travels down to the layers as the keyword `tree`. Three ways, equal up to rounding: `blocks`
 (CPU), `flex` (CUDA), `masked` (anywhere). Decoding attends through `kv_cache`.
 
-Shape suffixes: H query heads, K key and value heads, L tokens of the row, D channels of a head, T tokens of a part,
-R tokens whose states after the last layer are read.
+Shape suffixes: H query heads, K key and value heads, L tokens of the row, D channels of a head, T tokens of a part.
 """

@@ -22,19 +22,15 @@ Item = TypeVar("Item")
 
 
 class BlockAttention:
-    """Segment by segment with the CPU's flash kernel, in the last layer for queries that are read. See `_Blocks`."""
+    """Segment by segment with the CPU's flash kernel. See `_Blocks`."""
 
-    def __init__(self, row: PackedRow, layers: int) -> None:
-        self._last_layer = layers - 1
-        self._every = Blocks(row.spans, torch.ones(len(row), dtype=torch.bool))
-        self._read = Blocks(row.spans, torch.zeros(len(row), dtype=torch.bool).index_fill(0, row.output_tokens_R, True))
-        self.output_tokens_R: Tensor | None = row.output_tokens_R
+    def __init__(self, row: PackedRow) -> None:
+        self._blocks = Blocks(row.spans)
 
     def __call__(self, layer: int, q_1HLD: Tensor, k_1KLD: Tensor, v_1KLD: Tensor, scale: float) -> Tensor:
         q, *grouped = (x.squeeze(0).transpose(0, 1) for x in (q_1HLD, k_1KLD, v_1KLD))
         k, v = per_query_head(q, *grouped)
-        blocks = self._read if layer == self._last_layer else self._every
-        out_LHD: Tensor = _Blocks.apply(q, k, v, blocks, scale)
+        out_LHD: Tensor = _Blocks.apply(q, k, v, self._blocks, scale)
         return out_LHD.transpose(0, 1)[None]
 
 
@@ -42,26 +38,20 @@ class Blocks:
     """Which queries of a row meet which keys, block by block.
 
     Long segments are computed by themselves, short ones of similar length are stacked, and then come `across` pairs of
-    a block of queries and one of keys that they all see. Queries that are not wanted are in no block of their own.
+    a block of queries and one of keys that they all see.
 
     Longer ones are cut: of what a causal block throws away, the kernel computes a good part all the same.
     """
 
     ALONE = 256  # tokens of a long segment, and of the parts that longer ones are cut into
 
-    def __init__(self, spans: Sequence[Span], wanted_L: Tensor) -> None:
-        self.partial = not bool(wanted_L.all())
+    def __init__(self, spans: Sequence[Span]) -> None:
         whole, self.across = [], []
         for span in spans:
-            wanted = wanted_L[span.start : span.stop].nonzero()[:, 0].tolist()
-            if wanted and len(wanted) == span.stop - span.start:
-                starts = range(span.start, span.stop, self.ALONE)
-                parts = [(start, min(start + self.ALONE, span.stop)) for start in starts]
-                whole += parts
-                self.across += [(slice(*ends), slice(span.start, ends[0])) for ends in parts[1:]]
-            else:
-                some = [span.start + place for place in wanted]
-                self.across += [(slice(place, place + 1), slice(span.start, place + 1)) for place in some]
+            starts = range(span.start, span.stop, self.ALONE)
+            parts = [(start, min(start + self.ALONE, span.stop)) for start in starts]
+            whole += parts
+            self.across += [(slice(*ends), slice(span.start, ends[0])) for ends in parts[1:]]
         held = sorted(whole, key=_length)
         self.alone = [slice(*ends) for ends in held if _length(ends) >= self.ALONE]
         short = [ends for ends in held if _length(ends) < self.ALONE]
@@ -153,8 +143,7 @@ class _Blocks(torch.autograd.Function):
         q_LHD, k_LHD, v_LHD, out_LHD, lse_LH = ctx.saved_tensors
         blocks: Blocks = ctx.blocks
         wide = torch.promote_types(q_LHD.dtype, torch.float32)
-        made = torch.zeros_like if blocks.partial else torch.empty_like
-        grads = [made(x, dtype=wide) for x in (q_LHD, k_LHD, v_LHD)]
+        grads = [torch.empty_like(x, dtype=wide) for x in (q_LHD, k_LHD, v_LHD)]
 
         def backward(queries: slice, keys: slice, causal: bool) -> list[Tensor]:
             found = _flash_backward(
@@ -190,9 +179,6 @@ def _attend_blocks(q_LHD: Tensor, k_LHD: Tensor, v_LHD: Tensor, blocks: Blocks, 
     up here."""
     out_LHD = q_LHD.new_empty(q_LHD.shape, dtype=torch.promote_types(q_LHD.dtype, torch.float32))
     lse_LH = out_LHD.new_empty(out_LHD.shape[:2])
-    if blocks.partial:  # else every token is in a block of its own, which sets what it has
-        out_LHD.zero_()
-        lse_LH.fill_(-torch.inf)
     for own in blocks.alone:
         part, lse = flash_on_cpu(*(_heads_first(x[own]) for x in (q_LHD, k_LHD, v_LHD)), 0.0, True, scale=scale)
         out_LHD[own], lse_LH[own] = part[0].transpose(0, 1), lse[0].T

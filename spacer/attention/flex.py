@@ -28,7 +28,6 @@ class FlexAttention:
 
         self._attend = attention_on(device)
         self._mask = create_block_mask(seen, None, None, len(row), len(row), device=str(device))
-        self.output_tokens_R: Tensor | None = row.output_tokens_R.to(device)
 
     def __call__(self, layer: int, q_1HLD: Tensor, k_1KLD: Tensor, v_1KLD: Tensor, scale: float) -> Tensor:
         output: Tensor = self._attend(

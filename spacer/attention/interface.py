@@ -12,13 +12,7 @@ WINDOWS = "spacer_flash_windows"
 
 
 class Attention(Protocol):
-    """What the keyword `tree` of a forward pass must offer.
-
-    `output_tokens_R` are the tokens whose states after the last layer are read, if not all
-    (`spacer.attention.trimming`).
-    """
-
-    output_tokens_R: Tensor | None
+    """What the keyword `tree` of a forward pass must offer."""
 
     def __call__(self, layer: int, q_1HLD: Tensor, k_1KLD: Tensor, v_1KLD: Tensor, scale: float) -> Tensor:
         """The attention output, with the shape of the query."""

@@ -69,10 +69,8 @@ class LeafCache:
     """Attention of each row's newest token to its prompt, whose keys are shared, and to the row's own tokens.
 
     All queries that read a segment are computed together; parts of the softmax are joined by their log-sum-exps, in
-    float32. A forward pass takes it as `tree`, adds a token to every row, and reads all states.
+    float32. A forward pass takes it as `tree` and adds a token to every row.
     """
-
-    output_tokens_R = None
 
     def __init__(
         self,

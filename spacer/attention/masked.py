@@ -15,7 +15,6 @@ class MaskedAttention:
 
     def __init__(self, row: PackedRow, device: torch.device) -> None:
         self._mask = row.mask()[None, None].to(device)
-        self.output_tokens_R: Tensor | None = row.output_tokens_R.to(device)
 
     def __call__(self, layer: int, q_1HLD: Tensor, k_1KLD: Tensor, v_1KLD: Tensor, scale: float) -> Tensor:
         k, v = per_query_head(q_1HLD, k_1KLD, v_1KLD)

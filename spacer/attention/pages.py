@@ -26,9 +26,7 @@ Layer = int
 
 class PagedCache:
     """Attention of each row's newest token to all that is before it. Given to a forward pass as `tree`; a forward pass
-    adds a token to every row, and all are read."""
-
-    output_tokens_R = None
+    adds a token to every row."""
 
     def __init__(
         self, forest: Forest, paths: Sequence[Sequence[int]], device: torch.device, steps: int, page: int = PAGE

@@ -62,10 +62,10 @@ def _runs_of_windows(ends: Tensor) -> list[tuple[int, int]]:
     return found
 
 
-def row_attention(row: PackedRow, kind: str, device: torch.device, layers: int) -> Attention:
-    """The attention over `row` in a model of so many layers, by its name: blocks, flex or masked."""
+def row_attention(row: PackedRow, kind: str, device: torch.device) -> Attention:
+    """The attention over `row` by its name: blocks, flex or masked."""
     makers: dict[str, Callable[[], Attention]] = {
-        "blocks": lambda: BlockAttention(row, layers),
+        "blocks": lambda: BlockAttention(row),
         "flex": lambda: FlexAttention(row, device),
         "masked": lambda: MaskedAttention(row, device),
     }
@@ -78,7 +78,6 @@ class Prefill:
     def __init__(self, inner: Attention, keep: Callable[[int, Tensor, Tensor], None]) -> None:
         self._inner = inner
         self._keep = keep
-        self.output_tokens_R = inner.output_tokens_R
 
     def __call__(self, layer: int, q_1HLD: Tensor, k_1KLD: Tensor, v_1KLD: Tensor, scale: float) -> Tensor:
         self._keep(layer, k_1KLD[0], v_1KLD[0])

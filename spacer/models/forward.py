@@ -50,13 +50,11 @@ class RowContext:
 
 def attention_over(row: PackedRow, model: Any, context: RowContext) -> Attention:
     """What the model attends to the row with."""
-    base = unwrap(model)
-    layers = base.config.get_text_config().num_hidden_layers
-    return row_attention(row, context.compute.attention, base.lm_head.weight.device, layers)
+    return row_attention(row, context.compute.attention, unwrap(model).lm_head.weight.device)
 
 
 def row_states(model: Any, row: PackedRow, vision: VisionFeatures, attention: Attention) -> Tensor:
-    """Final hidden states of a packed row, LH; of the tokens of `row.output_tokens_R`, others mean nothing."""
+    """Final hidden states of a packed row, LH."""
     base = unwrap(model)
     embed = base.get_input_embeddings()
     device = embed.weight.device

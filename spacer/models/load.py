@@ -12,7 +12,6 @@ from torch import Tensor
 
 from spacer.attention.interface import TREE, WINDOWS
 from spacer.attention.rows import register
-from spacer.attention.trimming import trim
 from spacer.config.choices import Checkpointing
 from spacer.config.settings import ModelSettings
 from spacer.cpu.products import use_faster_products
@@ -22,7 +21,7 @@ from spacer.models.probe import AGAIN, check_loaded
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLProcessor
-from spacer.models.unwrap import text_model, unwrap
+from spacer.models.unwrap import unwrap
 from spacer.models.vision import PatchProjection
 
 register()
@@ -79,7 +78,6 @@ def load_policy(settings: ModelSettings, vision_attention: str = WINDOWS) -> Any
                 target_modules=family.lora_targets,
             ),
         )
-    trim(text_model(model))
     return model
 
 

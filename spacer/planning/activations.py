@@ -28,12 +28,8 @@ def text_layer(text: TextSizes, setup: Setup) -> int:
         adapters = product * _ADAPTED * setup.rank
         if setup.adapters_turned:  # their inputs are cast separately
             adapters += product * text.queries
-    return norms + attention + text_mlp(text, setup) + adapters
-
-
-def text_mlp(text: TextSizes, setup: Setup) -> int:
-    """The MLP's part of `text_layer`: gate, its activation, up, their product."""
-    return setup.product_bytes * 4 * text.mlp
+    mlp = product * 4 * text.mlp  # gate, its activation, up, their product
+    return norms + attention + mlp + adapters
 
 
 def norm_alone(width: int, setup: Setup) -> int:

@@ -38,7 +38,7 @@ def tree_flops(sizes: Sizes, work: Work, setup: Setup) -> dict[str, int]:
         "vision": seen * encodings,
         "rollout_prefill": prefill,
         "rollout_decode": decode,
-        "reference": _rows(sizes, work.rows, setup) if setup.reference else 0,
+        "reference": _rows(sizes, work.rows) if setup.reference else 0,
         "policy_forward": forward * setup.updates,
         "policy_again": again * setup.updates,
         "policy_backward": back * setup.updates,
@@ -54,7 +54,7 @@ def plain_flops(sizes: Sizes, work: Work, setup: Setup) -> dict[str, int]:
 
     SpaceR's released trainer and TRL compute sampling, policy and reference in this way.
     """
-    alone = replace(work, pictures=work.pictures[:1], questions=1, group=1, trimmed=False)
+    alone = replace(work, pictures=work.pictures[:1], questions=1, group=1)
     found = tree_flops(sizes, alone, replace(setup, shuffled=False))
     batches = setup.accumulate / setup.updates
     seen = _vision(sizes, alone.pictures) * batches
@@ -80,41 +80,22 @@ def _attention(channels: int, layers: int, pairs: int) -> int:
     return 4 * channels * layers * pairs
 
 
-def _text_attention(sizes: Sizes, rows: Iterable[RowSize], setup: Setup) -> int:
-    """Attention in all layers; in the last, only the blocks kernel skips queries whose outputs are not read."""
-    text = sizes.text
-    return sum(
-        _attention(text.queries, text.layers - 1, row.pairs)
-        + _attention(text.queries, 1, row.last_pairs if setup.attention == "blocks" else row.pairs)
-        for row in rows
-    )
+def _text_attention(sizes: Sizes, rows: Iterable[RowSize]) -> int:
+    return sum(_attention(sizes.text.queries, sizes.text.layers, row.pairs) for row in rows)
 
 
-def _products(sizes: Sizes, rows: Iterable[RowSize]) -> int:
-    """Matrix products in all layers; in the last, tokens that are not read only have keys and values."""
-    text = sizes.text
-    skipped = text.matrices // text.layers - 2 * text.width * text.keys
-    return sum(2 * (text.matrices * row.tokens - skipped * (row.tokens - row.read)) for row in rows)
-
-
-def _adapter_products(sizes: Sizes, rows: Iterable[RowSize], adapters: int) -> int:
-    """As `_products`, for the two adapter matrices beside each."""
-    text = sizes.text
-    skipped = adapters // text.layers - adapters * 2 * (text.width + text.keys) // text.adapted
-    return sum(2 * (adapters * row.tokens - skipped * (row.tokens - row.read)) for row in rows)
-
-
-def _layers(sizes: Sizes, rows: Sequence[RowSize], setup: Setup, adapters: int = 0) -> int:
-    products = _products(sizes, rows) + _adapter_products(sizes, rows, adapters)
-    return products + _text_attention(sizes, rows, setup)
+def _layers(sizes: Sizes, rows: Sequence[RowSize], adapters: int = 0) -> int:
+    """Attention and matrix products in all layers, with the two adapter matrices beside each of the model's."""
+    products = sum(2 * (sizes.text.matrices + adapters) * row.tokens for row in rows)
+    return products + _text_attention(sizes, rows)
 
 
 def _head(sizes: Sizes, tokens: int) -> int:
     return 2 * sizes.text.vocabulary * sizes.text.width * tokens
 
 
-def _rows(sizes: Sizes, rows: Sequence[RowSize], setup: Setup, adapters: int = 0) -> int:
-    return _layers(sizes, rows, setup, adapters) + _head(sizes, sum(row.predicted for row in rows))
+def _rows(sizes: Sizes, rows: Sequence[RowSize], adapters: int = 0) -> int:
+    return _layers(sizes, rows, adapters) + _head(sizes, sum(row.predicted for row in rows))
 
 
 def _rollout(sizes: Sizes, work: Work, group: int, setup: Setup, adapters: int) -> tuple[int, int]:
@@ -123,22 +104,22 @@ def _rollout(sizes: Sizes, work: Work, group: int, setup: Setup, adapters: int) 
     pairs = steps * (work.pictures[0].tokens + work.text) + steps * (steps + 1) // 2
     token = 2 * (text.matrices + adapters) + _head(sizes, 1)
     decode = work.prompts * group * (steps * token + _attention(text.queries, text.layers, pairs))
-    return _layers(sizes, work.prefill, setup, adapters) + _head(sizes, work.prompts), decode
+    return _layers(sizes, work.prefill, adapters) + _head(sizes, work.prompts), decode
 
 
 def _trained(sizes: Sizes, work: Work, setup: Setup) -> tuple[float, float, float]:
     """FLOPs of the forward pass, recomputation, and the backward pass."""
     text, adapters = sizes.text, setup.adapters(sizes)
-    forward = _rows(sizes, work.rows, setup, adapters)
+    forward = _rows(sizes, work.rows, adapters)
     again = 0
     if setup.checkpointing == Checkpointing.all:
         # without each layer's last product, whose result nothing needs; the last layer's is added back
         left = 2 * text.last_matrices * (text.layers - 1) // text.layers * sum(row.tokens for row in work.rows)
-        again += _layers(sizes, work.rows, setup, adapters) - left
+        again += _layers(sizes, work.rows, adapters) - left
     at_once = logits_at_once(setup.on_gpu) // text.vocabulary
     again += sum(_head(sizes, row.predicted) for row in work.rows if row.predicted > at_once)
-    attention = _text_attention(sizes, work.rows, setup)
-    own = _adapter_products(sizes, work.rows, adapters)
+    attention = _text_attention(sizes, work.rows)
+    own = 2 * adapters * sum(row.tokens for row in work.rows)
     products = forward - attention - own
     # frozen weights need only the gradient of their input
     back = products * (2 if setup.rank is None else 1) + 2 * own + _BACK * attention

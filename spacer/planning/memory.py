@@ -103,13 +103,11 @@ def _keys(sizes: Sizes, setup: Setup) -> int:
 def activations_of_row(sizes: Sizes, work: Work, setup: Setup) -> int:
     """Activations that the largest packed row's forward pass saves for the backward pass, without logits."""
     text = sizes.text
-    largest = max(work.rows, key=lambda row: row.tokens)
-    tokens = largest.tokens
+    tokens = max(row.tokens for row in work.rows)
     if setup.checkpointing == Checkpointing.all:
         kept = text.layers * text.width * setup.seen_bytes * tokens
     else:
         kept = text.layers * activations.text_layer(text, setup) * tokens
-        kept -= activations.text_mlp(text, setup) * (tokens - largest.read)  # in the last layer
     predicted = max(row.predicted for row in work.rows)
     mask = _mask(tokens, setup, layers=1 if setup.checkpointing == Checkpointing.all else text.layers)
     last = activations.norm_alone(text.width, setup) * tokens + predicted * text.width * setup.product_bytes

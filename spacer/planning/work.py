@@ -7,7 +7,7 @@ run.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -32,14 +32,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class RowSize:
-    """A packed row: its tokens, those that are predicted, those whose final hidden states are read, the attention
-    pairs, and those of them that the last layer computes on a CPU (`attention.blocks.Blocks`)."""
+    """A packed row: its tokens, those that are predicted, and the attention pairs."""
 
     tokens: int
     predicted: int
-    read: int
     pairs: int
-    last_pairs: int
 
 
 @dataclass(frozen=True)
@@ -48,8 +45,7 @@ class Work:
     and `group` completions per question.
 
     A prompt is a picture's tokens and `text` more, which are the question's own if several share the picture.
-    Completions are all `length` tokens long. `budget` is `objective.row_tokens`. `trimmed` is whether the last layer
-    skips outputs that are not read (`spacer.attention.trimming`).
+    Completions are all `length` tokens long. `budget` is `objective.row_tokens`.
     """
 
     pictures: tuple[Picture, ...]
@@ -59,7 +55,6 @@ class Work:
     length: int
     budget: int
     fewer: int = 0
-    trimmed: bool = True
 
     @property
     def prompts(self) -> int:
@@ -86,16 +81,12 @@ class Work:
         """The packed rows of training: prompts and completions."""
         blank = torch.zeros(self.length, dtype=torch.uint8)
         leaves = [Completion(n // self.group, blank) for n in range(self.completions)]
-        return self._measured(pack(self._forest, leaves, self.budget))
+        return measured(pack(self._forest, leaves, self.budget))
 
     @cached_property
     def prefill(self) -> tuple[RowSize, ...]:
         """The packed rows of prefill: the prompts alone."""
-        return self._measured(pack(self._forest, None, self.budget))
-
-    def _measured(self, rows: Sequence[PackedRow]) -> tuple[RowSize, ...]:
-        found = measured(rows)
-        return found if self.trimmed else tuple(replace(r, read=r.tokens, last_pairs=r.pairs) for r in found)
+        return measured(pack(self._forest, None, self.budget))
 
     @cached_property
     def _forest(self) -> Forest:
@@ -116,16 +107,7 @@ class Work:
 
 def measured(rows: Sequence[PackedRow]) -> tuple[RowSize, ...]:
     """The sizes of packed rows."""
-    return tuple(
-        RowSize(
-            len(row),
-            len(row.targets_N),
-            len(row.output_tokens_R),
-            _own(row) + _below(row),
-            _last_own(row) + _below(row),
-        )
-        for row in rows
-    )
+    return tuple(RowSize(len(row), len(row.targets_N), _own(row) + _below(row)) for row in rows)
 
 
 def _own(row: PackedRow) -> int:
@@ -137,12 +119,6 @@ def _own(row: PackedRow) -> int:
 def _below(row: PackedRow) -> int:
     """Attention pairs between each segment and its descendants."""
     return sum((span.stop - span.start) * (span.below - span.stop) for span in row.spans)
-
-
-def _last_own(row: PackedRow) -> int:
-    """As `_own`, for tokens that are read."""
-    starts = torch.tensor([span.start for span in row.spans])
-    return int((row.output_tokens_R - starts[row.segment_L[row.output_tokens_R]] + 1).sum())
 
 
 def _blank(length: int, parent: int | None) -> Segment:

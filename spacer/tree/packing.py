@@ -50,13 +50,6 @@ class PackedRow:
         return len(self.ids_L)
 
     @cached_property
-    def output_tokens_R(self) -> Tensor:
-        """The tokens whose final states are looked at: where one is predicted; of prompts alone each segment's last."""
-        if self.completions:
-            return self.predictors_N.unique()
-        return torch.tensor([span.stop - 1 for span in self.spans])
-
-    @cached_property
     def segment_L(self) -> Tensor:
         """The span that each token belongs to."""
         lengths = torch.tensor([span.stop - span.start for span in self.spans])

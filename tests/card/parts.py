@@ -19,7 +19,6 @@ from torch.profiler import ProfilerActivity, profile
 
 from spacer.attention.interface import TREE, WINDOWS
 from spacer.attention.rows import row_attention
-from spacer.attention.trimming import trim
 from spacer.models.forward import ComputeOptions, RowContext
 from spacer.models.logps import row_logps
 from spacer.models.selfcheck import LIMITS
@@ -221,7 +220,6 @@ def _models(size: Size, names: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
         with size.device:
             model = AutoModelForImageTextToText.from_config(config, dtype=size.dtype)
         model.set_attn_implementation({"text_config": TREE, "vision_config": WINDOWS})
-        trim(text_model(model))
         yield name, model.eval()
         del model
         torch.cuda.empty_cache()

@@ -23,7 +23,6 @@ from transformers import (
 
 from spacer.attention.interface import TREE, WINDOWS
 from spacer.attention.rows import register
-from spacer.attention.trimming import trim
 from spacer.config.choices import Positions
 from spacer.data.processing import MIXED, Prompt
 from spacer.data.samples import Medium, Sample
@@ -71,7 +70,6 @@ def make(family: str, dtype: torch.dtype = torch.float64, head_dim: int = 8) -> 
         bias[EOS] = 1.0  # some completions end early
         model.lm_head.bias = torch.nn.Parameter(bias, requires_grad=False)
     model.set_attn_implementation({"text_config": TREE, "vision_config": WINDOWS})
-    trim(model.model.language_model)
     return model.to(dtype).eval()
 
 

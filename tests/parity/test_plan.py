@@ -18,7 +18,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForImageTextToText, Qwen2_5_VLConfig, Qwen3VLConfig
 
 from spacer.attention.interface import TREE, WINDOWS
-from spacer.attention.trimming import trim
 from spacer.config.choices import Checkpointing, Positions
 from spacer.config.settings import ClusterSettings, LoraSettings, ObjectiveSettings, Settings
 from spacer.data.loading import PromptDataset
@@ -151,7 +150,6 @@ def model_of(config: Any, checkpointing: Checkpointing = Checkpointing.none) -> 
     model.set_attn_implementation({"text_config": TREE, "vision_config": WINDOWS})
     embed = model.model.visual.patch_embed
     embed.proj = PatchProjection.of(embed.proj)
-    trim(model.model.language_model)
     if checkpointing == Checkpointing.all:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return model

@@ -128,35 +128,6 @@ def test_long_segments_and_every_way_to_attend_agree(family: str, monkeypatch: p
                 torch.testing.assert_close(gradient, plain[name], rtol=1e-7, atol=1e-9, msg=f"{name} {alone}")
 
 
-@pytest.mark.parametrize("attention", ["blocks", "masked", "flex"])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_last_layer_computes_what_is_read(family: str, attention: str) -> None:
-    model = model_of(family, torch.float64)
-    batch, prompts, completions = drawn(family, model, [("video", 2), ("text", 1)], 2, seed=6, dtype=torch.float64)
-    (row,) = pack(batch.forest, completions, 10_000)
-    met: dict[str, list[int]] = {}
-    layers = model.model.language_model.layers
-    parts = {"first": layers[0].mlp.down_proj, "mlp": layers[-1].mlp.down_proj}
-    parts |= {"query": layers[-1].self_attn.q_proj, "key": layers[-1].self_attn.k_proj}
-    hooks = [
-        part.register_forward_hook(lambda _, args, output, name=name: met.setdefault(name, []).append(args[0].shape[1]))
-        for name, part in parts.items()
-    ]
-    with torch.no_grad():
-        row_logps(model, row, RowContext(encode_vision(model, batch.pictures), ComputeOptions(attention, 10_000)))
-        assert met == {
-            "first": [len(row)],
-            "mlp": [len(row.output_tokens_R)],
-            "query": [len(row.output_tokens_R)],
-            "key": [len(row)],
-        }
-        met.clear()
-        plain_logps(model, prompts[0], completions[0].ids_C)  # which has no tree, and all of whose tokens are read
-    assert len({length for (length,) in met.values()}) == 1
-    for hook in hooks:
-        hook.remove()
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_pictures_and_positions_matter_to_the_models(family: str) -> None:
     """The parity above would be empty if these models ignored what they see."""

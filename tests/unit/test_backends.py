@@ -161,7 +161,7 @@ def test_every_choice_on_a_cpu_is_one_that_rows_can_be_attended_with(monkeypatch
     q = torch.randn(1, 2, 2, 8)
     results = []
     for asked in ("auto", "sdpa"):
-        attention = row_attention(row, choose_attention(settings(asked)).rows, torch.device("cpu"), layers=2)
+        attention = row_attention(row, choose_attention(settings(asked)).rows, torch.device("cpu"))
         results.append(attention(0, q, q, q, 1.0))
     torch.testing.assert_close(*results)
 

@@ -111,7 +111,6 @@ def test_a_row_worked_out_by_hand() -> None:
     assert row.completions == (1, 0, 2)
     assert row.targets_N.tolist() == [4, 5, 6, 7, 8]
     assert row.predictors_N.tolist() == [2, 3, 5, 6, 5]
-    assert row.output_tokens_R.tolist() == [2, 3, 5, 6]
     assert row.owner_N.tolist() == [0, 0, 1, 1, 2]
     assert row.token_N.tolist() == [0, 1, 0, 1, 0]
 
@@ -254,7 +253,6 @@ def test_without_completions_every_segment_has_a_row_that_holds_its_path(forest:
     assert {place for row in rows for place in row.segments} == set(range(len(forest.segments)))
     for row in rows:
         assert (row.completions, row.targets_N.tolist(), row.predictors_N.tolist()) == ((), [], [])
-        assert row.output_tokens_R.tolist() == [span.stop - 1 for span in row.spans]
         assert row.unpack(torch.zeros(0)).shape == (0, 0)
         assert len(row) <= budget or list(row.segments) == forest.path(row.segments[-1])
         held = tokens(row)
