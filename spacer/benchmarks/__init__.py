@@ -87,7 +87,7 @@ def read_questions(name: str, root: Path) -> tuple[list[Question], list[Fault]]:
         raise UserError(
             f"{root}: {count} in the files of {name}\n{describe(told)}\n{again} "
             + ("" if of_files else f"A few malformed rows count as wrong, up to {MAX_MALFORMED:.0%} of them. ")
-            + "Questions are not left out, for that would change the figures."
+            + "Questions are not left out, for that would change the scores."
         )
     if not questions:
         raise UserError(f"{root}: the files of {name} have no question in them. {again}")

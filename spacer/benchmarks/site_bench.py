@@ -20,7 +20,7 @@ from spacer.data.stored import FileImages
 from spacer.statistics.metrics import Metric, chance_adjusted, grouped
 
 SECOND = "authors_code"
-NOTE = "Figures are adjusted for chance: guessing scores 0, and what is worse than guessing less."
+NOTE = "Scores are adjusted for chance: guessing scores 0, and what is worse than guessing less."
 TASKS = (
     *("counting & existence", "object localization & positioning", "3d information understanding"),
     *("multi-view & cross-image reasoning", "spatial relationship reasoning", "movement prediction & navigation"),
@@ -61,7 +61,7 @@ def _question(row: BenchmarkRow, kind: str, media: Media) -> Question:
 
 
 def grade(question: Question, text: str) -> Grade:
-    """Accuracy of the letter; figures adjust it."""
+    """Accuracy of the letter; the metrics adjust it."""
     return letter_grade(question, text, readings.site(text, answers.letters(question.options)))
 
 

@@ -110,24 +110,24 @@ def _released_number(given: str, true: str, last: bool) -> float:
 
 def official(questions: Sequence[Question]) -> list[Metric]:
     """The tasks, their mean, and the means of levels and of image kinds over their tasks."""
-    return _figures(questions, LEVELS)
+    return _metrics(questions, LEVELS)
 
 
 def released(questions: Sequence[Question]) -> list[Metric]:
     """The same, except for the task that the release omits from the level Middle."""
-    return _figures(questions, LEVELS | {"Middle": LEVELS["Middle"][1:]})
+    return _metrics(questions, LEVELS | {"Middle": LEVELS["Middle"][1:]})
 
 
-def _figures(questions: Sequence[Question], levels: dict[str, tuple[str, ...]]) -> list[Metric]:
+def _metrics(questions: Sequence[Question], levels: dict[str, tuple[str, ...]]) -> list[Metric]:
     positions = grouped([question.task for question in questions])
     tasks = {task: mean(f"task/{task}", positions[task]) for task in TASKS if task in positions}
-    figures = [mean_of("overall", list(tasks.values()))]
+    metrics = [mean_of("overall", list(tasks.values()))]
     for level, of in levels.items():
-        figures += macro(f"level/{level}", tasks, of)
-    figures += tasks.values()
+        metrics += macro(f"level/{level}", tasks, of)
+    metrics += tasks.values()
     for image_type, of_type in grouped([question.groups["image_type"] for question in questions]).items():
         of_task = grouped([questions[position].task for position in of_type])
         means = [mean("", [of_type[index] for index in of_task[task]]) for task in TASKS if task in of_task]
         if image_type and means:
-            figures.append(mean_of(f"image_type/{image_type}", means))
-    return figures
+            metrics.append(mean_of(f"image_type/{image_type}", means))
+    return metrics

@@ -167,7 +167,7 @@ def _second_number(number: float | None, true: str) -> float:
 def official(questions: Sequence[Question]) -> list[Metric]:
     """The eight tasks and their mean, then the same over debiased questions if the files mark them."""
     debiased = [question.task if question.groups.get("half") == HALVES[0] else "" for question in questions]
-    return [*figures([question.task for question in questions]), *figures(debiased, "debiased/")]
+    return [*metrics([question.task for question in questions]), *metrics(debiased, "debiased/")]
 
 
 def released(questions: Sequence[Question]) -> list[Metric]:
@@ -176,11 +176,11 @@ def released(questions: Sequence[Question]) -> list[Metric]:
     return [micro(questions), *_tasks([question.task for question in questions])]
 
 
-def figures(tasks: Sequence[str], prefix: str = "") -> list[Metric]:
+def metrics(tasks: Sequence[str], prefix: str = "") -> list[Metric]:
     """The tasks' mean and the tasks, with a prefix to their names. Absent tasks are left out."""
     there = _tasks(tasks)
-    figures = [mean_of("overall", there), *there] if there else []
-    return [replace(metric, name=prefix + metric.name) for metric in figures]
+    found = [mean_of("overall", there), *there] if there else []
+    return [replace(metric, name=prefix + metric.name) for metric in found]
 
 
 def _tasks(tasks: Sequence[str]) -> list[Metric]:

@@ -1,6 +1,6 @@
 """VSI-Bench debiased (Brown et al., arXiv 2511.04655): its questions that cannot be guessed without looking.
 
-Files, rules and figures are those of `vsi_bench`, which has them beside its own as `debiased/…`; here they are a
+Files, rules and metrics are those of `vsi_bench`, which has them beside its own as `debiased/…`; here they are a
 benchmark of their own, as in today's tables. The second reading is that of VSI-Bench's authors: the first word is the
 answer.
 """
@@ -34,7 +34,7 @@ def grade(question: Question, text: str) -> Grade:
 
 def official(questions: Sequence[Question]) -> list[Metric]:
     """The eight tasks and their mean."""
-    return vsi_bench.figures([question.task for question in questions])
+    return vsi_bench.metrics([question.task for question in questions])
 
 
 released = official

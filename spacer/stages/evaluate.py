@@ -57,7 +57,7 @@ def write_and_report(
     missing: Sequence[Fault],
     seconds: Mapping[str, float],
 ) -> float:
-    """Scores the rows of a benchmark's questions, and writes and prints the figures. Returns the official overall
+    """Scores the rows of a benchmark's questions, and writes and prints the metrics. Returns the official overall
     score."""
     asked = settings.benchmark
     assert asked is not None

@@ -270,9 +270,9 @@ def test_what_the_video_adds_to_a_benchmark(films: list[Path], command: Command,
     for control in ("other_video", "none"):
         answered = rows(out / f"predictions/controls/vsi_bench.{control}.jsonl")
         assert [row["id"] for row in answered] == [row["id"] for row in own]
-        assert {name: figure["after"] for name, figure in found[control].items()} == official
-        for figure in found[control].values():
-            assert figure["delta"] == pytest.approx(figure["after"] - figure["before"])
+        assert {name: metric["after"] for name, metric in found[control].items()} == official
+        for metric in found[control].values():
+            assert metric["delta"] == pytest.approx(metric["after"] - metric["before"])
     assert "What the video adds to the text alone" in said
     told = fails(command(*to_evaluate("vsi_bench", root, tmp_path / "no", "evaluation.controls=[prior]")))
     assert "leave prior out" in told

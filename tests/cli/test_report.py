@@ -28,7 +28,7 @@ def test_comparing_runs_leaves_one_of_both(command: Command, tmp_path: Path) -> 
     runs = f"runs=[{','.join(map(str, folders))}]"
     said = succeeds(command("stage=compare", runs, "logger=none", f"hydra.run.dir={tmp_path / 'out'}"))
     assert f"report: {tmp_path / 'out'}/report.html" in said
-    found = elements(tmp_path / "out/report.html")["index"]["subjects"][0]["figures"]
+    found = elements(tmp_path / "out/report.html")["index"]["subjects"][0]["metrics"]
     overall = next(row for row in found if row["name"] == "questions")
     made = json.loads((tmp_path / "out/comparison.json").read_text())["comparisons"][0]["metrics"]["overall"]
     assert [overall["changes"][1][name] for name in ("delta", "low", "high")] == [

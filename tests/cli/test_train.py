@@ -113,7 +113,7 @@ def test_wandb_offline_holds_every_metric_of_the_site(finished: tuple[Path, str]
     assert last["eval/rooms/reward/total/delta_low"] == pytest.approx(summary["delta_low"])
 
 
-def test_wandb_offline_says_where_its_figures_come_from(finished: tuple[Path, str]) -> None:
+def test_wandb_offline_says_where_its_metrics_come_from(finished: tuple[Path, str]) -> None:
     folder, _ = finished
     records = wandb_records(folder)
     config = {

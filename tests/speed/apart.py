@@ -1,4 +1,4 @@
-"""A system in a process of its own: what others allocate and import is not in its way, nor in its figures."""
+"""A system in a process of its own: what others allocate and import is not in its way, nor in its numbers."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
     python -m tests.speed.gpu [--model qwen3b] [--questions N …] [--prompts N …] [--tokens N] [--json FILE]
 
-The weights are random, in bfloat16; the times are those of trained ones. Figures are per question, on the clock:
+The weights are random, in bfloat16; the times are those of trained ones. Times are per question, on the clock:
 medians of steps after one that compiles and warms up. Memory is the most that PyTorch had allocated in a step, weights,
 reference, gradients and optimiser states included.
 """

@@ -3,7 +3,7 @@
     python -m tests.speed.step [--quick] [--json FILE] [--plot FILE] [--without-trl] [--prompts N …] [--groups G …]
 
 Each system has a process of its own. It first takes a step of which the memory is measured, which also warms it up;
-then all take timed steps in turn. Figures are per question. Beside each ratio stands its bound: forward-equivalent
+then all take timed steps in turn. Times are per question. Beside each ratio stands its bound: forward-equivalent
 tokens of the released algorithm over ours, where rollout prefill and decoding count once, the policy's forward and
 backward three times and the reference's forward once; vision likewise. A ratio can exceed the bound of its tokens,
 since decoding many rows together costs less a token, and pictures are saved by another factor.

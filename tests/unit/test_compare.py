@@ -40,7 +40,7 @@ def compared(*folders: Path, resamples: int = 500) -> list[Any]:
 # what is computed
 
 
-def test_figures_are_means_over_questions_and_over_those_of_a_task(runs: tuple[Path, Path]) -> None:
+def test_metrics_are_means_over_questions_and_over_those_of_a_task(runs: tuple[Path, Path]) -> None:
     (found,) = compared(*runs)
     a, b = made_rows(0, 0.4), made_rows(1, 0.6)
     assert list(found.metrics) == ["overall", *(f"task/{task}" for task in TASKS)]

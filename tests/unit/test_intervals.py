@@ -21,7 +21,7 @@ from spacer.statistics.resampling import Clustered, interval, resample, student_
 WORLDS = 1200  # a coverage of 95 % is then measured to a standard error of 0.63 %, 93 to 97 % to 0.74 and 0.49 %
 
 
-def figures(tasks: list[str]) -> list[Metric]:
+def metrics_of(tasks: list[str]) -> list[Metric]:
     """The mean over questions and the macro mean over tasks."""
     return [mean("mean", range(len(tasks))), mean_of("macro", [mean(k, of) for k, of in grouped(tasks).items()])]
 
@@ -56,10 +56,10 @@ def test_95_percent_covers_93_to_97_and_resampling_questions_does_not(clusters, 
     covered = {"mean": 0, "macro": 0, "singly": 0}
     for seed in range(WORLDS):
         scores, tasks, names = world(rng, clusters, right, sigma, graded)
-        for name, found in intervals(figures(tasks), scores, names, resamples=500, seed=seed).items():
+        for name, found in intervals(metrics_of(tasks), scores, names, resamples=500, seed=seed).items():
             covered[name] += found.low <= right <= found.high
         each = [str(place) for place in range(len(scores))]
-        alone = intervals(figures(tasks)[:1], scores, each, resamples=200, seed=seed)["mean"]
+        alone = intervals(metrics_of(tasks)[:1], scores, each, resamples=200, seed=seed)["mean"]
         covered["singly"] += alone.low <= right <= alone.high
     shares = {name: count / WORLDS for name, count in covered.items()}
     assert 0.93 <= shares["mean"] <= 0.97 and 0.93 <= shares["macro"] <= 0.97, shares
@@ -86,10 +86,10 @@ def test_a_test_at_5_percent_rejects_5_percent_of_runs_that_are_alike_and_questi
 # what is resampled
 
 
-def test_figures_under_weights_equal_those_of_questions_repeated() -> None:
+def test_metrics_under_weights_equal_those_of_questions_repeated() -> None:
     rng = np.random.default_rng(0)
     scores, tasks, names = world(rng, 9, 0.5, 0.5, True)
-    metrics = [*figures(tasks), Metric("odd", ((0.25, (0, 3, 4)), (0.75, (3, 7))))]
+    metrics = [*metrics_of(tasks), Metric("odd", ((0.25, (0, 3, 4)), (0.75, (3, 7))))]
     codes = np.unique(names, return_inverse=True)[1]
     data = Clustered.of(metrics, scores, codes)
     assert data.values() == pytest.approx([metric.value(scores.tolist()) for metric in metrics])
@@ -126,26 +126,26 @@ def test_a_metric_sees_only_the_clusters_of_its_questions() -> None:
     assert found["ab"] == Interval(2 / 3, 0.5, 1.0, 3, 2)
 
 
-def test_seed_portions_and_the_company_of_other_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seed_portions_and_the_company_of_other_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     scores, tasks, names = world(np.random.default_rng(1), 30, 0.5, 0.5, True)
 
     def found(metrics: list[Metric], seed: int = 0) -> dict[str, object]:
-        """Figures to rounding: how a matrix product adds up depends on its shape."""
+        """Metrics to rounding: how a matrix product adds up depends on its shape."""
         entries = intervals(metrics, scores, names, resamples=500, seed=seed)
         return {name: pytest.approx(astuple(entry), rel=1e-12) for name, entry in entries.items()}
 
-    whole = {name: astuple(entry) for name, entry in intervals(figures(tasks), scores, names, resamples=500).items()}
-    assert whole != found(figures(tasks), seed=1)
-    assert whole["macro"] == found(figures(tasks)[1:])["macro"]
+    whole = {name: astuple(entry) for name, entry in intervals(metrics_of(tasks), scores, names, resamples=500).items()}
+    assert whole != found(metrics_of(tasks), seed=1)
+    assert whole["macro"] == found(metrics_of(tasks)[1:])["macro"]
     monkeypatch.setattr(resampling, "_CHUNK_DRAWS", 120)
-    assert whole == found(figures(tasks))
+    assert whole == found(metrics_of(tasks))
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.floats(-5, 5), st.sampled_from("abcdef"), st.sampled_from("xyz")), min_size=2))
 def test_intervals_lie_within_the_scores_and_move_with_them(rows: list[tuple[float, str, str]]) -> None:
     scores = np.array([row[0] for row in rows])
-    names, metrics = [row[1] for row in rows], figures([row[2] for row in rows])
+    names, metrics = [row[1] for row in rows], metrics_of([row[2] for row in rows])
     found = intervals(metrics, scores, names, resamples=100)
     moved = intervals(metrics, 2 * scores + 3, names, resamples=100)
     for name, entry in found.items():
@@ -245,7 +245,9 @@ def test_flips_drawn_agree_with_all_flips() -> None:
 def test_the_order_of_runs_turns_the_difference() -> None:
     scores, tasks, names = world(np.random.default_rng(4), 20, 0.5, 0.5, False)
     other = world(np.random.default_rng(4), 20, 0.6, 0.5, False)[0]
-    there, back = (paired(figures(tasks), *pair, names, resamples=2000) for pair in ((scores, other), (other, scores)))
+    there, back = (
+        paired(metrics_of(tasks), *pair, names, resamples=2000) for pair in ((scores, other), (other, scores))
+    )
     for name, entry in there.items():
         assert back[name].delta == pytest.approx(-entry.delta)
         assert (back[name].low, back[name].high) == pytest.approx((-entry.high, -entry.low), abs=1e-9)

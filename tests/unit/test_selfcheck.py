@@ -147,7 +147,7 @@ def test_questions_about_images_are_checked_too(case: Case) -> None:
 
 
 @faults
-def test_a_broken_tree_is_refused_with_both_figures_and_the_remedies(
+def test_a_broken_tree_is_refused_with_both_numbers_and_the_remedies(
     case: Case, spoil: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with torch.no_grad():
@@ -195,7 +195,7 @@ def test_decoding_is_held_to_the_same_computation(
     assert found is not None and float(found.group(1)) == pytest.approx(0.1 * share, rel=0.01)
 
 
-def test_figures_that_are_not_numbers_are_refused(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_that_are_not_numbers_are_refused(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         selfcheck, "row_logps", lambda model, row, *_, **__: torch.full((len(row.targets_N),), torch.nan)
     )

@@ -171,7 +171,7 @@ def test_the_first_tells_of_the_others_errors_in_this_start(settings: Settings, 
         assert record.reason == "SIGTERM; process 1: RuntimeError: out of memory"
 
 
-def test_settings_differ_by_what_changes_figures_alone(settings: Settings):
+def test_settings_differ_by_what_changes_metrics_alone(settings: Settings):
     before = plain(settings)
     elsewhere = replace(settings, output_dir="/x", ckpt_path="last", logger=replace(settings.logger, group="g"))
     assert changes(before, plain(elsewhere)) == []
@@ -208,7 +208,7 @@ def test_a_row_holds_what_the_run_has_written(tmp_path: Path):
     (tmp_path / "summary.json").write_text(json.dumps({"scores": scores}))
     found = row_of("j", ["seed=0"], tmp_path, Record(Status.done, score=1.5, seconds=9.0), None)
     assert (found.status, found.score, found.low, found.high, found.answer) == ("done", 1.5, 1.0, 2.0, 0.4)
-    # figures of a run before are not those of one that was killed since
+    # metrics of a run before are not those of one that was killed since
     killed = row_of("j", ["seed=0"], tmp_path, Record(Status.killed, reason="SIGKILL"), None)
     assert (killed.status, killed.score, killed.low, killed.reason) == ("killed", None, None, "SIGKILL")
     assert row_of("j", [], tmp_path, None, None).status == NOT_RUN
@@ -231,7 +231,7 @@ def test_jobs_of_different_rewards_are_compared_by_their_answers():
     assert ranked_by(others) == "score"
 
 
-def test_means_are_over_seeds_that_have_a_figure():
+def test_means_are_over_seeds_that_have_a_value():
     rows = [row("x=1,seed=0", score=1.0), row("x=1,seed=1", score=2.0), row("x=1,seed=2", status="killed")]
     rows += [row("x=2,seed=0", score=5.0)]
     assert over_seeds(rows, "score") == [

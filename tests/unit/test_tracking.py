@@ -1,4 +1,4 @@
-"""Loggers go on where a killed run stopped, with each step once; what W&B is told of where figures come from."""
+"""Loggers go on where a killed run stopped, with each step once; what W&B is told of where metrics come from."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_wandb_offline_goes_on_wherever_its_file_was_cut_off(tmp_path: Path) -> 
     assert len(offline_runs(folder, "r")) == 2 and logged(folder) == list(range(7))
 
 
-def test_the_configuration_is_flat_and_says_where_figures_come_from(
+def test_the_configuration_is_flat_and_says_where_metrics_come_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["run.py", "runs=[a, b]"])

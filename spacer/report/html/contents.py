@@ -53,7 +53,7 @@ class Answered:
 class EvaluationResult:
     """All questions of a subject (a benchmark, or the held-out questions) as answered by one model.
 
-    `phase` distinguishes the evaluations of one run: before, after, or empty. `figures` are the subject's own
+    `phase` distinguishes the evaluations of one run: before, after, or empty. `metrics` are the subject's own
     recorded metrics: name → value, low, high. `graded` are the benchmark's questions by id, if its files are available.
     """
 
@@ -61,7 +61,7 @@ class EvaluationResult:
     phase: str
     questions: Mapping[str, Asked]
     answers: Mapping[str, Answered]
-    figures: Mapping[str, tuple[float, float | None, float | None]]
+    metrics: Mapping[str, tuple[float, float | None, float | None]]
     graded: Mapping[str, Question]
     conditions: Mapping[str, Any]
 

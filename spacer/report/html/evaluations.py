@@ -97,12 +97,12 @@ def benchmark_evaluation(folder: Path, scores: Mapping[str, Any], notes: list[st
         asked = _benchmark_question(line, said.get(line.identity()), graded.get(line.identity()))
         questions[asked.key] = asked
         answers[asked.key] = _benchmark_answer(line, said.get(asked.id))
-    figures: dict[str, tuple[float, float | None, float | None]] = {}
+    metrics: dict[str, tuple[float, float | None, float | None]] = {}
     for name, value in (scores.get("official") or {}).items():
         low, high = (scores.get("intervals") or {}).get(name) or (None, None)
-        figures[name] = (value, low, high)
+        metrics[name] = (value, low, high)
     kept = {key: graded[key] for key in questions if key in graded}
-    return EvaluationResult(subject, "", questions, answers, figures, kept, how)
+    return EvaluationResult(subject, "", questions, answers, metrics, kept, how)
 
 
 def _questions(subject: str, root: Any, notes: list[str]) -> dict[str, Question]:

@@ -18,7 +18,7 @@ from spacer.report.html.texts import Questions
 from spacer.report.labels import QUESTION_TYPES, label_of
 
 HEAD = 160  # characters of a question in the list
-_CHOSEN = "benchmark.limit or benchmark.tasks chose some questions: published figures, which are of all, are left out"
+_CHOSEN = "benchmark.limit or benchmark.tasks chose some questions: published scores, which are of all, are left out"
 FAULTS = 500  # listed per run
 POINTS = 800  # per curve; longer ones average neighbours
 _NO_METRICS = ("step", "epoch")
@@ -73,7 +73,7 @@ def subject_entry(subject: Subject, media: Sequence[int], resamples: int, seed: 
         "head": [" ".join(one.text[: 2 * HEAD].split())[:HEAD] for one in asked],
         "media": list(media),
         "answers": [_short(subject.questions, place) for place in range(len(evaluations))],
-        "figures": [asdict(row) for row in rows(evaluations, resamples, seed)],
+        "metrics": [asdict(row) for row in rows(evaluations, resamples, seed)],
         "published": [] if chosen else [asdict(entry) for entry in PUBLISHED if entry.benchmark == subject.name],
         "notes": _overlaps(subject) + ([_CHOSEN] if chosen else []),
         "conditions": [_flat(_asked_how(evaluation)) for evaluation in evaluations],

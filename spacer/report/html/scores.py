@@ -174,7 +174,7 @@ def _benchmark_rows(evaluations: Sequence[EvaluationResult], tell: _Tell) -> lis
         told |= tell(lambda asked: rules.official([graded[one.key] for one in asked]))
     else:
         computed = tell(_by_task)
-        written = dict.fromkeys(name for evaluation in evaluations for name in evaluation.figures)
+        written = dict.fromkeys(name for evaluation in evaluations for name in evaluation.metrics)
         told |= {name: _as_written(name, evaluations, computed.get(name)) for name in written}
         told |= {name: found for name, found in computed.items() if name not in told}
     told |= tell(partial(_over_all, QUESTIONS))
@@ -182,9 +182,9 @@ def _benchmark_rows(evaluations: Sequence[EvaluationResult], tell: _Tell) -> lis
     labels = {OVERALL: "overall", QUESTIONS: "mean over questions"}
     found = []
     for name, (cells, changes) in ((name, (entry.cells, entry.changes)) for name, entry in told.items()):
-        section = sections.get(name, "Tasks" if name.startswith("task/") else "Other figures")
+        section = sections.get(name, "Tasks" if name.startswith("task/") else "Other metrics")
         found.append(ScoreRow(name, labels.get(name) or name_of(name), section, True, cells, changes))
-    return sorted(found, key=lambda row: ("Overall", "Tasks", "Other figures").index(row.section))
+    return sorted(found, key=lambda row: ("Overall", "Tasks", "Other metrics").index(row.section))
 
 
 def _as_written(name: str, evaluations: Sequence[EvaluationResult], computed: _Told | None) -> _Told:
@@ -192,8 +192,8 @@ def _as_written(name: str, evaluations: Sequence[EvaluationResult], computed: _T
     cells: list[Cell | None] = []
     for place, evaluation in enumerate(evaluations):
         cell = None if computed is None else computed.cells[place]
-        if name in evaluation.figures:
-            value, low, high = evaluation.figures[name]
+        if name in evaluation.metrics:
+            value, low, high = evaluation.metrics[name]
             cell = Cell(value, low, high, len(evaluation.questions) if cell is None else cell.questions)
         cells.append(cell)
     return _Told(tuple(cells), (None,) * len(evaluations) if computed is None else computed.changes)

@@ -1,4 +1,4 @@
-"""Official scores and overall figures are the authors' own, on answers in the forms that their rules are made for."""
+"""Official scores and overall scores are the authors' own, on answers in the forms that their rules are made for."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def _motion(question: Question) -> list[tuple[str, float]]:
 
 
 def overall(name: str, questions: Sequence[Question], scores: Sequence[float]) -> float:
-    """The authors' overall figure: of questions where nothing else is said."""
+    """The authors' overall score: of questions where nothing else is said."""
     if name == "mindcube":
         return fmean(score for q, score in zip(questions, scores, strict=True) if "translation" not in q.id)
     if name == "site_bench":

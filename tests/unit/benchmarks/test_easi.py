@@ -1,4 +1,4 @@
-"""Benchmarks of today's tables: answers in the style of 7B models, and figures worked out by hand from them."""
+"""Benchmarks of today's tables: answers in the style of 7B models, and metrics worked out by hand from them."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_mmsi_bench(tmp_path: Path) -> None:
     assert list(asked["11"].images) == [picture(33 + i) for i in range(3)]
 
 
-def test_mindcube_leaves_translation_out_of_its_overall_figure(tmp_path: Path) -> None:
+def test_mindcube_leaves_translation_out_of_its_overall_metric(tmp_path: Path) -> None:
     right = ("among_g1_q0", "around_g2_q0", "translation_g4_q0", "translation_g4_q1")
     made = scored("mindcube", tmp_path, dict.fromkeys(right, "A"))
     assert made.official_values == pytest.approx(
@@ -216,7 +216,7 @@ def test_the_debiased_questions_are_a_benchmark_of_their_own(forms: list[str], t
     assert {question.id for question in benchmark("vsi_debiased").read(tmp_path)[0]} == debiased
 
 
-def test_intervals_of_circular_and_adjusted_figures_hold_them(tmp_path: Path) -> None:
+def test_intervals_of_circular_and_adjusted_metrics_hold_them(tmp_path: Path) -> None:
     for name, predictions in (
         ("threedsrbench", {str(index): row[3] for index, row in enumerate(DSR_ROWS) if index != 3}),
         ("site_bench", {"image/0": "B", "image/2": "B", "video/1": "B"}),
@@ -226,7 +226,7 @@ def test_intervals_of_circular_and_adjusted_figures_hold_them(tmp_path: Path) ->
             assert found.value == pytest.approx(made.official_values[metric])
 
 
-def test_a_paired_difference_of_a_circular_figure_is_that_of_its_groups() -> None:
+def test_a_paired_difference_of_a_circular_metric_is_that_of_its_groups() -> None:
     metric = circular("circular", [(0, 1), (2, 3)])
     a, b = [1.0, 0.0, 1.0, 1.0], [1.0, 1.0, 1.0, 0.0]
     found = paired([metric, mean("all", range(4))], a, b, list("xxyy"), resamples=50)

@@ -1,4 +1,4 @@
-"""The figures of each benchmark, official and released, worked out by hand from a few predictions."""
+"""The metrics of each benchmark, official and released, worked out by hand from a few predictions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def scored(tmp_path: Path) -> Scorer:
 
 
 def close(values: Mapping[str, float], **expected: float) -> None:
-    """Compares figures; the names have __ for the slashes."""
+    """Compares metrics; the names have __ for the slashes."""
     expected = {name.replace("__", "/"): value for name, value in expected.items()}
     assert {name: values[name] for name in expected} == pytest.approx(expected, abs=1e-12)
 
@@ -61,8 +61,8 @@ def test_the_debiased_questions_of_vsi_bench_are_told_beside_all(tmp_path: Path)
     debiased = {name: value for name, value in made.official_values.items() if name.startswith("debiased/")}
     tasks = {"object_rel_direction": 0, "object_rel_distance": 1, "obj_appearance_order": 1}
     tasks |= {"object_counting": 1, "room_size_estimation": 0}
-    figures = {"debiased/overall": 3 / 5} | {f"debiased/task/{task}": share for task, share in tasks.items()}
-    assert debiased == pytest.approx(figures)
+    expected = {"debiased/overall": 3 / 5} | {f"debiased/task/{task}": share for task, share in tasks.items()}
+    assert debiased == pytest.approx(expected)
     assert not any(name.startswith("debiased/") for name in made.released_values)
     pruned = [question for question in questions if question.groups["half"] == "pruned"]
     left = score_predictions("vsi_bench", pruned, VSI).official_values
@@ -169,13 +169,13 @@ def test_tempcompass(scored: Scorer) -> None:
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_no_prediction_is_wrong_even_where_the_release_has_an_empty_one_right(scored: Scorer, name: str) -> None:
     made = scored(name, {})
-    figures = [*made.official_values.values(), *made.released_values.values()]
-    assert set(figures) == {0.0} or (name == "site_bench" and max(figures) < 0)  # that is less than guessing earns
+    values = [*made.official_values.values(), *made.released_values.values()]
+    assert set(values) == {0.0} or (name == "site_bench" and max(values) < 0)  # that is less than guessing earns
     assert not any(made.answered) and made.not_extracted == 0
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_the_weights_of_a_figure_add_up_to_1_on_any_one_question_and_on_all(scored: Scorer, name: str) -> None:
+def test_the_weights_of_a_metric_add_up_to_1_on_any_one_question_and_on_all(scored: Scorer, name: str) -> None:
     everything = scored(name, {})
     parts = [everything, *(scored(name, {}, lambda q, only=q: q.id == only.id) for q in everything.questions)]
     for part in parts:

@@ -152,7 +152,7 @@ def test_rollouts_are_read_by_question_and_step_and_nothing_outside_the_run(tmp_
 
 
 @pytest.mark.parametrize("limit", [None, 20])
-def test_published_figures_stand_beside_whole_benchmarks_alone(limit: int | None, tmp_path: Path) -> None:
+def test_published_scores_stand_beside_whole_benchmarks_alone(limit: int | None, tmp_path: Path) -> None:
     run = scored_run(tmp_path / "run", 20, 0.5, 0)
     scores = json.loads((run / "scores.json").read_text())
     (run / "scores.json").write_text(json.dumps(scores | {"settings": {"limit": limit, "tasks": None}}))

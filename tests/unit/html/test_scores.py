@@ -18,7 +18,7 @@ from tests.benchmarks_as_distributed import MAKERS
 from tests.run_folders import scored_run, training_run
 
 
-def test_heldout_figures_are_those_of_the_runs_own_table(tmp_path: Path) -> None:
+def test_heldout_metrics_are_those_of_the_runs_own_table(tmp_path: Path) -> None:
     before, after = ([(number * seed) % 5 < 2 for number in range(60)] for seed in (7, 11))
     folder = training_run(tmp_path / "run", before, after, changes={3: {"error": "gone: away", "extracted": False}})
     written = [
@@ -55,7 +55,7 @@ def test_a_benchmark_without_its_files_is_told_by_tasks(tmp_path: Path) -> None:
         )
 
 
-def test_a_benchmark_with_its_files_is_told_by_its_own_figures(tmp_path: Path) -> None:
+def test_a_benchmark_with_its_files_is_told_by_its_own_metrics(tmp_path: Path) -> None:
     from spacer.benchmarks import benchmark
 
     root = MAKERS["vsi_bench"](tmp_path / "files", rounds=4, scenes=5).parent
@@ -86,7 +86,7 @@ def test_runs_that_share_no_question_have_no_differences(tmp_path: Path) -> None
         assert row.cells[0] is not None and row.cells[1] is not None and row.changes == (None, None)
 
 
-def test_published_figures_are_of_benchmarks_and_say_where_they_stand() -> None:
+def test_published_scores_are_of_benchmarks_and_say_where_they_stand() -> None:
     assert all(entry.benchmark in BENCHMARKS and 0 < entry.value < 100 and entry.source for entry in PUBLISHED)
     by_name = {(entry.benchmark, entry.model): entry.value for entry in PUBLISHED}
     assert by_name["sti_bench", "SpaceR-7B"] == 37.0 and by_name["vsi_bench", "Qwen2.5-VL-7B"] == 34.43

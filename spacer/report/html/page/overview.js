@@ -19,7 +19,7 @@ function notes() {
 const LEADING = ["overall", "questions", "reward/answer", "reward/total", "map/quality", "map/drawn"];
 
 function headline(subject) {
-  const rows = LEADING.flatMap((name) => subject.figures.filter((row) => row.name === name)).slice(0, 4);
+  const rows = LEADING.flatMap((name) => subject.metrics.filter((row) => row.name === name)).slice(0, 4);
   return el("section", { class: "cards" }, ...rows.map((row) => card(subject, row)));
 }
 
@@ -55,7 +55,7 @@ function legend(subject) {
 function scores(subject) {
   const columns = subject.columns, body = el("tbody");
   let section = null;
-  for (const row of subject.figures) {
+  for (const row of subject.metrics) {
     if (row.section !== section) {
       section = row.section;
       body.append(el("tr", { class: "section" }, el("th", { colspan: 3 + 2 * columns.length, scope: "rowgroup" }, section)));
@@ -81,10 +81,10 @@ function scores(subject) {
 }
 
 function published(subject) {
-  const overall = subject.figures.find((row) => row.name === "overall");
+  const overall = subject.metrics.find((row) => row.name === "overall");
   const own = subject.columns.map((column, place) => [column.label, overall?.cells[place], place]).filter(([, cell]) => cell);
   const all = [...own.map(([label, cell, place]) => ({ model: label, value: 100 * cell.value, note: "here", source: "", place })), ...subject.published];
-  return el("section", {}, el("h2", {}, "Held against published figures"),
+  return el("section", {}, el("h2", {}, "Beside published scores"),
     el("table", { class: "published" }, el("tbody", {}, ...all.sort((a, b) => b.value - a.value).map((entry) => el("tr", { class: entry.note === "here" ? "own" : "" },
       el("th", { scope: "row" }, entry.model),
       el("td", { class: "plot" }, svg("svg", { class: "bars", width: BAR + 8, height: 16, viewBox: `-2 0 ${BAR + 8} 16`, "aria-hidden": "true" },
