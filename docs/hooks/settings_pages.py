@@ -139,9 +139,7 @@ def _rows(
             continue  # `kind` or `name`, of which this class is the only one
         several = sum(option is not type(None) for option, _ in allowed) > 1
         bounds = [
-            f"{_type(option)} " * several + f"must be {words}"
-            for option, metadata in allowed
-            if (words := bound(metadata))
+            f"{_type(option)} " * several + words for option, metadata in allowed for words in _bounds(option, metadata)
         ]
         said = [beside.get(name) or _choices(hints[name]) or comments.get(key, ""), *bounds]
         nullable = " or null" if any(option is type(None) for option, _ in allowed) else ""
@@ -152,6 +150,19 @@ def _rows(
         for section in within:
             given = value if isinstance(value, section) else None
             yield from _rows(section, f"{key}.", group, comments, made=given)
+
+
+def _bounds(option: Any, metadata: tuple[Any, ...]) -> list[str]:
+    """
+    >>> from pydantic import PositiveInt
+    >>> _bounds(int, ()), _bounds(tuple[PositiveInt, PositiveInt], ())
+    ([], ['each must be greater than 0'])
+    """
+    inner = [entry for arg in typing.get_args(option) if arg is not ... for entry in options(arg)]
+    each = dict.fromkeys(words for _, within in inner if (words := bound(within)))
+    return [f"must be {words}" for words in filter(None, [bound(metadata)])] + [
+        f"each must be {words}" for words in each
+    ]
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

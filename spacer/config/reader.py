@@ -6,6 +6,7 @@ import difflib
 import typing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -137,7 +138,10 @@ class Reader:
         seen: set[str] = set()
         places = [_place(values, mistake["loc"]) for mistake in mistakes]
         assert not any(isinstance(place.within.get(place.field), AsIs) for place in places), mistakes
+        misplaced = self._refuse_other_kinds(values, [place for place in places if place.hint is None])
         for place, mistake in zip(places, mistakes, strict=True):
+            if _section(place) in misplaced:
+                continue
             if place.path not in seen and not isinstance(mistake["input"], AsIs):  # which was reported before
                 self.problems += _said(place, mistake)
             seen.add(place.path)
@@ -147,6 +151,38 @@ class Reader:
             given = place.within.get(place.field)
             kept = mistake["type"] in _OUT_OF_BOUNDS
             place.within[place.field] = given if isinstance(given, AsIs) else AsIs(given if kept else _BAD)
+
+    def _refuse_other_kinds(self, values: dict[str, Any], unknown: list[_Place]) -> set[str]:
+        """Reports each section with several keys that only other kinds of it have, in one message; returns those
+        sections. Such keys go; of a kind that was set by hand beside another kind's keys, nothing is read."""
+        keys: dict[str, list[_Place]] = {}
+        for place in unknown:
+            if _kinds_with(place, [place.field]):
+                keys.setdefault(_section(place), []).append(place)
+        refused = {section: strangers for section, strangers in keys.items() if len(strangers) > 1}
+        for section, strangers in refused.items():
+            first, names = strangers[0], [place.field for place in strangers]
+            key, _ = _chosen_by(first.choice)
+            others = _kinds_with(first, names)
+            if whole := [tag for tag in others if set(_keys(_kinds(first.choice)[tag])) <= first.within.keys()]:
+                self.fail(
+                    f"{section}.{key}",
+                    f"is {_show(first.within[key])} beside the settings of {whole[0]}: choose {section}=NAME of that "
+                    f"kind, which sets {section}.{key} and all that belongs to it; python run.py --help lists names",
+                )
+                *above, last = section.split(".")
+                reduce(dict.__getitem__, above, values)[last] = AsIs(_BAD)
+                continue
+            self.fail(
+                section,
+                f"{', '.join(names)} are unknown keys where {section}.{key}={first.within[key]}, though keys of "
+                + ", ".join(others or _kinds_with(first, names[:1]))
+                + ": leave them out, or where a file sets them, take them away with "
+                + " ".join(f"~{place.path}" for place in strangers),
+            )
+            for place in strangers:
+                del place.within[place.field]
+        return set(refused)
 
 
 def _place(values: dict[str, Any], steps: tuple[int | str, ...]) -> _Place:
@@ -203,16 +239,10 @@ def _said(place: _Place, mistake: ErrorDetails) -> list[str]:
 
 def _where_known(place: _Place) -> str:
     """A key that is close to an unknown one, or the other kinds of section that have it."""
-    kinds = [
-        entry.tag
-        for option, metadata in options(place.choice)
-        for entry in metadata
-        if isinstance(entry, Tag) and place.field in _keys(option)
-    ]
+    kinds = _kinds_with(place, [place.field])
     if not kinds:
         return _did_you_mean(place.field, _keys(place.cls))
-    section = place.path.removesuffix(f".{place.field}")
-    key, _ = _chosen_by(place.choice)
+    section, (key, _) = _section(place), _chosen_by(place.choice)
     return (
         f" where {section}.{key}={place.within[key]}, though one of {', '.join(kinds)}: leave it out, or where a file "
         f"sets it, take it away with ~{place.path}"
@@ -222,9 +252,22 @@ def _where_known(place: _Place) -> str:
 def _chosen_by(union: Any) -> tuple[str, list[str]]:
     """The key that chooses among several sections, and its values."""
     chosen: Any = next(entry for entry in typing.get_args(union) if isinstance(entry, Discriminator))
-    return chosen.discriminator.__name__, [
-        entry.tag for _, metadata in options(union) for entry in metadata if isinstance(entry, Tag)
-    ]
+    return chosen.discriminator.__name__, list(_kinds(union))
+
+
+def _kinds(union: Any) -> dict[str, Any]:
+    """The sections that can be chosen, by the value of the key that chooses."""
+    return {entry.tag: option for option, metadata in options(union) for entry in metadata if isinstance(entry, Tag)}
+
+
+def _kinds_with(place: _Place, names: Iterable[str]) -> list[str]:
+    """The kinds of the section at hand that have all of these keys."""
+    return [tag for tag, cls in _kinds(place.choice).items() if set(names) <= set(_keys(cls))]
+
+
+def _section(place: _Place) -> str:
+    """The path of the section that a key stands in."""
+    return place.path.removesuffix(f".{place.field}")
 
 
 def _keys(cls: Any) -> list[str]:

@@ -229,3 +229,16 @@ def test_nothing_heavy_is_imported() -> None:
     root = Path(load_module.__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_kind_set_by_hand_beside_another_kinds_settings_is_one_mistake() -> None:
+    told = only_problem(dataset__kind="jsonl")
+    assert told.startswith("dataset.kind: is 'jsonl' beside the settings of rooms: choose dataset=NAME of that kind")
+
+
+def test_keys_of_another_stage_are_one_mistake_with_a_line_to_copy() -> None:
+    told = only_problem(stage={"name": "evaluate", "batch_size": 8, "evaluate_after": False})
+    assert told.startswith(
+        "stage: batch_size, evaluate_after are unknown keys where stage.name=evaluate, though keys of sft"
+    )
+    assert told.endswith("~stage.batch_size ~stage.evaluate_after")

@@ -89,6 +89,7 @@ def test_every_group_and_key_has_its_place_on_a_page_of_settings(settings_pages:
     objective = made["settings/objective.md"]
     assert "| `beta` | number | `0.04` | weight of the KL to the reference model; " in objective
     assert "must be at least 2: to compare a group's completions, such as 8" in objective
+    assert "each must be at least 0 and less than 1" in made["settings/stage.md"]
     assert "| `video.max_frames` | integer | `32` |" in made["settings/benchmark.md"]
 
 

@@ -20,6 +20,8 @@ from spacer.config.settings import (
     Settings,
 )
 
+_NO_BENCHMARK = ("curate", "compare", "report", "dashboard", "export", "plan")  # training and prepare have rules below
+
 
 def _no_checkpoint(path: str) -> bool:
     return path != "last" and not isfile(path)
@@ -75,7 +77,7 @@ def evaluate_has_questions(s: Settings) -> str | None:
 
 
 def score_has_a_benchmark(s: Settings) -> str | None:
-    if s.stage.name == "score" and s.benchmark is None:
+    if s.stage.name == "score" and s.benchmark is None and not s.benchmarks:
         return (
             "stage.name=score reads the questions of a benchmark from its files, and none is chosen: "
             "choose benchmark=NAME, one of " + ", ".join(BENCHMARKS)
@@ -116,6 +118,40 @@ def all_benchmarks_have_no_root(s: Settings) -> str | None:
     if s.stage.name == "evaluate" and bool(s.benchmarks) and not asked_benchmarks(s):
         return (
             "benchmark=all asks benchmarks whose root is set, and none is: set benchmarks.vsi_bench.root=DIR or another"
+        )
+    return None
+
+
+def benchmark_is_asked_or_scored(s: Settings) -> str | None:
+    if (s.benchmark is not None or bool(s.benchmarks)) and s.stage.name in _NO_BENCHMARK:
+        return (
+            f"benchmark is for stage=evaluate, which asks its questions, and stage=score: leave it out of "
+            f"stage={s.stage.name}"
+        )
+    return None
+
+
+def score_has_one_benchmark(s: Settings) -> str | None:
+    if s.stage.name == "score" and bool(s.benchmarks):
+        return "stage=score scores a file of one benchmark: choose benchmark=NAME, and leave several to stage=evaluate"
+    return None
+
+
+def predictions_are_scored(s: Settings) -> str | None:
+    if s.predictions is not None and s.stage.name != "score":
+        return (
+            f"predictions={s.predictions} is for stage=score, and stage={s.stage.name} reads no answers from a file: "
+            "choose stage=score, or leave it out"
+        )
+    return None
+
+
+def checkpoint_is_taken(s: Settings) -> str | None:
+    # `last` is allowed everywhere, as cluster=slurm sets it: it is the newest one of this run, if there is any
+    if s.ckpt_path not in (None, "last") and not (trains(s) or s.stage.name == "export"):
+        return (
+            f"ckpt_path={s.ckpt_path} is for stages that train and for stage=export, and stage={s.stage.name} takes no "
+            "checkpoint: make a model of it with stage=export first, and set model.name_or_path=RUN/model"
         )
     return None
 
@@ -189,6 +225,10 @@ RULES: tuple[Rule, ...] = (
     training_asks_no_benchmark,
     training_asks_no_benchmarks,
     all_benchmarks_have_no_root,
+    benchmark_is_asked_or_scored,
+    score_has_one_benchmark,
+    predictions_are_scored,
+    checkpoint_is_taken,
     predictions_are_there,
     plan_for_a_number_of_gpus,
     plan_leaves_memory,
