@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 from spacer.config.load import forgiving, load_settings
 from spacer.config.model_files import check_model
 from spacer.config.paths import ROOT, export_paths
+from spacer.config.presets import placed
 from spacer.config.settings import Settings
 from spacer.errors import UserError, of_the_machine
 from spacer.process import ending
@@ -97,5 +98,5 @@ def run() -> None:
     groups = {folder.name for folder in (ROOT / "conf").iterdir() if folder.is_dir()} | {"experiments", "sweeps"}
     if missing := missing_plugin(sys.argv[1:], (ROOT, ROOT / "conf")):
         sys.exit(missing)
-    sys.argv[1:] = masked_overrides(forgiving(sys.argv[1:], groups))
+    sys.argv[1:] = masked_overrides(forgiving(placed(sys.argv[1:], ROOT / "conf"), groups))
     main()

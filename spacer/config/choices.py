@@ -89,6 +89,13 @@ class Sampling(Choice):
     nearest = "nearest"  # likewise, but an even number, as qwen-vl-utils and SpaceR's training do
 
 
+class Shown(Choice):
+    """How a video's frames are shown to the model."""
+
+    video = "video"  # as one video
+    pictures = "pictures"  # each as an image, without times
+
+
 class Control(Choice):
     """Controls under which held-out questions are asked again, to measure what their video adds to a score."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from glob import escape, glob
-from os.path import expanduser, isdir, join  # unlike Path, never raise: unreadable counts as absent
+from os.path import expanduser, isdir, isfile, join  # unlike Path, never raise: unreadable counts as absent
 from string import Template
 
 from spacer.config.settings import BenchmarkSettings, DatasetSettings, Settings
@@ -14,12 +14,14 @@ PROMPTS_RULE = (
 )
 PROMPTS = ("map", "plain", "multiple choice", "numerical", "OCR", "free-form", "regression")
 
+SWEEP = "sweep.json"  # in the folder of a sweep, which stands for its jobs
 # stage → files, of which a run's folder must have at least one
 RUNS_WANTED = {
-    "compare": ("per_question.jsonl",),
+    "compare": ("per_question.jsonl", "*/per_question.jsonl", "predictions/*.jsonl", SWEEP),
     "report": (
         *("summary.json", "scores.json", "*/scores.json", "per_question.jsonl", "comparison.json", "history.jsonl"),
         "predictions",
+        SWEEP,
     ),
     "dashboard": ("scores.json", "*/scores.json", "summary.json"),
     "export": ("scores.json", "summary.json"),
@@ -34,8 +36,9 @@ def run_faults(s: Settings) -> list[str]:
     faults = []
     if s.stage.name == "report" and not s.runs:
         faults.append("runs is empty: stage=report takes the folders of runs, runs=[FOLDER,…]")
-    if s.stage.name == "compare" and len(s.runs) < 2:
-        faults.append(f"runs holds {len(s.runs)}: stage=compare takes at least two, runs=[FOLDER,FOLDER,…]")
+    sweeps = any(isfile(join(expanduser(name), SWEEP)) for name in s.runs)
+    if s.stage.name == "compare" and len(s.runs) < 2 and not sweeps:
+        faults.append(f"runs holds {len(s.runs)}: stage=compare takes at least two, or a sweep, runs=[FOLDER,FOLDER,…]")
     files = RUNS_WANTED[s.stage.name]
     for place, name in enumerate(s.runs):
         folder = expanduser(name)

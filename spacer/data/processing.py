@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from spacer.config.choices import Control, Subtitles, TooLong
+from spacer.config.choices import Control, Shown, Subtitles, TooLong
 from spacer.config.settings import DatasetSettings, VideoSettings
 from spacer.data.captions import Caption, shown_with
 from spacer.data.controls import grey
@@ -250,8 +250,9 @@ def _show_video(
     sample: Sample, path: Path, processor: Qwen2_5_VLProcessor, settings: VideoSettings, reader: MediaReader
 ) -> ProcessedMedia:
     video = reader.video(path, settings)
-    if sample.captions and sample.captioned == Subtitles.between:
-        shown = show_captioned(video, sample.captions, processor, settings)
+    between = sample.captions if sample.captioned == Subtitles.between else ()
+    if between or settings.shown == Shown.pictures:
+        shown = show_captioned(video, between, processor, settings)
     else:
         shown = show_video(video, processor, settings)
     return replace(shown, at=tuple(video.times))

@@ -50,6 +50,27 @@ def endpoint_conditions(model: ModelSettings, benchmark: BenchmarkSettings, seed
     }
 
 
+@dataclass(frozen=True)
+class Protocol:
+    """How a benchmark was asked: the preset's name, and the digest of all that it and other settings came to."""
+
+    name: str
+    digest: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.digest}"
+
+
+def protocol_of(benchmark: BenchmarkSettings, model: ModelSettings) -> Protocol:
+    """The protocol of answers: frames and how they are shown, prompts and decoding, of any benchmark and model."""
+    asked = asdict(benchmark)
+    for other in (*FREE, "name", "protocol"):
+        asked.pop(other)
+    if model.endpoint is not None:
+        asked["video"]["shown"] = {"frames": "pictures"}.get(model.endpoint.video, str(model.endpoint.video))
+    return Protocol(benchmark.protocol, digest_of(asked)[:8])
+
+
 def heldout_conditions(
     settings: Settings, attention: Mapping[str, str], trained: Trained | None = None
 ) -> dict[str, Any]:

@@ -29,6 +29,38 @@ class Answer:
     lengths: tuple[int, ...]
 
 
+class AnswerFile:
+    """The answers to some questions under some conditions: which are there, and which are left to ask."""
+
+    def __init__(self, path: Path, conditions: str, samples: Sequence[Sample]) -> None:
+        self._path, self._conditions, self._samples = path, conditions, samples
+        self._order = {item.id: place for place, item in enumerate(samples)}
+        self._keys = {item.id: key_of(conditions, item) for item in samples}
+
+    def left(self) -> list[int]:
+        """The places of the questions that have no answer, those about one medium together."""
+        done = kept_rows(self._path, self._conditions, self._keys)
+        return by_medium([place for id, place in self._order.items() if id not in done], self._samples)
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether answers wait to be joined, as after a run that was stopped at its last one."""
+        return bool(part_files(self._path))
+
+    def append(self, item: Sample, row: Row) -> None:
+        """Writes the answer to a question, from the only process."""
+        append_answers(part_file(self._path, 0), [row | {"key": self._keys[item.id]}])
+
+    def join(self) -> None:
+        """Puts the parts together, in the order of the questions."""
+        join_parts(self._path, kept_rows(self._path, self._conditions, self._keys), self._order)
+
+    def rows(self) -> list[Row]:
+        """The answers in the order of the questions."""
+        found = kept_rows(self._path, self._conditions, self._keys)
+        return [bare(found[id]) for id in self._order if id in found]
+
+
 def append_answers(file: Path, rows: Sequence[Row]) -> None:
     """Appends rows, each with its `key`, to a part file: a key without its row is none, so that it comes first."""
     if rows:

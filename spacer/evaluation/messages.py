@@ -31,9 +31,19 @@ _HELD = 8  # videos whose pictures are kept for the questions that follow
 
 
 class Messages:
-    """Makes the messages of questions; what several are about is decoded once. Threads may share it."""
+    """Makes the messages of questions; what several are about is decoded once. Threads may share it.
 
-    def __init__(self, settings: DatasetSettings, video: EndpointVideo, control: Control | None = None) -> None:
+    `part_of` makes a part of a message from a picture; by default, PNG in the text.
+    """
+
+    def __init__(
+        self,
+        settings: DatasetSettings,
+        video: EndpointVideo = EndpointVideo.frames,
+        control: Control | None = None,
+        part_of: Callable[[Image.Image], Part] | None = None,
+    ) -> None:
+        self._part_of = part_of or _as_png
         self._settings = settings
         self._video = video
         self._control = control
@@ -115,9 +125,7 @@ class Messages:
         image = within(image.convert("RGB"), self._settings.image_max_pixels if most is None else most)
         if self._control == Control.grey:
             image = Image.fromarray(np.full((image.height, image.width, 3), _GREY, np.uint8))
-        held = BytesIO()
-        image.save(held, "PNG")
-        return {"type": "image_url", "image_url": {"url": _data_url("image/png", held.getvalue())}}
+        return self._part_of(image)
 
 
 def within(image: Image.Image, most: int) -> Image.Image:
@@ -127,6 +135,13 @@ def within(image: Image.Image, most: int) -> Image.Image:
         return image
     size = (max(1, int(image.width * scale)), max(1, int(image.height * scale)))
     return image.resize(size, Image.Resampling.BICUBIC)
+
+
+def _as_png(image: Image.Image) -> Part:
+    """A picture without loss, in the protocol's form."""
+    held = BytesIO()
+    image.save(held, "PNG")
+    return {"type": "image_url", "image_url": {"url": _data_url("image/png", held.getvalue())}}
 
 
 def _data_url(kind: str, data: bytes) -> str:

@@ -27,18 +27,7 @@ from spacer.data.processing import PromptBatch
 from spacer.data.samples import Fault, Sample
 from spacer.distributed.sharding import gathered, is_sharded
 from spacer.distributed.strategies import shard_for
-from spacer.evaluation.kept import (
-    Answer,
-    Row,
-    append_answers,
-    bare,
-    by_medium,
-    join_parts,
-    kept_rows,
-    key_of,
-    part_file,
-    part_files,
-)
+from spacer.evaluation.kept import Answer, AnswerFile, Row, append_answers, key_of, part_file
 from spacer.models.forward import ComputeOptions, RowContext
 from spacer.models.probe import ModelProbe
 from spacer.models.selfcheck import FirstBatchCheck
@@ -244,22 +233,18 @@ def predict(trainer_options: dict[str, Any], request: EvaluationRequest, path: P
     Once all are answered, `path` holds them in that order; until then, the ranks' own files beside it do.
     """
     samples = request.dataset.samples[: request.how.limit]
-    order = {item.id: index for index, item in enumerate(samples)}
-    keys = {item.id: key_of(request.conditions, item) for item in samples}
-    done = kept_rows(path, request.conditions, keys)
-    left = [index for identity, index in order.items() if identity not in done]
-    if left or part_files(path):  # the latter: a run that was stopped after the last answer
+    answers = AnswerFile(path, request.conditions, samples)
+    left = answers.left()
+    if left or answers.in_parts:
         trainer = pl.Trainer(
             # parameters gathered in torch's inference mode could not be trained afterwards
             **trainer_options | {"enable_progress_bar": False, "inference_mode": False},
             logger=False,
             callbacks=[RowWriter(path)],
         )
-        trainer.predict(PredictModule(request, by_medium(left, samples)), return_predictions=False)
+        trainer.predict(PredictModule(request, left), return_predictions=False)
         trainer.strategy.barrier()
         if trainer.is_global_zero:
-            join_parts(path, kept_rows(path, request.conditions, keys), order)
-        trainer.strategy.barrier()
-        done = kept_rows(path, request.conditions, keys)  # on every rank, after rank 0 has removed the part files
-    asked = sorted((row for row in done.values() if row["id"] in order), key=lambda row: order[row["id"]])
-    return [bare(row) for row in asked]
+            answers.join()
+        trainer.strategy.barrier()  # rows are read on every rank, after rank 0 has removed the part files
+    return answers.rows()

@@ -14,7 +14,7 @@ from spacer.benchmarks import benchmark
 from spacer.benchmarks.question import Grade, Question
 from spacer.files import write_rows, write_text
 from spacer.rewards.reading import final_text
-from spacer.statistics.intervals import Interval, intervals, paired
+from spacer.statistics.intervals import UNIT, Interval, intervals, paired
 from spacer.statistics.metrics import Metric
 from spacer.statistics.summaries import PairedDelta
 
@@ -138,7 +138,7 @@ def score_predictions(
 def official_intervals(scored: Scored, resamples: int, seed: int) -> dict[str, Interval]:
     """Each official metric with its 95 % interval, clustered by what questions share (their videos)."""
     clusters = [question.cluster for question in scored.questions]
-    return intervals(scored.official, scored.official_scores, clusters, resamples=resamples, seed=seed)
+    return intervals(scored.official, scored.official_scores, clusters, scale=UNIT, resamples=resamples, seed=seed)
 
 
 def video_adds(own: Scored, other: Scored, resamples: int, seed: int) -> dict[str, PairedDelta]:
@@ -151,7 +151,8 @@ def video_adds(own: Scored, other: Scored, resamples: int, seed: int) -> dict[st
     if own.questions != other.questions:
         raise ValueError("a control is of the same questions as what it is held against")
     clusters = [question.cluster for question in own.questions]
-    spread = paired(own.official, other.official_scores, own.official_scores, clusters, resamples=resamples, seed=seed)
+    scores = (other.official_scores, own.official_scores)
+    spread = paired(own.official, *scores, clusters, scale=UNIT, resamples=resamples, seed=seed)
     found = {}
     for metric in own.official:
         of = sorted({place for _, places in metric.parts for place in places})
@@ -167,14 +168,22 @@ def video_adds(own: Scored, other: Scored, resamples: int, seed: int) -> dict[st
     return found
 
 
-def write_scores(folder: Path, scored: Scored, settings: Mapping[str, Any], spread: Mapping[str, Interval]) -> None:
+def write_scores(
+    folder: Path,
+    scored: Scored,
+    settings: Mapping[str, Any],
+    spread: Mapping[str, Interval],
+    protocol: Mapping[str, str] | None = None,
+) -> None:
     """Writes `scores.json` and `per_question.jsonl`.
 
     `settings` describes how the answers were produced, in plain JSON types; `spread` has the intervals of the official
-    metrics, null where unknown (all questions are about one video).
+    metrics, null where there is none; `clusters` says of how many videos they are. `protocol` has the name and the
+    digest of how the questions were asked, null where that is not known.
     """
     summary = {
         "benchmark": scored.benchmark,
+        "protocol": None if protocol is None else dict(protocol),
         "questions": len(scored.questions),
         "answered": sum(scored.answered),
         "not_extracted": scored.not_extracted,
@@ -184,6 +193,7 @@ def write_scores(folder: Path, scored: Scored, settings: Mapping[str, Any], spre
         "intervals": {
             name: None if math.isnan(found.low) else [found.low, found.high] for name, found in spread.items()
         },
+        "clusters": {name: found.clusters for name, found in spread.items()},
         **({scored.second: scored.released_values} if scored.second else {}),
         "settings": dict(settings),
     }

@@ -12,12 +12,15 @@ from rich.table import Table
 
 from spacer.benchmarks import benchmark
 from spacer.evaluation.scoring import Scored
-from spacer.statistics.intervals import Interval
+from spacer.statistics.intervals import Interval, why_no_interval
 
 
-def show(console: Console, scored: Scored, spread: Mapping[str, Interval], folder: Path) -> None:
-    """Prints the metrics, the unanswered questions, and the location of the files."""
-    table = Table(title=f"{scored.benchmark}, in percent", box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+def show(
+    console: Console, scored: Scored, spread: Mapping[str, Interval], folder: Path, protocol: str = "not known"
+) -> None:
+    """Prints the metrics under their protocol, the unanswered questions, and the location of the files."""
+    title = f"{scored.benchmark}, in percent; protocol: {protocol}"
+    table = Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column("Metric", overflow="fold")  # names of tasks may be longer than a line
     for heading in ("Official", "95 % interval", *([scored.second] if scored.second else []), "N"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -48,8 +51,10 @@ def show(console: Console, scored: Scored, spread: Mapping[str, Interval], folde
 
 
 def _range(spread: Mapping[str, Interval], name: str) -> str:
-    if name not in spread or math.isnan(spread[name].low):
+    if name not in spread:
         return ""
+    if math.isnan(spread[name].low):
+        return why_no_interval(spread[name].clusters, "videos")
     return f"{100 * spread[name].low:.1f} to {100 * spread[name].high:.1f}"
 
 

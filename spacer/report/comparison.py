@@ -30,7 +30,7 @@ from spacer.report.drawing import (
     written,
 )
 from spacer.report.labels import QUESTION_TYPES
-from spacer.statistics.intervals import Paired
+from spacer.statistics.intervals import FEWEST_CLUSTERS, Paired, why_no_interval
 
 _COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE)
 _MARKERS = "osD^v"
@@ -61,7 +61,7 @@ def comparison_table(comparison: Comparison, place: int) -> Table:
     """Table comparing the run at `place` (from 1) with the first, in per cent; fits 80 columns."""
     a, b = letter(0), letter(place)
     table = Table(
-        title=f"{b} against {a}",
+        title=f"{b} against {a}: {comparison.a.subject}{_protocol(comparison)}",
         caption=_caption(comparison, b),
         box=box.SIMPLE_HEAD,
         show_edge=False,
@@ -76,10 +76,18 @@ def comparison_table(comparison: Comparison, place: int) -> Table:
     return table
 
 
+def _protocol(comparison: Comparison) -> str:
+    """The protocol of both runs, or each one's."""
+    said = [run.protocol or "not known" for run in (comparison.a, comparison.b)]
+    if said == ["not known"] * 2:
+        return ""
+    return f"; protocol: {said[0]}" if said[0] == said[1] else f"; protocols: {said[0]} and {said[1]}"
+
+
 def _cells(name: str, metric: Paired) -> list[Text]:
     # ASCII only: a terminal or a log file in another encoding must not fail a run at its last line
     style = "" if not metric.excludes_zero else "green" if metric.delta > 0 else "red"
-    interval = "one cluster"
+    interval = why_no_interval(metric.clusters)
     if math.isfinite(metric.low):
         interval = f"{100 * metric.low:+.1f}, {100 * metric.high:+.1f}"
     return [
@@ -109,6 +117,7 @@ def _caption(comparison: Comparison, b: str) -> str:
         "* the 95 % interval, which resamples clusters (videos), excludes 0; p swaps the runs' answers by clusters; "
         "McN., McNemar's exact p, is over questions, takes them for independent, and is for scores of 0 and 1.",
         "p are not corrected for being many.",
+        f"Below {FEWEST_CLUSTERS} clusters there is no interval, no star and, where they share questions, no McN.",
     ]
     if comparison.unclustered:
         said.append(
@@ -120,24 +129,25 @@ def _caption(comparison: Comparison, b: str) -> str:
     return " ".join(said)
 
 
-def comparison_summary(comparisons: Sequence[Comparison], resamples: int, seed: int) -> dict[str, Any]:
+def comparison_summary(
+    comparisons: Sequence[Comparison], folders: Sequence[Path], resamples: int, seed: int
+) -> dict[str, Any]:
     """The contents of `comparison.json`. Scores and differences are between 0 and 1, as in the runs' own files."""
-    runs = [comparisons[0].a, *(entry.b for entry in comparisons)]
     return {
-        "runs": {
-            letter(place): {"folder": run.folder, "benchmark": run.benchmark, "questions": len(run.questions)}
-            for place, run in enumerate(runs)
-        },
+        "runs": {letter(place): {"folder": folder} for place, folder in enumerate(folders)},
         "comparisons": [
             {
+                "subject": entry.a.subject,
                 "a": letter(0),
-                "b": letter(place),
+                "b": letter(entry.place),
+                "questions": [len(entry.a.questions), len(entry.b.questions)],
+                "protocols": [entry.a.protocol, entry.b.protocol],
                 "only_a": entry.only_a,
                 "only_b": entry.only_b,
                 "unclustered": entry.unclustered,
                 "metrics": {name: asdict(metric) for name, metric in entry.metrics.items()},
             }
-            for place, entry in enumerate(comparisons, 1)
+            for entry in comparisons
         ],
         "level": 0.95,
         "resamples": resamples,
@@ -164,7 +174,7 @@ def forest_plot(comparisons: Sequence[Comparison], path: str | Path | None = Non
                 axes.plot([100 * found.low, 100 * found.high], [height, height], color=colour, linewidth=look.line)
             fill = colour if found.excludes_zero else "white"
             axes.plot(100 * found.delta, height, marker, color=colour, markerfacecolor=fill, markersize=look.mark)
-        label = f"{letter(place + 1)}: {entry.b.folder.name}"
+        label = f"{letter(entry.place)}: {entry.b.folder.name}"
         axes.plot([], [], marker, color=colour, linestyle="-", linewidth=look.line, markersize=look.mark, label=label)
     counts = {name: max(e.metrics[name].questions for e in comparisons if name in e.metrics) for name in names}
     axes.set_yticks(range(len(names)), [f"{name_of(name)} ({counts[name]})" for name in names])

@@ -125,7 +125,7 @@ def metric_table(values: Sequence[MetricValue]) -> str:
     """
     lines = ["| run | metric | value | 95 % interval |", "| --- | --- | ---: | --- |"]
     for value in sorted(values, key=lambda value: (value.metric, value.run)):
-        ends = "" if value.low is None or value.high is None else f"{value.low:.3f} to {value.high:.3f}"
+        ends = "none" if value.low is None or value.high is None else f"{value.low:.3f} to {value.high:.3f}"
         lines.append(f"| {markdown(value.run)} | {markdown(value.metric)} | {value.value:.3f} | {ends} |")
     return "\n".join(lines)
 

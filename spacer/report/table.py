@@ -16,6 +16,7 @@ from rich.text import Text
 
 from spacer.files import write_text
 from spacer.report.labels import SECTIONS, label_of, section_of
+from spacer.statistics.intervals import FEWEST_CLUSTERS, why_no_interval
 from spacer.statistics.summaries import PairedDelta
 
 
@@ -53,7 +54,7 @@ def before_after_table(
 def _cells(metric: str, delta: PairedDelta) -> list[Text]:
     # ASCII only: a terminal or a log file in another encoding must not fail a run at its last line.
     digits = 1 if metric == "completion/tokens" else 3
-    interval = "one scene"
+    interval = why_no_interval(delta.scenes, "scenes")
     if math.isfinite(delta.delta_low):
         interval = f"[{delta.delta_low:+.{digits}f}, {delta.delta_high:+.{digits}f}]"
     style = ""
@@ -73,7 +74,62 @@ def _cells(metric: str, delta: PairedDelta) -> list[Text]:
 
 def _caption(deltas: Mapping[str, PairedDelta]) -> str:
     scenes = max((delta.scenes for delta in deltas.values()), default=0)
-    return f"* the interval excludes 0. N questions; paired bootstrap over {scenes} scene{'' if scenes == 1 else 's'}."
+    few = any(delta.scenes < FEWEST_CLUSTERS for delta in deltas.values())
+    said = f"* the interval excludes 0. N questions; paired bootstrap over {scenes} scene{'' if scenes == 1 else 's'}."
+    return said + (f" Below {FEWEST_CLUSTERS} scenes there is no interval and no *." if few else "")
+
+
+_BLIND = {  # of a benchmark: heading of the column, in the order of what is shown
+    "chance": "Chance",
+    "constant": "Const.",
+    "none": "Text",
+    "grey": "Grey",
+    "other_video": "Other",
+}
+
+
+def video_adds_table(
+    own: Mapping[str, float],
+    baselines: Mapping[str, Mapping[str, float]],
+    adds: Mapping[str, Mapping[str, PairedDelta]],
+) -> Table:
+    """What the video adds to a benchmark's metrics, in per cent: baselines and controls beside the scores.
+
+    Args:
+        own: metric → score.
+        baselines: chance and constant: metric → score, NaN where it is not known.
+        adds: control → metric → the change from the control to `own`.
+    """
+    blind = {name: dict(of) for name, of in baselines.items()}
+    blind |= {name: {metric: delta.before for metric, delta in of.items()} for name, of in adds.items()}
+    shown = [name for name in _BLIND if name in blind]
+    hardest = shown[-1] if shown[-1] in adds else None  # the control that is nearest to the video
+    title = "Blind baselines, in percent" if hardest is None else "What the video adds, in percent"
+    table = Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("Metric", overflow="fold")
+    for heading in (*(_BLIND[name] for name in shown), "Own"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    if hardest is not None:
+        table.add_column("Adds", justify="right", no_wrap=True)
+        table.caption = (
+            f"Adds: own less {_BLIND[hardest]}, with its 95 % interval, which resamples videos. Below "
+            f"{FEWEST_CLUSTERS} videos there is none. summary.json has those of all controls."
+        )
+    for metric, score in own.items():
+        cells = [_percent(blind[name].get(metric, math.nan)) for name in shown]
+        change = [] if hardest is None else [_added(adds[hardest][metric])]
+        table.add_row(metric, *cells, _percent(score), *change)
+    return table
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}" if math.isfinite(value) else "-"
+
+
+def _added(delta: PairedDelta) -> str:
+    if not math.isfinite(delta.delta_low):
+        return f"{100 * delta.delta:+.1f}, {why_no_interval(delta.scenes, 'videos')}"
+    return f"{100 * delta.delta:+.1f} [{100 * delta.delta_low:+.1f}, {100 * delta.delta_high:+.1f}]"
 
 
 def write_summary(
@@ -82,7 +138,7 @@ def write_summary(
     """Writes {"metrics": {name: {…}}, "seconds": {phase: s}, **extra} as JSON, atomically.
 
     A metric holds before, after, delta, delta_low, delta_high, questions and scenes. JSON has no NaN, so non-finite
-    values (the interval of a single scene) are null.
+    values (an interval that there is none of) are null.
 
     Args:
         path: the file; missing folders are made.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,12 +14,14 @@ from spacer.config.settings import Settings
 from spacer.data.samples import Fault
 from spacer.evaluation.asked import check_media
 from spacer.evaluation.chosen import choose_questions
+from spacer.evaluation.conditions import protocol_of
 from spacer.evaluation.kept import Row
 from spacer.evaluation.scoring import Scored, official_intervals, score_predictions, video_adds, write_scores
 from spacer.stages.asking import ask_benchmark, ask_controls, ask_heldout
+from spacer.stages.benchmark_summary import report_all, report_benchmark
 from spacer.stages.report import report_at_end
 from spacer.stages.running import Run
-from spacer.stages.summary import mean_reward, report_all, report_benchmark, report_evaluation
+from spacer.stages.summary import mean_reward, report_evaluation
 from spacer.tracking.provenance import index_samples
 from spacer.training.preemption import SignalWatcher
 
@@ -71,12 +73,13 @@ def write_and_report(
     how |= {what: sum(row.get(what, 0) for row in rows) for what in ("prompt_tokens", "completion_tokens")}
     resamples, seed = settings.evaluation.resamples, settings.seed
     spread = official_intervals(scored, resamples, seed)
-    write_scores(folder, scored, how, spread)
+    protocol = protocol_of(asked, settings.model)
+    write_scores(folder, scored, how, spread, asdict(protocol))
     adds = {
         control: video_adds(scored, _score(settings, questions, other), resamples, seed)
         for control, other in controls.items()
     }
-    report_benchmark(settings, folder, scored, spread, how, rows, missing, seconds, adds)
+    report_benchmark(settings, folder, scored, spread, how, protocol, rows, missing, seconds, adds)
     return scored.official_values["overall"]
 
 

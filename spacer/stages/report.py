@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from spacer.config.faults import SWEEP
 from spacer.config.settings import Settings
 from spacer.errors import UserError
 from spacer.report.html.build import NAME, write_report
+from spacer.report.html.lines import read_object
 from spacer.terminal.screen import screen
 
 
@@ -17,7 +19,7 @@ def report_runs(settings: Settings, folder: Path) -> float:
     Raises:
         UserError: a run's files cannot be read; all are listed.
     """
-    runs = [Path(name).expanduser() for name in settings.runs]
+    runs = run_folders(settings.runs)
     path = write_report(folder / NAME, runs, settings.report, settings.evaluation.resamples, settings.seed)
     _tell(f"report: {path}")
     return path.stat().st_size / 1e6
@@ -36,6 +38,27 @@ def report_at_end(settings: Settings, folder: Path, runs: Sequence[Path] = ()) -
         _tell(f"no report, for it cannot be made:\n{error}")
         return
     _tell(f"report: {path}")
+
+
+def run_folders(named: Sequence[str]) -> list[Path]:
+    """The folders of runs, where that of a sweep stands for its finished jobs, in the order of its table.
+
+    Raises:
+        UserError: a sweep has no finished job.
+    """
+    found: list[Path] = []
+    for name in named:
+        folder = Path(name).expanduser().resolve()
+        if not (folder / SWEEP).is_file():
+            found.append(folder)
+            continue
+        jobs = read_object(folder / SWEEP) or {}
+        done = [Path(str(job["folder"])) for job in jobs.get("jobs", ()) if job.get("status") == "done"]
+        if not done:
+            raise UserError(f"{folder}: no job of this sweep is done: run it again, which goes on with what is missing")
+        # a sweep's folder may have moved since
+        found += [job if job.is_dir() else folder / job.name for job in done]
+    return list(dict.fromkeys(found))
 
 
 def _tell(words: str) -> None:

@@ -13,16 +13,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spacer.statistics.metrics import Metric
-from spacer.statistics.resampling import Clustered, Floats, interval, portions, resample
+from spacer.statistics.resampling import Clustered, Floats, interval, interval_of_equals, portions, resample
 
+FEWEST_CLUSTERS = 10  # fewer say too little of how clusters vary for an interval
+UNIT = (0.0, 1.0)  # the scale of a benchmark's scores
 _SAME = 1e-9  # scores closer than this are a tie
+
+Scale = tuple[float, float]
+
+
+def why_no_interval(clusters: int, noun: str = "clusters") -> str:
+    """What a table has in place of an interval.
+
+    >>> why_no_interval(9, "videos"), why_no_interval(10)
+    ('< 10 videos', 'no spread')
+    """
+    return f"< {FEWEST_CLUSTERS} {noun}" if clusters < FEWEST_CLUSTERS else "no spread"
 
 
 @dataclass(frozen=True)
 class Interval:
     """A metric with its interval, in the scores' own unit, and the numbers of questions and clusters that it covers.
 
-    `low` and `high` are NaN if all questions are of one cluster: the variance between clusters is then unknown.
+    `low` and `high` are NaN for fewer than `FEWEST_CLUSTERS` clusters, and where no cluster differs from another and
+    the scale of the scores is unknown: how much clusters vary is then unknown.
     """
 
     value: float
@@ -37,8 +51,9 @@ class Paired:
     """A metric of two runs over the same questions, and its difference `b - a`, in the scores' own unit.
 
     `p` is from the sign-flip test over clusters. `mcnemar` is McNemar's exact p over questions, which assumes that they
-    are independent and is thus too small where they share videos; None if a score is neither 0 nor 1. `wins` counts
-    questions on which b scores higher. `low`, `high` and `p` are NaN for a single cluster.
+    are independent and is thus too small where they share videos; None if a score is neither 0 nor 1, or with fewer
+    than `FEWEST_CLUSTERS` clusters of several questions. `wins` counts questions on which b scores higher. `low` and
+    `high` are NaN as in `Interval`, `p`, which holds for any number of clusters, for a single one.
     """
 
     a: float
@@ -65,16 +80,22 @@ def intervals(
     scores: Sequence[float] | Floats,
     clusters: Sequence[str],
     *,
+    scale: Scale | None = None,
     resamples: int = 10_000,
     seed: int = 0,
     level: float = 0.95,
 ) -> dict[str, Interval]:
     """Each metric with its interval, by the cluster bootstrap.
 
+    Where no cluster differs from another, as with 0 of 20 right, the bootstrap would give an interval without width.
+    With a `scale` it is then Clopper and Pearson's, for as many clusters that may each have scored otherwise; without,
+    there is none.
+
     Args:
         metrics: their positions are indices into `scores`.
         scores: one per question. Shape (questions,).
         clusters: what each question shares with others, its video. Shape (questions,).
+        scale: the least and the largest score that a question can have; None: unknown.
         resamples: of the clusters, shared by all metrics.
         seed: of the resampling.
         level: nominal coverage, between 0 and 1.
@@ -83,11 +104,13 @@ def intervals(
         ValueError: lengths differ, the input is empty, a score is not finite, or a name, level or number is invalid.
 
     >>> from spacer.statistics.metrics import mean
-    >>> intervals([mean("all", range(3))], [1.0, 1.0, 1.0], ["kitchen", "kitchen", "study"])["all"]
-    Interval(value=1.0, low=1.0, high=1.0, questions=3, clusters=2)
+    >>> rooms = [f"room {n}" for n in range(20)]
+    >>> found = intervals([mean("all", range(20))], [0.0] * 20, rooms, scale=UNIT)["all"]
+    >>> found.low, round(found.high, 3)
+    (0.0, 0.168)
     """
     values, codes = _checked(metrics, scores, clusters, resamples, level)
-    found = _intervals(metrics, _vectors(metrics, values), codes, resamples, seed, level)
+    found = _intervals(metrics, _vectors(metrics, values), codes, scale, resamples, seed, level)
     moved = {metric.name: metric.offset for metric in metrics}
     return {
         name: replace(of, value=of.value + moved[name], low=of.low + moved[name], high=of.high + moved[name])
@@ -104,6 +127,7 @@ def _intervals(
     metrics: Sequence[Metric],
     vectors_MN: Floats,
     codes: NDArray[np.intp],
+    scale: Scale | None,
     resamples: int,
     seed: int,
     level: float,
@@ -114,11 +138,21 @@ def _intervals(
     found = {}
     for place, (metric, of) in enumerate(zip(metrics, data.clusters_M, strict=True)):
         low = high = math.nan
-        if of > 1:
-            effective = data.effective_clusters(place)
-            low, high = interval(values[place], resampled_RM[:, place], data.influences(place), effective, level)
+        if of >= FEWEST_CLUSTERS:
+            value, effective = float(values[place]), data.effective_clusters(place)
+            if _varies(value, resampled_RM[:, place]):
+                low, high = interval(value, resampled_RM[:, place], data.influences(place), effective, level)
+            elif scale is not None:
+                total = sum(weight for weight, _ in metric.parts)
+                low, high = interval_of_equals(value, total * scale[0], total * scale[1], effective, level)
         found[metric.name] = Interval(float(values[place]), low, high, len(_questions(metric)), of)
     return found
+
+
+def _varies(value: float, resampled_R: Floats) -> bool:
+    """Whether some resample differs from the value by more than rounding."""
+    found = resampled_R[~np.isnan(resampled_R)]
+    return bool((np.abs(found - value) > _SAME * max(1.0, abs(value))).any())
 
 
 def paired(
@@ -127,6 +161,7 @@ def paired(
     scores_b: Sequence[float] | Floats,
     clusters: Sequence[str],
     *,
+    scale: Scale | None = None,
     resamples: int = 10_000,
     seed: int = 0,
     level: float = 0.95,
@@ -144,13 +179,17 @@ def paired(
     values_a, codes = _checked(metrics, scores_a, clusters, resamples, level)
     values_b, _ = _checked(metrics, scores_b, clusters, resamples, level)
     vectors_a, vectors_b = _vectors(metrics, values_a), _vectors(metrics, values_b)
-    deltas = _intervals(metrics, vectors_b - vectors_a, codes, resamples, seed, level)
+    width = None if scale is None else scale[1] - scale[0]
+    moves = None if width is None else (-width, width)
+    deltas = _intervals(metrics, vectors_b - vectors_a, codes, moves, resamples, seed, level)
     p_M = _sign_flips(Clustered.of(metrics, vectors_b - vectors_a, codes), resamples, seed)
     found = {}
     for place, (metric, delta) in enumerate(zip(metrics, deltas.values(), strict=True)):
         of, moved = _questions(metric), vectors_b[place] - vectors_a[place]
         wins, losses = int((moved[of] > _SAME).sum()), int((moved[of] < -_SAME).sum())
         binary = bool(np.isin([vectors_a[place, of], vectors_b[place, of]], (0, 1)).all())
+        # questions of a few videos are no independent ones, by which McNemar's test would find nearly anything
+        told = delta.clusters >= min(FEWEST_CLUSTERS, len(of))
         found[metric.name] = Paired(
             a=metric.value(values_a.tolist()),
             b=metric.value(values_b.tolist()),
@@ -158,7 +197,7 @@ def paired(
             low=delta.low,
             high=delta.high,
             p=float(p_M[place]) if delta.clusters > 1 else math.nan,
-            mcnemar=mcnemar(wins, losses) if binary else None,
+            mcnemar=mcnemar(wins, losses) if binary and told else None,
             wins=wins,
             losses=losses,
             ties=len(of) - wins - losses,

@@ -119,6 +119,7 @@ class Clustered:
         """The effective number of clusters of the metric at `place`, at least 2."""
         counts = self.counts_CK[:, self.subsets[place]]
         shares = counts @ (self.weights[place] / counts.sum(axis=0))
+        shares = shares / shares.sum()  # weights may sum to another total, as in a correction for chance
         return max(2.0, math.sqrt((shares**2).sum() / (shares**4).sum()))
 
 
@@ -175,6 +176,20 @@ def interval(
 
     low, high = np.quantile(found, [share(-z), share(z)])
     return float(low), float(high)
+
+
+def interval_of_equals(value: float, least: float, most: float, clusters: float, level: float) -> tuple[float, float]:
+    """The interval of a mean where all clusters agree on `value`, of scores between `least` and `most`.
+
+    If a share q of all clusters differed, so many drawn ones would all agree with probability (1 - q)^clusters; q is
+    taken as large as Clopper and Pearson's interval for none of them allows, and those that differ as far from `value`
+    as the scale goes. Source: Clopper & Pearson, Biometrika (1934).
+
+    >>> [round(end, 3) for end in interval_of_equals(0.0, 0.0, 1.0, 20, 0.95)]
+    [0.0, 0.168]
+    """
+    share = 1 - ((1 - level) / 2) ** (1 / clusters)
+    return value - share * (value - least), value + share * (most - value)
 
 
 def student_quantile(share: float, freedom: float) -> float:

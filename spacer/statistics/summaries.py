@@ -40,8 +40,8 @@ QUESTION_TYPES = (
 class PairedDelta:
     """Mean before, mean after and their difference with its interval, all in the metric's own unit.
 
-    `delta_low` and `delta_high` are NaN if all questions come from one scene: the variance between scenes is then
-    unknown, and the zero-width interval that the bootstrap would give must not pass for certainty.
+    `delta_low` and `delta_high` are NaN for fewer than `FEWEST_CLUSTERS` scenes, and where no scene differs from
+    another: how much scenes vary is then unknown, and an interval without width must not pass for certainty.
     """
 
     before: float
@@ -76,8 +76,10 @@ def paired_delta(
         seed: of the resampling; equal seeds and scenes give equal draws, so that all metrics share resamples.
         level: coverage of the interval, between 0 and 1.
 
-    >>> paired_delta([0.0, 1.0, 0.0], [1.0, 1.0, 1.0], ["kitchen", "kitchen", "study"]).delta_low
-    0.5
+    >>> rooms = [f"room {n}" for n in range(20)]
+    >>> found = paired_delta([0.0, 1.0] * 10, [1.0, 1.0] * 10, rooms)
+    >>> found.delta, found.delta_low < 0.4, found.excludes_zero
+    (0.5, True, True)
     """
     if len(before) != len(after):
         raise ValueError(f"{len(before)} values before but {len(after)} after")
@@ -104,10 +106,10 @@ def mean_interval(
 ) -> tuple[float, float, float]:
     """Mean over questions with its interval: (mean, low, high). Arguments as `paired_delta`.
 
-    The interval is (NaN, NaN) if there is only one scene.
+    The ends are NaN for few scenes and for scenes without differences, as in `PairedDelta`.
 
     >>> mean_interval([1.0, 1.0, 1.0], ["kitchen", "kitchen", "study"])
-    (1.0, 1.0, 1.0)
+    (1.0, nan, nan)
     """
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, not {level}")

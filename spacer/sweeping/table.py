@@ -97,7 +97,9 @@ def _name(row: JobRow) -> str:
 
 
 def _figures(row: JobRow) -> tuple[str, str, str, str]:
-    interval = "" if row.low is None or row.high is None else f"{row.low:.3f} to {row.high:.3f}"
+    interval = "" if row.score is None else "none"  # of few scenes
+    if row.low is not None and row.high is not None:
+        interval = f"{row.low:.3f} to {row.high:.3f}"
     score, answer = ("" if value is None else f"{value:.3f}" for value in (row.score, row.answer))
     return score, interval, answer, "" if row.seconds is None else _time(row.seconds)
 

@@ -26,7 +26,10 @@ from spacer.config.settings import JsonlSettings, LengthBonusSettings, Settings,
 ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf"
 PLACED = {"benchmark/protocol": "@benchmark"}  # a group whose values stand beside those of the group that it is in
-GROUPS = [(str(path.parent.relative_to(CONF)), path.stem) for path in CONF.glob("*/**/*.yaml")]
+# a variant of a protocol for a benchmark, such as protocol/official/mindcube.yaml, is an option of its folder's folder
+VARIANTS = sorted(CONF.glob("benchmark/protocol/*/*.yaml"))
+GROUPS = [(str(path.parent.relative_to(CONF)), path.stem) for path in CONF.glob("*/**/*.yaml") if path not in VARIANTS]
+GROUPS += [("benchmark/protocol", f"{path.parent.name}/{path.stem}") for path in VARIANTS]
 OPTIONS = [f"{group}{PLACED.get(group, '')}={name}" for group, name in GROUPS]
 EXPERIMENTS = [f"experiments={path.stem}" for path in (ROOT / "experiments").glob("*.yaml")]
 SWEEPS = [f"sweeps={path.stem}" for path in (ROOT / "sweeps").glob("*.yaml")]
@@ -41,8 +44,9 @@ COMPANIONS = {
     "benchmark/prompts=thinking": ("benchmark=sti_bench", *ASKED),
     "benchmark/prompts=direct": ("benchmark=vsi_bench", *ASKED),
     **{
-        f"benchmark/protocol@benchmark={path.stem}": ("benchmark=sti_bench", *ASKED)
-        for path in CONF.glob("benchmark/protocol/*.yaml")
+        f"benchmark/protocol@benchmark={name}": ("benchmark=sti_bench", *ASKED)
+        for group, name in GROUPS
+        if group == "benchmark/protocol"
     },
     **{f"benchmark={path.stem}": ASKED for path in CONF.glob("benchmark/*.yaml")},
     "model=endpoint": ("benchmark=blink", *ASKED, "model.base_url=http://localhost:8000/v1", "model.name=served"),

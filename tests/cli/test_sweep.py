@@ -66,7 +66,7 @@ def test_failed_jobs_stop_no_others_and_the_same_line_runs_only_what_is_missing(
     assert list(jobs) == [f"predictions={name}" for name in ("all", "half", "broken", "absent")]  # the best first
     assert [row["status"] for row in jobs.values()] == ["done", "done", "failed", "failed"]
     best = jobs["predictions=all"]
-    assert best["score"] == pytest.approx(1) and best["low"] <= best["score"] + 1e-9 and best["seconds"] > 0
+    assert best["score"] == pytest.approx(1) and best["low"] is None and best["seconds"] > 0
     assert 0 < jobs["predictions=half"]["score"] < 1
     assert jobs["predictions=broken"]["reason"].startswith("broken: 1 faulty line\n")
     assert jobs["predictions=absent"]["reason"].startswith(
@@ -75,6 +75,7 @@ def test_failed_jobs_stop_no_others_and_the_same_line_runs_only_what_is_missing(
     assert json.loads((sweep / "sweep.json").read_text())["best"] == "predictions=all"
     assert "| predictions=broken | failed: broken: 1 faulty line |" in (sweep / "sweep.md").read_text()
     assert "failed: predictions=broken: broken: 1 faulty line" in done.stdout
+    assert "none" in done.stdout  # of the few videos there is no interval
     table = done.stdout.partition("95 % interval  answer")[2].partition("failed: ")[0]
     assert "predictions=all" in table and all(len(line) <= 80 for line in table.splitlines())
 

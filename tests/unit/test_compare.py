@@ -14,10 +14,12 @@ from rich.console import Console
 
 from spacer.benchmarks.question import Kind, Question
 from spacer.errors import UserError
-from spacer.evaluation.outcomes import compare_outcomes, compare_runs, read_outcomes
+from spacer.evaluation.outcomes import AFTER, BEFORE, compare_outcomes, compare_runs, read_outcomes
 from spacer.evaluation.scoring import score_predictions, write_scores
 from spacer.report.comparison import comparison_summary, comparison_table, forest_plot
 from spacer.report.table import write_json
+from spacer.stages.report import run_folders
+from tests.run_folders import heldout_row, lines, training_run
 from tests.unit.configs import load, problems
 from tests.unit.outcomes import TASKS, made_rows, write_run
 
@@ -176,20 +178,25 @@ def test_table_is_whole_at_80_columns_and_in_plain_ascii(runs: tuple[Path, Path]
         assert words in " ".join(text.split())
 
 
-def test_table_of_graded_scores_and_of_one_cluster(tmp_path: Path) -> None:
-    a = write_run(tmp_path / "a", made_rows(0, 0.5, videos=1, graded=True))
-    b = write_run(tmp_path / "b", made_rows(1, 0.5, videos=1, graded=True))
+@pytest.mark.parametrize("videos", [1, 9])
+def test_table_of_graded_scores_and_of_few_clusters(tmp_path: Path, videos: int) -> None:
+    a = write_run(tmp_path / "a", made_rows(0, 0.1, videos=videos, graded=True))
+    b = write_run(tmp_path / "b", made_rows(1, 0.9, videos=videos, graded=True))
     (found,) = compared(a, b)
     assert found.metrics["overall"].mcnemar is None
-    assert "one cluster" in printed(comparison_table(found, 1))
+    text = printed(comparison_table(found, 1))
+    body, _, caption = text.partition("Per cent")
+    assert "< 10 clusters" in body and "*" not in body
+    assert "Below 10 clusters there is no interval" in " ".join(caption.split())
 
 
 def test_summary_is_json_of_everything(runs: tuple[Path, Path], tmp_path: Path) -> None:
     found = compared(*runs)
-    write_json(tmp_path / "comparison.json", comparison_summary(found, 500, 0))
+    write_json(tmp_path / "comparison.json", comparison_summary(found, runs, 500, 0))
     read = json.loads((tmp_path / "comparison.json").read_text(), parse_constant=lambda name: pytest.fail(name))
-    assert read["runs"]["B"] == {"folder": str(runs[1]), "benchmark": "vsi_bench", "questions": 240}
+    assert read["runs"]["B"] == {"folder": str(runs[1])}
     (only,) = read["comparisons"]
+    assert (only["subject"], only["questions"], only["protocols"]) == ("vsi_bench", [240, 240], [None, None])
     assert (only["a"], only["b"], only["only_a"], only["unclustered"]) == ("A", "B", 0, 0)
     assert only["metrics"]["overall"]["delta"] == found[0].metrics["overall"].delta
     assert set(only["metrics"]["task/object_counting"]) >= {"low", "high", "p", "mcnemar", "wins", "losses", "ties"}
@@ -234,3 +241,80 @@ def test_compare_takes_two_runs_and_needs_no_data(runs: tuple[Path, Path]) -> No
     assert settings.runs == tuple(str(run) for run in runs)
     (found,) = problems(runs=[str(run) for run in runs])
     assert found.startswith("runs is for stage=compare")
+
+
+# protocols, subjects and sweeps
+
+
+def by_protocol(folder: Path, seed: int, protocol: dict[str, str] | None) -> Path:
+    write_run(folder, made_rows(seed, 0.5))
+    scores = json.loads((folder / "scores.json").read_text())
+    (folder / "scores.json").write_text(json.dumps(scores | {"protocol": protocol}))
+    return folder
+
+
+def test_runs_of_different_protocols_are_refused_unless_asked_for(tmp_path: Path) -> None:
+    a = by_protocol(tmp_path / "a", 0, {"name": "spacer", "digest": "11111111"})
+    b = by_protocol(tmp_path / "b", 1, {"name": "easi", "digest": "22222222"})
+    same_name = by_protocol(tmp_path / "c", 1, {"name": "spacer", "digest": "33333333"})
+    for other in (b, same_name):
+        with pytest.raises(UserError, match=r"by different protocols, spacer 11111111 and .*stage.any_protocol=true"):
+            compared(a, other)
+    (found,) = compare_runs([a, b], resamples=50, seed=0, any_protocol=True)
+    assert "protocols: spacer 11111111 and easi 22222222" in " ".join(printed(comparison_table(found, 1)).split())
+
+
+def test_a_protocol_that_is_not_known_is_no_other_one(tmp_path: Path) -> None:
+    a = by_protocol(tmp_path / "a", 0, {"name": "spacer", "digest": "11111111"})
+    (found,) = compared(a, by_protocol(tmp_path / "b", 1, None))
+    assert "spacer 11111111 and not known" in " ".join(printed(comparison_table(found, 1)).split())
+
+
+def test_trained_runs_are_held_against_each_other_before_and_after(tmp_path: Path) -> None:
+    """After against after, before against before; an evaluation against what is after training."""
+    hits = [[(number * step) % 7 < least for number in range(60)] for step, least in ((3, 2), (5, 4), (3, 3), (4, 6))]
+    a = training_run(tmp_path / "a", hits[0], hits[1])
+    b = training_run(tmp_path / "b", hits[2], hits[3])
+    evaluated = tmp_path / "evaluated"
+    lines(evaluated / "predictions/rooms.jsonl", [heldout_row(number, hit) for number, hit in enumerate(hits[2])])
+    found = compared(a, b, evaluated)
+    assert [(one.a.subject, one.place) for one in found] == [(BEFORE, 1), (AFTER, 1), (AFTER, 2)]
+    sums = [(sum(first), sum(second)) for first, second in ((hits[0], hits[2]), (hits[1], hits[3]), (hits[1], hits[2]))]
+    for one, (first, second) in zip(found, sums, strict=True):
+        overall = one.metrics["overall"]
+        assert (overall.a, overall.b, overall.questions) == pytest.approx((first / 60, second / 60, 60))
+        assert overall.clusters == 30 and overall.mcnemar is not None and one.unclustered == 0
+
+
+def test_questions_with_one_id_in_two_data_sets_are_not_confused(tmp_path: Path) -> None:
+    for name in "ab":
+        rows = [heldout_row(number, True) for number in range(20)]
+        rows += [heldout_row(number, name == "b", question="another") for number in range(20)]
+        lines(tmp_path / name / "predictions/heldout.jsonl", rows)
+    (found,) = compared(tmp_path / "a", tmp_path / "b")
+    assert (found.metrics["overall"].questions, found.metrics["overall"].wins) == (40, 20)
+
+
+def test_several_benchmarks_are_each_compared(tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 1)):
+        for bench in ("vsi_bench", "blink"):
+            write_run(tmp_path / name / bench, made_rows(seed, 0.5), benchmark=bench)
+    found = compared(tmp_path / "a", tmp_path / "b")
+    assert [one.a.subject for one in found] == ["blink", "vsi_bench"]
+    (alone,) = compared(tmp_path / "a", tmp_path / "b" / "blink")
+    assert alone.a.subject == "blink"
+
+
+def test_a_sweep_stands_for_its_finished_jobs_wherever_it_is(tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    for name, seed in (("one", 0), ("two", 1), ("three", 2)):
+        write_run(sweep / name, made_rows(seed, 0.5))
+    jobs = [
+        {"folder": str(place), "status": status}
+        for place, status in ((sweep / "two", "done"), (sweep / "three", "killed"), (Path("/was/one"), "done"))
+    ]
+    (sweep / "sweep.json").write_text(json.dumps({"jobs": jobs}))
+    assert run_folders([str(tmp_path / "x"), str(sweep)]) == [tmp_path / "x", sweep / "two", sweep / "one"]
+    (sweep / "sweep.json").write_text(json.dumps({"jobs": jobs[1:2]}))
+    with pytest.raises(UserError, match="no job of this sweep is done"):
+        run_folders([str(sweep)])

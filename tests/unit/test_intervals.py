@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spacer.statistics import resampling
-from spacer.statistics.intervals import Interval, Paired, intervals, mcnemar, paired
-from spacer.statistics.metrics import Metric, grouped, mean, mean_of
+from spacer.statistics.intervals import UNIT, Interval, Paired, intervals, mcnemar, paired
+from spacer.statistics.metrics import Metric, chance_adjusted, grouped, mean, mean_of
 from spacer.statistics.resampling import Clustered, interval, resample, student_quantile
 
 WORLDS = 1200  # a coverage of 95 % is then measured to a standard error of 0.63 %, 93 to 97 % to 0.74 and 0.49 %
@@ -24,6 +24,12 @@ WORLDS = 1200  # a coverage of 95 % is then measured to a standard error of 0.63
 def metrics_of(tasks: list[str]) -> list[Metric]:
     """The mean over questions and the macro mean over tasks."""
     return [mean("mean", range(len(tasks))), mean_of("macro", [mean(k, of) for k, of in grouped(tasks).items()])]
+
+
+@pytest.fixture
+def few_suffice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two clusters are enough: for cases that can be worked by hand."""
+    monkeypatch.setattr("spacer.statistics.intervals.FEWEST_CLUSTERS", 2)
 
 
 # coverage
@@ -118,6 +124,7 @@ def test_resamples_have_the_distribution_of_all_draws() -> None:
         assert (found == value).mean() == pytest.approx(np.mean(np.round(every, 9) == value), abs=0.01)
 
 
+@pytest.mark.usefixtures("few_suffice")
 def test_a_metric_sees_only_the_clusters_of_its_questions() -> None:
     scores, names = [0.0, 1.0, 1.0, 0.0, 1.0], ["a", "a", "b", "c", "c"]
     found = intervals([mean("ab", [0, 1, 2]), mean("a", [0, 1]), mean("all", range(5))], scores, names)
@@ -142,7 +149,7 @@ def test_seed_portions_and_the_company_of_other_metrics(monkeypatch: pytest.Monk
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.tuples(st.floats(-5, 5), st.sampled_from("abcdef"), st.sampled_from("xyz")), min_size=2))
+@given(st.lists(st.tuples(st.floats(-5, 5), st.sampled_from("abcdefghijklmn"), st.sampled_from("xyz")), min_size=2))
 def test_intervals_lie_within_the_scores_and_move_with_them(rows: list[tuple[float, str, str]]) -> None:
     scores = np.array([row[0] for row in rows])
     names, metrics = [row[1] for row in rows], metrics_of([row[2] for row in rows])
@@ -150,7 +157,8 @@ def test_intervals_lie_within_the_scores_and_move_with_them(rows: list[tuple[flo
     moved = intervals(metrics, 2 * scores + 3, names, resamples=100)
     for name, entry in found.items():
         assert scores.min() - 1e-9 <= entry.value <= scores.max() + 1e-9
-        if entry.clusters > 1:
+        assert entry.clusters >= 10 or math.isnan(entry.low)
+        if math.isfinite(entry.low):
             assert scores.min() - 1e-9 <= entry.low <= entry.high <= scores.max() + 1e-9
             assert moved[name].value == pytest.approx(2 * entry.value + 3)
 
@@ -197,9 +205,50 @@ def test_unequal_clusters_count_less() -> None:
     assert effective([1, 1000]) == 2
 
 
-def test_nothing_varies() -> None:
-    found = intervals([mean("all", range(6))], [1.0] * 6, list("aabbcc"))["all"]
-    assert (found.value, found.low, found.high) == (1.0, 1.0, 1.0)
+@pytest.mark.parametrize(("score", "low", "high"), [(0.0, 0.0, 0.1684), (1.0, 0.8316, 1.0), (0.5, 0.4158, 0.5842)])
+def test_clusters_that_agree_get_clopper_and_pearsons_interval(score: float, low: float, high: float) -> None:
+    """0 of 20: 16.84 % in published tables."""
+    names = [str(n // 3) for n in range(60)]
+    metrics = [mean("all", range(60)), mean("few", range(27))]
+    found = intervals(metrics, [score] * 60, names, scale=UNIT)
+    assert (found["all"].low, found["all"].high) == pytest.approx((low, high), abs=1e-4)
+    assert math.isnan(found["few"].low)  # nine clusters, agreed or not
+    assert math.isnan(intervals(metrics, [score] * 60, names)["all"].low)  # of no known scale
+
+
+def test_the_bound_of_clusters_that_agree_covers() -> None:
+    """In worlds with one right answer in twenty, 0 of 20 occurs in a third: the interval has to hold the truth."""
+    rng, agreed, covered = np.random.default_rng(11), 0, 0
+    for _ in range(400):
+        scores = (rng.random(20) < 0.05).astype(float)
+        if not scores.any():
+            found = intervals([mean("m", range(20))], scores, [str(n) for n in range(20)], scale=UNIT, resamples=50)
+            agreed += 1
+            covered += found["m"].low <= 0.05 <= found["m"].high
+    assert agreed > 100 and covered == agreed
+
+
+def test_a_chance_adjusted_metric_of_clusters_that_agree() -> None:
+    """All wrong with two options each is -1, and all right is 1: the interval is twice as wide as that of accuracy."""
+    names = [str(n) for n in range(20)]
+    found = intervals([chance_adjusted("m", range(20), [2] * 20)], [0.0] * 20, names, scale=UNIT)["m"]
+    assert (found.value, found.low, found.high) == pytest.approx((-1, -1, -1 + 2 * 0.1684), abs=1e-3)
+
+
+def test_runs_that_are_alike_do_not_differ_by_nothing_for_certain() -> None:
+    scores, names = [n % 2 for n in range(20)], [str(n) for n in range(20)]
+    found = paired([mean("m", range(20))], scores, scores, names, scale=UNIT)["m"]
+    assert (found.delta, found.p) == (0, 1) and not found.excludes_zero
+    assert (found.low, found.high) == pytest.approx((-0.1684, 0.1684), abs=1e-4)
+
+
+@pytest.mark.parametrize(("clusters", "each"), [(1, 12), (3, 4), (9, 4), (9, 1)])
+def test_few_clusters_are_never_starred(clusters: int, each: int) -> None:
+    names = [str(n // each) for n in range(clusters * each)]
+    a, b = [0.0] * len(names), [1.0] * len(names)
+    found = paired([mean("m", range(len(names)))], a, b, names, scale=UNIT)["m"]
+    assert found.delta == 1 and math.isnan(found.low) and not found.excludes_zero
+    assert (found.mcnemar is None) is (each > 1)  # questions that share no video are independent ones
 
 
 # pairs
@@ -216,6 +265,7 @@ def test_mcnemar_of_many_discordant_questions_is_finite() -> None:
     assert 0 < mcnemar(2600, 2400) < 0.01
 
 
+@pytest.mark.usefixtures("few_suffice")
 def test_paired_by_hand() -> None:
     a, b = [0.0, 0.0, 1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 0.0, 1.0, 0.0]
     found = paired([mean("all", range(6)), mean("first", [0, 1])], a, b, list("xxyyzz"))

@@ -89,7 +89,9 @@ def test_table_marks_what_excludes_zero():
     }
     assert marks["total"] and marks["speed/tokens"]
     assert not marks["completions with a map"] and not marks["object count"]
-    assert "one scene" in printed(before_after_table(deltas))
+    text = " ".join(printed(before_after_table(deltas)).split())
+    assert "< 10 scenes" in text and "Below 10 scenes there is no interval and no *" in text
+    assert "Below 10 scenes" not in printed(before_after_table({"reward/total": GAIN}))
     assert "80 % interval" in printed(before_after_table(deltas, level=0.8, title="Rooms"))
 
 

@@ -29,11 +29,17 @@ def prediction(key, scene="a", kind="object_counting", tokens=10, drawn=True, **
     }
 
 
+@pytest.fixture
+def few_suffice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two clusters are enough: for cases that can be worked by hand."""
+    monkeypatch.setattr("spacer.statistics.intervals.FEWEST_CLUSTERS", 2)
+
+
 @st.composite
 def clustered(draw):
-    size = draw(st.integers(2, 30))
+    size = draw(st.integers(2, 40))
     values = st.lists(st.floats(-10, 10), min_size=size, max_size=size)
-    scenes = draw(st.lists(st.sampled_from("abcdef"), min_size=size, max_size=size))
+    scenes = draw(st.lists(st.sampled_from("abcdefghijklmnop"), min_size=size, max_size=size))
     return draw(values), draw(values), scenes
 
 
@@ -47,6 +53,7 @@ def test_point_estimates_by_hand():
     assert (result.questions, result.scenes) == (4, 3)
 
 
+@pytest.mark.usefixtures("few_suffice")
 def test_interval_equals_the_enumerated_bootstrap_distribution():
     # Scene a: three questions with sum 3; scene b: one with sum 0. Drawing two of two gives the pooled means
     # aa -> 6/6, ab and ba -> 3/4 (a ratio of sums, not the mean 1/2 of scene means), bb -> 0, with odds 1:2:1.
@@ -57,6 +64,7 @@ def test_interval_equals_the_enumerated_bootstrap_distribution():
     assert mean_interval(values, scenes, level=0.4) == (0.75, 0.0, 1.0)
 
 
+@pytest.mark.usefixtures("few_suffice")
 def test_quantiles_of_three_scenes_against_all_draws():
     # Three equal scenes whose sums lie evenly: all 27 draws have the means below with odds 1:3:6:7:6:3:1, no skew, and
     # with two degrees of freedom Student's quantile at share p is (2p - 1) sqrt(2 / (4p (1 - p))).
@@ -71,11 +79,17 @@ def test_quantiles_of_three_scenes_against_all_draws():
         assert (low, high) == pytest.approx(tuple(np.quantile(every, [tail, 1 - tail], method="inverted_cdf")))
 
 
-def test_one_scene_has_no_interval():
-    result = paired_delta([0.0, 0.0], [1.0, 1.0], ["a", "a"])
-    assert result.delta == 1
-    assert math.isnan(result.delta_low) and math.isnan(result.delta_high)
-    assert not result.excludes_zero
+@pytest.mark.parametrize(("scenes", "there"), [(1, False), (2, False), (9, False), (10, True)])
+def test_fewer_than_ten_scenes_have_no_interval(scenes, there):
+    names = [str(n % scenes) for n in range(3 * scenes)]
+    result = paired_delta([0.0] * len(names), [0.5 + n % 2 for n in range(len(names))], names)
+    assert math.isfinite(result.delta_low) is math.isfinite(result.delta_high) is there
+    assert result.excludes_zero is there and result.delta > 0.8
+
+
+def test_scenes_that_do_not_differ_have_no_interval():
+    result = paired_delta([0.0] * 20, [1.5] * 20, [str(n) for n in range(20)])
+    assert result.delta == 1.5 and math.isnan(result.delta_low) and not result.excludes_zero
 
 
 @pytest.mark.parametrize(
@@ -92,10 +106,13 @@ def test_properties(data):
     before, after, scenes = data
     first = paired_delta(before, after, scenes, resamples=200)
     assert first.delta == pytest.approx(first.after - first.before, abs=1e-9)
-    if first.scenes == 1:
+    differences = np.subtract(after, before)
+    if first.scenes < 10 or np.ptp(differences) < 1e-6:
+        assert first.scenes >= 10 or math.isnan(first.delta_low)
+        return
+    if math.isnan(first.delta_low):  # scenes whose means are equal
         return
     assert first.delta_low <= first.delta_high
-    differences = np.subtract(after, before)
     assert differences.min() - 1e-9 <= first.delta_low and first.delta_high <= differences.max() + 1e-9
     # Order of the questions is of no account, nor are the names of the scenes as long as they sort alike.
     order = np.random.default_rng(0).permutation(len(scenes))
@@ -158,6 +175,7 @@ def test_wrong_input(call, message):
         call()
 
 
+@pytest.mark.usefixtures("few_suffice")
 def test_compare_metrics_and_order():
     before = [
         prediction("1", "a", "route_planning", answer=0.0, total=1.0, format=1.0, map_quality=0.4, tokens=30),

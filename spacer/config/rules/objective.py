@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from spacer.config.choices import Surrogate
-from spacer.config.derived import trains
+from spacer.config.choices import Shown, Surrogate
+from spacer.config.derived import sections, trains
 from spacer.config.rules.rule import Rule
 from spacer.config.settings import Settings
 
@@ -37,6 +37,15 @@ def length_bonus_within_completions(s: Settings) -> str | None:
             "completions "
             f"end at objective.max_completion_length={s.objective.max_completion_length}: raise that, lower the two, "
             "or set reward.length=null"
+        )
+    return None
+
+
+def temporal_bonus_takes_videos(s: Settings) -> str | None:
+    if s.reward.temporal is not None and any(d.video.shown != Shown.video for _, d in sections(s)):
+        return (
+            "reward.temporal shuffles the frames of a video, and dataset.video.shown=pictures shows single images: set "
+            "it to video, or reward.temporal=null"
         )
     return None
 
@@ -97,6 +106,7 @@ RULES: tuple[Rule, ...] = (
     bonus_range_of_the_model,
     range_of_the_length_bonus,
     length_bonus_within_completions,
+    temporal_bonus_takes_videos,
     temporal_bonus_halves_groups,
     clip_bounds_together,
     reused_rollouts_are_clipped,

@@ -39,6 +39,7 @@ class BenchmarkSettings(AskingSettings):
     """A benchmark's files, the selection of its questions, and how they are asked."""
 
     name: str
+    protocol: str = "spacer"  # the preset of all that follows from `video` on, by name
     root: str | None = None  # the benchmark's files, as distributed
     tasks: tuple[str, ...] | None = None  # tasks to ask; null: all
     video: VideoSettings = field(default_factory=lambda: VideoSettings(32, 1.0, 448 * 448, 448))

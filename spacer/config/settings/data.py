@@ -29,6 +29,7 @@ class VideoSettings(Section):
     sampling: choices.Sampling = choices.Sampling.interval
     min_frames: Frames = 2  # for short videos
     min_pixels: Pixels | None = None  # per frame; smaller ones are scaled up; null: four of the model's tokens
+    shown: choices.Shown = choices.Shown.video  # frames as one video, or each as an image
 
 
 @dataclass(frozen=True, kw_only=True, config=CONFIG)

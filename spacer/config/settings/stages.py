@@ -105,6 +105,7 @@ class CompareStage(StageSettings):
 
     needs_data: ClassVar[bool] = False
     name: Literal["compare"] = "compare"
+    any_protocol: bool = False  # compares runs that were asked by different protocols too
 
 
 @dataclass(frozen=True, kw_only=True, config=CONFIG)

@@ -86,6 +86,8 @@ def benchmark_evaluation(folder: Path, scores: Mapping[str, Any], notes: list[st
         UserError: a line is malformed; the message names it.
     """
     subject, how = str(scores.get("benchmark") or "benchmark"), scores.get("settings") or {}
+    if isinstance(protocol := scores.get("protocol"), dict):
+        how = {"protocol": f"{protocol.get('name')} {protocol.get('digest')}"} | how
     graded = _questions(subject, how.get("root"), notes)
     said = {line.identity(): line for line in read_lines(folder / "predictions" / f"{subject}.jsonl", notes)}
     said |= {} if said else _given(how.get("predictions"), notes)

@@ -75,7 +75,8 @@ def subject_entry(subject: Subject, media: Sequence[int], resamples: int, seed: 
         "answers": [_short(subject.questions, place) for place in range(len(evaluations))],
         "metrics": [asdict(row) for row in rows(evaluations, resamples, seed)],
         "published": [] if chosen else [asdict(entry) for entry in PUBLISHED if entry.benchmark == subject.name],
-        "notes": _overlaps(subject) + ([_CHOSEN] if chosen else []),
+        "notes": _overlaps(subject) + _protocols(subject) + ([_CHOSEN] if chosen else []),
+        "protocols": [str(evaluation.conditions.get("protocol", "")) for evaluation in evaluations],
         "conditions": [_flat(_asked_how(evaluation)) for evaluation in evaluations],
     }
 
@@ -104,6 +105,14 @@ def _overlaps(subject: Subject) -> list[str]:
                 f"{len(first.questions)} and {len(other.questions)}: differences are over those alone"
             )
     return notes
+
+
+def _protocols(subject: Subject) -> list[str]:
+    """A note on columns that were asked by different protocols."""
+    asked = [each.conditions for each in subject.questions.evaluations]
+    known = sorted({str(how["protocol"]) for how in asked if "protocol" in how})
+    told = f"{subject.name} was asked by different protocols, which change scores by themselves: {', '.join(known)}"
+    return [told] if len(known) > 1 else []
 
 
 def _is_chosen(evaluation: EvaluationResult) -> bool:

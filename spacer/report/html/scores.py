@@ -11,7 +11,7 @@ from spacer.benchmarks import benchmark
 from spacer.report.comparison import name_of
 from spacer.report.html.contents import Asked, EvaluationResult
 from spacer.report.labels import SECTIONS, label_of, section_of
-from spacer.statistics.intervals import Interval, Paired, intervals, paired
+from spacer.statistics.intervals import UNIT, Interval, Paired, intervals, paired, why_no_interval
 from spacer.statistics.metrics import Metric, grouped, mean
 from spacer.statistics.summaries import METRICS, QUESTION_TYPES
 
@@ -21,12 +21,13 @@ _RARE = ("reward/length", "reward/temporal")  # omitted if no completion earned 
 
 @dataclass(frozen=True)
 class Cell:
-    """A metric of one evaluation; `low` and `high` are None if its interval is unknown."""
+    """A metric of one evaluation; `low` and `high` are None if it has no interval."""
 
     value: float
     low: float | None
     high: float | None
     questions: int
+    why: str  # there is no interval; empty if there is one
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Change:
     low: float | None
     high: float | None
     questions: int
+    why: str  # there is no interval; empty if there is one
 
 
 @dataclass(frozen=True)
@@ -96,17 +98,18 @@ def _told(
 
     alone: list[Mapping[str, Interval]] = []
     against: list[Mapping[str, Paired]] = []
-    first = evaluations[0]
+    first, scale = evaluations[0], UNIT if value is None else None
     for evaluation in evaluations:
         asked = covered(evaluation)
         clusters = [one.cluster for one in asked]
-        how = {"resamples": resamples, "seed": seed}
-        alone.append(intervals(metrics(asked), values(evaluation, asked), clusters, **how) if asked else {})
+        tell = partial(intervals, scale=scale, resamples=resamples, seed=seed)
+        alone.append(tell(metrics(asked), values(evaluation, asked), clusters) if asked else {})
         keys = {one.key for one in asked}
         both = [] if evaluation is first else [one for one in covered(first) if one.key in keys]
         clusters = [one.cluster for one in both]
         a, b = values(first, both), values(evaluation, both)
-        against.append(paired(metrics(both), a, b, clusters, **how) if both else {})
+        hold = partial(paired, scale=scale, resamples=resamples, seed=seed)
+        against.append(hold(metrics(both), a, b, clusters) if both else {})
     names = dict.fromkeys(name for found in alone for name in found)
     return {
         name: _Told(
@@ -117,15 +120,23 @@ def _told(
 
 
 def _cell(found: Interval | None) -> Cell | None:
-    return None if found is None else Cell(found.value, _finite(found.low), _finite(found.high), found.questions)
+    if found is None:
+        return None
+    return Cell(found.value, _finite(found.low), _finite(found.high), found.questions, _why(found))
 
 
 def _change(found: Paired | None) -> Change | None:
-    return None if found is None else Change(found.delta, _finite(found.low), _finite(found.high), found.questions)
+    if found is None:
+        return None
+    return Change(found.delta, _finite(found.low), _finite(found.high), found.questions, _why(found))
 
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def _why(found: Interval | Paired) -> str:
+    return "" if math.isfinite(found.low) else why_no_interval(found.clusters)
 
 
 def _over_all(name: str, asked: Sequence[Asked]) -> list[Metric]:
@@ -194,6 +205,8 @@ def _as_written(name: str, evaluations: Sequence[EvaluationResult], computed: _T
         cell = None if computed is None else computed.cells[place]
         if name in evaluation.metrics:
             value, low, high = evaluation.metrics[name]
-            cell = Cell(value, low, high, len(evaluation.questions) if cell is None else cell.questions)
+            count = len(evaluation.questions) if cell is None else cell.questions
+            why = "" if low is not None else "not recorded" if cell is None else cell.why
+            cell = Cell(value, low, high, count, why)
         cells.append(cell)
     return _Told(tuple(cells), (None,) * len(evaluations) if computed is None else computed.changes)

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from spacer.config.choices import Shown
 from spacer.config.settings import RoomsSettings
 from spacer.data.asking import Bounds, QuestionLoader
 from spacer.data.loading import PromptDataset, SampleDraw, TrainLoader
@@ -247,6 +248,21 @@ def test_an_image_is_processed_in_place_of_a_video(
     assert made.strip_HWC.shape == (56, 112, 3)
     assert made.target_ids is not None
     assert processor.tokenizer.decode(made.target_ids) == "<answer>3</answer><|im_end|>"
+
+
+def test_frames_are_one_video_or_each_a_picture(
+    samples: list[Sample], processor: Qwen2_5_VLProcessor, settings: RoomsSettings
+) -> None:
+    film = prepare(samples[0], processor, settings, rule=RULE)
+    video = dataclasses.replace(settings.video, shown=Shown.pictures)
+    pictures = prepare(samples[0], processor, dataclasses.replace(settings, video=video), rule=RULE)
+    assert isinstance(film, Prompt) and isinstance(pictures, Prompt)
+    assert film.grid_thw is not None and pictures.grid_thw is not None
+    frames = 2 * int(film.grid_thw[0, 0])  # a temporal step of a video is of two frames
+    assert len(film.grid_thw) == 1 and pictures.grid_thw[:, 0].tolist() == [1] * frames
+    assert (pictures.types_L == IMAGE).sum() == 2 * (film.types_L == VIDEO).sum()
+    said = [processor.tokenizer.decode(one.ids_L[one.types_L == 0]) for one in (film, pictures)]
+    assert said[1].count("<|vision_start|>") == frames and said[0].split("<|vision_end|>")[-1] in said[1]
 
 
 def frames_of(pixels: Tensor, grid: list[int]) -> list[bytes]:

@@ -36,7 +36,7 @@ function bars(row, columns, top) {
 
 function said(row, cell) {
   const unit = row.share ? (value) => `${percent(value)} %` : (value) => value.toFixed(row.name === "completion/tokens" ? 1 : 3);
-  const range = cell.low === null ? "interval not known" : `95 % interval ${unit(cell.low)} to ${unit(cell.high)}`;
+  const range = cell.low === null ? `no interval (${cell.why})` : `95 % interval ${unit(cell.low)} to ${unit(cell.high)}`;
   return `${unit(cell.value)}, ${range}, ${count(cell.questions, "question")}`;
 }
 

@@ -38,9 +38,10 @@ function card(subject, row) {
     first ? [el("span", { class: "from" }, valueOf(row, first.value)), el("span", { class: "arrow" }, "→")] : null,
     valueOf(row, cell.value), row.share ? el("span", { class: "unit" }, "%") : null));
   if (change) {
-    const range = change.low === null ? "" : ` [${changeOf(row, change.low)}, ${changeOf(row, change.high)}]`;
+    const range = change.low === null ? `, no interval (${change.why})` : ` [${changeOf(row, change.low)}, ${changeOf(row, change.high)}]`;
     box.append(el("p", { class: sure(change) ? (change.delta > 0 ? "better" : "worse") : "quiet" }, changeOf(row, change.delta), range));
   } else if (cell.low !== null) box.append(el("p", { class: "quiet" }, `95 % interval ${valueOf(row, cell.low)} to ${valueOf(row, cell.high)}`));
+  else box.append(el("p", { class: "quiet" }, `no interval (${cell.why})`));
   return box;
 }
 
@@ -48,7 +49,8 @@ function legend(subject) {
   return el("ul", { class: "legend wide" }, ...subject.columns.map((column, place) => {
     const run = index.runs[column.run];
     return el("li", { title: run.folder }, el("span", { class: "swatch", style: { background: colour(place) } }), column.label,
-      index.runs.length > 1 ? el("span", { class: "quiet" }, ` ${run.name}`) : null);
+      index.runs.length > 1 ? el("span", { class: "quiet" }, ` ${run.name}`) : null,
+      subject.protocols[place] ? el("span", { class: "quiet" }, ` protocol ${subject.protocols[place]}`) : null);
   }));
 }
 
@@ -65,9 +67,9 @@ function scores(subject) {
       el("th", { scope: "row" }, row.label),
       el("td", { class: "plot" }, bars(row, columns, top)),
       ...row.cells.map((cell, place) => el("td", { class: "number", tip: cell ? () => [`${columns[place].label}: ${said(row, cell)}`] : null }, cell ? valueOf(row, cell.value) : "–",
-        cell && cell.low !== null ? el("span", { class: "range" }, `${valueOf(row, cell.low)} – ${valueOf(row, cell.high)}`) : null)),
+        cell ? el("span", { class: "range" }, cell.low === null ? cell.why : `${valueOf(row, cell.low)} – ${valueOf(row, cell.high)}`) : null)),
       ...row.changes.slice(1).map((change) => el("td", { class: `number change ${sure(change) ? (change.delta > 0 ? "better" : "worse") : ""}` },
-        change ? [changeOf(row, change.delta), sure(change) ? " *" : "", change.low === null ? null : el("span", { class: "range" }, `${changeOf(row, change.low)}, ${changeOf(row, change.high)}`)] : "–")),
+        change ? [changeOf(row, change.delta), sure(change) ? " *" : "", el("span", { class: "range" }, change.low === null ? change.why : `${changeOf(row, change.low)}, ${changeOf(row, change.high)}`)] : "–")),
       el("td", { class: "number quiet" }, (row.cells.find(Boolean)?.questions ?? 0).toLocaleString("en"))));
   }
   const head = el("tr", {}, el("th", { scope: "col" }, ""), el("th", { scope: "col" }, ""),
@@ -76,7 +78,7 @@ function scores(subject) {
     el("th", { scope: "col", class: "number" }, "N"));
   return el("section", {}, el("h2", {}, "Scores"), legend(subject),
     el("div", { class: "scroll" }, el("table", { class: "scores" }, el("thead", {}, head), body)),
-    el("p", { class: "quiet" }, "Shares in per cent. Intervals are 95 % and resample what questions share (their video). Bars of what is no share have a scale of their own. ",
+    el("p", { class: "quiet" }, "Shares in per cent. Intervals are 95 % and resample what questions share (their video); of fewer than ten such clusters there is none. Bars of what is no share have a scale of their own. ",
       columns.length > 1 ? "* the interval of the change, question by question, excludes 0." : ""));
 }
 
