@@ -18,7 +18,6 @@ from spacer.config.settings import (
 )
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")  # owner/name
-SHARDED = ("fsdp", "deepspeed_zero3")  # strategies that shard parameters
 
 
 def computes_in_16_bits(s: Settings) -> bool:

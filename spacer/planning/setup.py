@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from spacer.config.choices import Checkpointing, DecodingLoop, OptimizerKind
-from spacer.config.derived import SHARDED, optimizer_of, sections
+from spacer.config.derived import optimizer_of, sections
 from spacer.config.settings import PlanStage, Settings, VideoSettings
 from spacer.data.frames import TEMPORAL_PATCH
 from spacer.planning.sizes import Sizes, VisionSizes
@@ -99,7 +99,7 @@ def setup_of(settings: Settings) -> Setup:
         checkpointing=model.gradient_checkpointing,
         attention=attention,
         ranks=settings.cluster.devices * settings.cluster.num_nodes,
-        sharded=settings.cluster.strategy in SHARDED,
+        sharded=settings.cluster.shards,
         eight_bit=optimizer is not None and optimizer.kind == OptimizerKind.adamw_8bit,
         reference=settings.objective.beta > 0,
         shuffled=settings.reward.temporal is not None,

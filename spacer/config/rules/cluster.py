@@ -6,7 +6,6 @@ from os import environ
 
 from spacer.config.choices import OptimizerKind
 from spacer.config.derived import (
-    SHARDED,
     in_zero,
     optimizer_of,
 )
@@ -54,11 +53,7 @@ def weights_under_zero3(s: Settings) -> str | None:
 
 
 def adamw_8bit_sharded(s: Settings) -> str | None:
-    if (
-        s.cluster.strategy in SHARDED
-        and (optimizer := optimizer_of(s)) is not None
-        and optimizer.kind == OptimizerKind.adamw_8bit
-    ):
+    if s.cluster.shards and (optimizer := optimizer_of(s)) is not None and optimizer.kind == OptimizerKind.adamw_8bit:
         return (
             f"stage.optimizer.kind=adamw_8bit under cluster.strategy={s.cluster.strategy} has no checkpoints that "
             "can be "
@@ -68,11 +63,7 @@ def adamw_8bit_sharded(s: Settings) -> str | None:
 
 
 def muon_sharded(s: Settings) -> str | None:
-    if (
-        s.cluster.strategy in SHARDED
-        and (optimizer := optimizer_of(s)) is not None
-        and optimizer.kind == OptimizerKind.muon
-    ):
+    if s.cluster.shards and (optimizer := optimizer_of(s)) is not None and optimizer.kind == OptimizerKind.muon:
         return (
             f"stage.optimizer.kind=muon takes its steps on whole matrices, and cluster.strategy={s.cluster.strategy} "
             "keeps "

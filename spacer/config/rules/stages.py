@@ -6,7 +6,6 @@ from os.path import expanduser, isfile  # unlike Path, never raise: unreadable c
 
 from spacer.config.choices import BENCHMARKS
 from spacer.config.derived import (
-    SHARDED,
     asked_benchmarks,
     holds_out,
     sections,
@@ -34,7 +33,7 @@ def vision_trains_the_tower(s: Settings) -> str | None:
 
 
 def vision_is_not_sharded(s: Settings) -> str | None:
-    if s.stage.name == "vision" and s.cluster.strategy in SHARDED:
+    if s.stage.name == "vision" and s.cluster.shards:
         return (
             f"stage.name=vision does not spread the model over processes as cluster.strategy={s.cluster.strategy} "
             "does: "

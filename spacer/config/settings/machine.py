@@ -29,6 +29,11 @@ class ClusterSettings(Section):
     strategy: Literal["auto", "ddp", "fsdp", "deepspeed_zero3"] = "auto"  # auto: ddp with several devices
     kind: Literal["local", "slurm"] = "local"  # of cluster, which decides what else can be set
 
+    @property
+    def shards(self) -> bool:
+        """Whether the strategy shards the model's parameters."""
+        return self.strategy in ("fsdp", "deepspeed_zero3")
+
 
 @dataclass(frozen=True, config=CONFIG)
 class SlurmSettings(ClusterSettings):
