@@ -28,5 +28,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)  # of xdist
 def pytest_xdist_auto_num_workers() -> int:
-    """What `-n auto` stands for."""
+    """The number that `-n auto` means."""
     return min(MOST, os.cpu_count() or 1)

@@ -9,7 +9,7 @@ A benchmark is a module here, a YAML file of the same name in `conf/benchmark/`,
 - `official(questions)` are the metrics by the authors' arithmetic, as weights on the questions' scores, on answers
   read as a person would; they have `overall`, and `task/NAME` if tasks are reported.
 - `released(questions)` are metrics of a second reading, for comparison with published tables, and `SECOND` is its name
-  in tables and files: `spacer_eval`, SpaceR's evaluation code, where that knows the benchmark, else `authors_code`,
+  in tables and files: `spacer_eval`, SpaceR's evaluation code, if it covers the benchmark, else `authors_code`,
   answers as the authors' own code extracts them; "" if there is none, and then there are no such metrics.
 - `NOTE` is what readers of the metrics need to know.
 

@@ -1,7 +1,7 @@
 """The options of questions, and which of them an answer selects.
 
-The authors of the benchmarks ask for bare answers, and each parse them in their own way. Here all are parsed with the
-functions used in training (`spacer.rewards.options`), so that the same words always mean the same answer.
+The authors of the benchmarks ask for bare answers, and each team parses them in its own way. Here all are parsed with
+the functions used in training (`spacer.rewards.options`), so that the same words always mean the same answer.
 Nothing here raises, whatever the text.
 """
 

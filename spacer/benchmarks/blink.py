@@ -38,7 +38,7 @@ def read(root: Path) -> tuple[list[Question], list[Fault]]:
     """
     faults: list[Fault] = []
     asked = [(row, _question(row, root)) for row in parquet_rows(root, PATTERN, COLUMNS, faults, beside=IMAGES)]
-    there = {path.parent.name for path in root.glob(PATTERN)} or set(TASKS)  # that none is there is told
+    there = {path.parent.name for path in root.glob(PATTERN)} or set(TASKS)  # if none is there, all are faults
     faults += [
         Fault(f"{task}/val-*.parquet", "missing file", f"it is not in {root}") for task in TASKS if not {task} & there
     ]

@@ -1,7 +1,7 @@
 """EmbSpatial-Bench (Du et al., arXiv 2406.05756): six spatial relations in images of indoor scenes.
 
-Overall and relations are accuracies over their questions. The authors released no code to score with: there is no
-second reading, and VLMEvalKit's scores by source are `source`. Questions about one image share a cluster.
+Overall and relations are accuracies over their questions. The authors released no scoring code, so there is no
+second reading; VLMEvalKit's scores by source are `source`. Questions about one image share a cluster.
 """
 
 from __future__ import annotations

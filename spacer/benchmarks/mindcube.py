@@ -2,7 +2,7 @@
 
 Overall is the accuracy over all questions but those of the setting translation, as in the authors' code
 (github.com/mll-lab-nu/MindCube); the setting is the first of around, rotation, translation and among that the id holds.
-lmms-eval counts translation in. The authors mended faults of the data in March 2026: older scores differ.
+lmms-eval includes translation. The authors corrected the data in March 2026, so older scores differ.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """MMSI-Video-Bench (Lin et al., arXiv 2512.10863): questions about clips and reference images, in thirteen types.
 
 Clips are their distributed frames, of which 50 are shown as images in the places of the marks `<video>`: the authors'
-setting Uniform-50. Their second setting, Sufficient-Coverage with 300 frames, is not offered, and nor are the
-sub-benches, which are lists of ids. Overall and types are accuracies over their questions.
+setting Uniform-50. Their second setting, Sufficient-Coverage with 300 frames, is not offered, nor are the
+sub-benchmarks, which are lists of ids. Overall and types are accuracies over their questions.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def _placed(text: str, clips: Sequence[Sequence[str]], references: Sequence[str]
         elif mark == IMAGE and left_references:
             shown = [f"ref_images/{left_references.pop(0)}"]
         else:
-            shown = []  # a fault of the row, which is told
+            shown = []  # reported as a fault of the row
         said += before + IMAGE * len(shown)
         names += shown
     return said + text, names

@@ -1,9 +1,9 @@
-"""ReVSI (hub 3dlg-hcvc/ReVSI): the questions of VSI-Bench asked anew, with truths that hold for the frames shown.
+"""ReVSI (hub 3dlg-hcvc/ReVSI): the questions of VSI-Bench, with truths that hold for the frames shown.
 
-A truth depends on the frame budget, so that the folder of one configuration is asked (`32_frame`, `64_frame`, …), with
-that many frames. Accuracy for a choice, mean relative accuracy for a number; overall is the mean of the groups of types
-that are present, a group the mean of its types. The second reading is that of lmms-eval and VLMEvalKit: the authors'
-own code was not verified.
+A truth depends on the frame budget, so one configuration's folder is evaluated at a time (`32_frame`, `64_frame`, …),
+with that many frames. Accuracy for a choice, mean relative accuracy for a number; overall is the mean of the groups of
+types that are present, a group the mean of its types. The second reading is that of lmms-eval and VLMEvalKit: the
+authors' own code was not verified.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """SITE-Bench (Wang et al., arXiv 2505.05456): spatial intelligence in images and videos, scored beyond chance.
 
-Overall and categories are chance-adjusted accuracies, images and videos pooled: guessing scores 0, and a model that is
-worse than chance less. Marks `<image>` in a question or its options are the places of its images. The authors' code
-draws a random letter where it finds none; here that is wrong, in both readings.
+Overall and categories are chance-adjusted accuracies, images and videos pooled: guessing scores 0, and a model
+worse than chance scores less. Marks `<image>` in a question or its options are the places of its images. The authors'
+code draws a random letter where it finds none; here that is wrong, in both readings.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from spacer.data.stored import FileImages
 from spacer.statistics.metrics import Metric, chance_adjusted, grouped
 
 SECOND = "authors_code"
-NOTE = "Scores are adjusted for chance: guessing scores 0, and what is worse than guessing less."
+NOTE = "Scores are adjusted for chance: guessing scores 0, and anything worse scores less."
 TASKS = (
     *("counting & existence", "object localization & positioning", "3d information understanding"),
     *("multi-view & cross-image reasoning", "spatial relationship reasoning", "movement prediction & navigation"),

@@ -40,7 +40,7 @@ _QID = re.compile(r"(?P<base>.{8})(?P<flip>-flip)?(?P<turn>-\d+)?")
 def read(root: Path) -> tuple[list[Question], list[Fault]]:
     """The rows of `3dsrbench_v1_vlmevalkit_circular.tsv`, with their images in it, which are read on access.
 
-    Where only the file without rotations is there, that is read: its scores are not the circular ones.
+    If only the file without rotations is there, that one is read, and its scores are not circular.
     """
     faults: list[Fault] = []
     name = FLIPS if (root / FLIPS).is_file() and not (root / CIRCULAR).is_file() else CIRCULAR

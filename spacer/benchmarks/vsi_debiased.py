@@ -1,7 +1,7 @@
 """VSI-Bench debiased (Brown et al., arXiv 2511.04655): its questions that cannot be guessed without looking.
 
-Files, rules and metrics are those of `vsi_bench`, which has them beside its own as `debiased/…`; here they are a
-benchmark of their own, as in today's tables. The second reading is that of VSI-Bench's authors: the first word is the
+Files, rules and metrics are those of `vsi_bench`, which reports them beside its own as `debiased/…`; here they are a
+benchmark by themselves, as in today's tables. The second reading is that of VSI-Bench's authors: the first word is the
 answer.
 """
 

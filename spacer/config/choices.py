@@ -22,7 +22,7 @@ EASI = (
 
 
 class Choice(StrEnum):
-    """An enumeration that a file names by value, also where all else must be of its exact type."""
+    """An enumeration that files name by value, although all other values must have the exact type."""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -52,11 +52,11 @@ class Ratio(Choice):
 
 
 class Surrogate(Choice):
-    """What the loss makes of a token's ratio and advantage."""
+    """How the loss combines a token's ratio and advantage."""
 
     ppo = "ppo"  # the lesser of ratio · A and the clipped ratio · A
     cispo = "cispo"  # clipped ratio, without gradient, · A · log-probability (MiniMax-M1)
-    sapo = "sapo"  # a sigmoid of the ratio in place of clipping, · A (SAPO)
+    sapo = "sapo"  # a sigmoid of the ratio instead of clipping, · A (SAPO)
 
 
 class KlEstimate(Choice):

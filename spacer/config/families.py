@@ -1,6 +1,6 @@
 """The supported model families, as far as data and configuration have to know them. Imports nothing heavy.
 
-What models of a family are computed by is in `spacer/models/families/`, in a module with the name of its `model_type`;
+The code that computes a family's models is in `spacer/models/families/`, in a module with the name of its `model_type`;
 sizes of patches and layers and the numbers of tokens are read from a model's own configuration and processor.
 """
 

@@ -33,7 +33,7 @@ _ADAPTERS = (
     "it holds adapters for another model (adapter_config.json), and no model of its own: merge them into the model "
     "that they were trained for (peft's merge_and_unload) and name the folder of the result"
 )
-_AGAIN = "copy it again from where it came, or fetch the model anew"
+_AGAIN = "copy it again from its source, or download the model again"
 _POINTER = "it is a pointer of Git LFS: run git lfs pull"
 _NO_TOKENIZER = "it has no tokenizer.json: copy the tokenizer's files there from the model that it was made from"
 _NO_PROCESSOR = (

@@ -153,8 +153,10 @@ class Reader:
             place.within[place.field] = given if isinstance(given, AsIs) else AsIs(given if kept else _BAD)
 
     def _refuse_other_kinds(self, values: dict[str, Any], unknown: list[_Place]) -> set[str]:
-        """Reports each section with several keys that only other kinds of it have, in one message; returns those
-        sections. Such keys go; of a kind that was set by hand beside another kind's keys, nothing is read."""
+        """Reports, in one message per section, several keys that only other kinds of it have; returns those sections.
+
+        The keys are removed. If the kind itself was set by hand, the section becomes unreadable.
+        """
         keys: dict[str, list[_Place]] = {}
         for place in unknown:
             if _kinds_with(place, [place.field]):
@@ -215,7 +217,7 @@ def _place(values: dict[str, Any], steps: tuple[int | str, ...]) -> _Place:
 
 
 def _said(place: _Place, mistake: ErrorDetails) -> list[str]:
-    """What is said of a mistake: the value, the rule and the remedy."""
+    """The message for a mistake: the value, the rule and the remedy."""
     value = mistake["input"]
     if place.hint is None:
         return [f"{place.path}: unknown key{_where_known(place)}. Valid keys here: {', '.join(_keys(place.cls))}"]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _NAMED = 4  # tensors that a message names
 _ASKED = "How many chairs?"
-AGAIN = "copy the folder again from where it came, or fetch the model anew"
+AGAIN = "copy the folder again from its source, or download the model again"
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ def check_loaded(settings: ModelSettings, model: Any, info: Any) -> None:
     if broken:
         raise UserError(
             f"model.name_or_path={settings.name_or_path}: {_some(broken)} {'hold' if len(broken) > 1 else 'holds'} NaN "
-            "or infinity: the training that wrote it has failed; take an earlier checkpoint, or fetch the model anew"
+            "or infinity: the training that wrote it failed; take an earlier checkpoint, or download the model again"
         )
 
 

@@ -58,7 +58,7 @@ class MetricValue:
 
 
 def curves_of(custom: Sequence[str]) -> dict[str, dict[str, str]]:
-    """`CURVES`, with the metrics of rewards of the user's among those of the reward."""
+    """`CURVES`, with the user's own rewards among those of the reward."""
     return CURVES | {"Reward": CURVES["Reward"] | {metric: label_of(metric) for metric in custom}}
 
 
@@ -109,7 +109,7 @@ def make_report(
         entity=entity,
         project=project,
         title="Spacer: runs compared",
-        description="Held-out prompts stand in the table of rollouts again and again, answered greedily.",
+        description="The table of rollouts repeats the held-out prompts, answered greedily.",
         blocks=blocks,
         width="fluid",
     )

@@ -43,7 +43,7 @@ def section_of(metric: str) -> str:
 
 
 def label_of(metric: str) -> str:
-    """Readable name of a metric; a question type and a reward of the user's keep their own, others the metric's.
+    """Readable name of a metric; an unknown question type or reward goes by its own name, any other metric by its key.
 
     >>> label_of("answer/obj_appearance_order"), label_of("answer/new_kind"), label_of("speed/tokens")
     ('appearance order', 'new kind', 'speed/tokens')

@@ -58,7 +58,7 @@ def read_rollouts(folder: Path) -> list[Row]:
 
 
 def begin_rollouts(folder: Path, step: int) -> None:
-    """Drops rows later than `step`, from which training resumes, or all rows where it starts afresh."""
+    """Drops rows later than `step`, from which training resumes, or all rows where it starts over."""
     path = folder / "rollouts.jsonl"
     drop_torn_line(path)
     rows = read_rows(path)

@@ -27,7 +27,7 @@ def earlier(history: Path, first: int, step: int) -> Iterator[tuple[Row, int]]:
 
 
 class CsvHistory(CSVLogger):
-    """`csv/metrics.csv` in the run folder. Lightning's logger starts the file anew, so older rows are written back."""
+    """`csv/metrics.csv` in the run folder. Lightning's logger starts a new file, so older rows are written back."""
 
     def __init__(self, folder: Path, history: Path) -> None:
         super().__init__(save_dir=folder, name="", version="csv", flush_logs_every_n_steps=1)

@@ -61,7 +61,7 @@ def offline_runs(folder: Path, run_id: str) -> list[Path]:
     return sorted(folder.glob(f"wandb/offline-run-*/run-{run_id}.wandb"))
 
 
-def mend(folder: Path, run_id: str) -> int:
+def repair(folder: Path, run_id: str) -> int:
     """Repairs the offline parts of a run that has ended; returns the first step that none of them holds.
 
     Anything after the last whole record is cut off, and a part without a run is removed. Earlier parts that are

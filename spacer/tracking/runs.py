@@ -54,11 +54,11 @@ def _wandb_run(settings: Settings, folder: Path, index: Index | None) -> tuple[A
     import wandb
 
     from spacer.tracking.lineage import use_inputs
-    from spacer.tracking.offline import mend, wandb_mode
+    from spacer.tracking.offline import repair, wandb_mode
 
     questions = None if index is None else index()
     mode = wandb_mode()
-    held = mend(folder, _run_id(folder)) if mode in ("offline", "dryrun") else 0
+    held = repair(folder, _run_id(folder)) if mode in ("offline", "dryrun") else 0
     run = wandb.init(
         project=settings.logger.project,
         entity=settings.logger.entity,
@@ -91,7 +91,7 @@ def _run_id(folder: Path) -> str:
     """The same id for every start of a run in the same folder, so that a resumed run continues its curves.
 
     It is drawn at the first start and kept in `wandb_id`: sweep folders have the same names on every machine, and W&B
-    would take their runs for one.
+    would mistake their runs for one.
     """
     file = folder / "wandb_id"
     if not file.exists():

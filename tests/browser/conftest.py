@@ -54,7 +54,7 @@ class Page:
         return WebDriverWait(self.driver, 30).until(lambda driver: driver.execute_script(f"return {script}"))
 
     def complaints(self) -> list[str]:
-        """What stands in the console since the last call."""
+        """What the console has printed since the last call."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
     def requests(self) -> list[str]:

@@ -30,7 +30,7 @@ def opened(page: Page, report: Path, tab: str = "questions") -> None:
 
 
 def clean(page: Page) -> None:
-    """Nothing in the console, nothing asked of anybody."""
+    """Nothing in the console, no request to any server."""
     assert page.complaints() == []
     assert page.requests() == []
     assert page.driver.execute_script("return performance.getEntriesByType('resource').length") == 0

@@ -1,4 +1,4 @@
-"""Training that is told to end, by Ctrl-C or `kill`, ends after the step and goes on from there, bit for bit."""
+"""Training interrupted by Ctrl-C or `kill` ends after the step and resumes from there, bit for bit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`stage=score` as a user calls it: metrics and files for each benchmark, and what is said of mistakes."""
+"""`stage=score` as a user calls it: metrics and files for each benchmark, and the messages for mistakes."""
 
 from __future__ import annotations
 

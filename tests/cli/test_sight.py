@@ -1,4 +1,4 @@
-"""A model that is said to see is asked with its own videos and with those of other rooms, as a user asks."""
+"""A model that claims to see is asked with its own videos and with those of other rooms, as a user asks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sweeps through the command line: a failed or killed job loses nobody anything, and the same line goes on."""
+"""Sweeps through the command line: a failed or killed job loses nothing, and the same command resumes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A vision tower taught by read-outs, and a language model that goes on from it, as a user calls both."""
+"""A vision tower trained by read-outs, and a language model trained on from it, as a user calls both."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ LIMIT = 900  # seconds, far beyond what they take: a process that waits for anot
 
 
 def started(folder: Path, settings: Settings, *strategies: str, world: int) -> list[subprocess.Popen[bytes]]:
-    """So many processes, of which Lightning is told that they belong together."""
+    """`world` processes that Lightning is told belong together."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         port = held.getsockname()[1]

@@ -46,12 +46,12 @@ class Submitted:
     folder: Path
 
     def steps(self) -> int:
-        """How many steps the run has told of."""
+        """How many steps the run has reported."""
         history = self.folder / "history.jsonl"
         return history.read_text().count("\n") if history.exists() else 0
 
     def reaches(self, step: int) -> None:
-        """Returns once the run has told of a step."""
+        """Returns once the run has reported a step."""
         self.slurm.wait(f"step {step} of job {self.job}", lambda: self.steps() >= step, PATIENCE_S)
 
     def processes(self) -> list[int]:
@@ -61,7 +61,7 @@ class Submitted:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Inside, the tasks stand still, until SLURM sends them a signal, and SIGCONT with it."""
+        """Within it, the tasks are stopped until SLURM sends them a signal, and SIGCONT with it."""
         stopped = self.processes()
         assert stopped
         for pid in stopped:

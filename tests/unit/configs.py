@@ -1,4 +1,4 @@
-"""A valid configuration, changes of it, and what is said about them."""
+"""A valid configuration, changes to it, and the messages about them."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class Small(pl.LightningModule):
 
 
 class Batches(DataLoader):
-    """The numbers from 0, in order; goes on where it was, as the loaders of training do."""
+    """The numbers from 0, in order; resumes where it was, as the loaders of training do."""
 
     def __init__(self) -> None:
         super().__init__(range(BATCHES))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Runs side by side: what is read, what must agree, what is told."""
+"""Runs side by side: what is read, what must agree, what is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a run is to compute is what there is, or is told; a home folder that cannot be written costs nothing."""
+"""A run computes where it can or says why not; an unwritable home folder costs nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that is told to end does so, whatever its main thread is at, and leaves word of it."""
+"""A run that is signalled to end does so, whatever its main thread is doing, and records it."""
 
 from __future__ import annotations
 

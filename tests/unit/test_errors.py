@@ -67,7 +67,7 @@ def test_other_errors_keep_their_traceback() -> None:
 
 
 def test_a_disk_that_is_full_is_told_of_whoever_writes(tmp_path: Path) -> None:
-    """torch and safetensors tell of it in errors of their own."""
+    """torch and safetensors report it with their own errors."""
     with small_disk(tmp_path / "disk", 2**20) as disk:
         tensors = {"a": torch.zeros(2**20)}
         for write in (

@@ -59,7 +59,7 @@ def test_a_linear_schedule_falls_evenly_to_nothing_after_the_warm_up() -> None:
 
 
 def trained(kind: OptimizerKind, steps: int, file: Path | None = None) -> tuple[Small, list[float], dict]:
-    """A module after so many steps, going on from a file's optimiser state where there is one."""
+    """A module after `steps` steps, resumed from a file's optimiser state if given."""
     module = Small()
     made = configure_optimizer(module, OptimizerSettings(kind, 1e-2, schedule=Schedule.constant), None)
     optimizer, start = made["optimizer"], 0

@@ -1,4 +1,4 @@
-"""A process that is told to end: when it has itself queued again, and how it ends. SLURM's answers are made up here."""
+"""A process that is signalled to end: when it requeues itself, and how it ends. SLURM's answers are made up here."""
 
 from __future__ import annotations
 

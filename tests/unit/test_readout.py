@@ -1,4 +1,4 @@
-"""Read-outs of vision tokens: labels by hand, what training comes to, and that it goes on bit for bit."""
+"""Read-outs of vision tokens: labels by hand, the result of training, and resuming bit for bit."""
 
 from __future__ import annotations
 

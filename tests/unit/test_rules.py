@@ -347,7 +347,7 @@ def test_a_benchmark_guards_no_training(stage: str) -> None:
     found = [problem for problem in problems(stage=stage, benchmark=BENCHMARK) if "vsi_bench" in problem]
     assert found == [
         f"stage.name={stage} asks no benchmark: to keep the videos of vsi_bench out of training, set "
-        "dataset.guard.vsi_bench=DIR in place of benchmark=vsi_bench; to ask its questions, take stage=evaluate"
+        "dataset.guard.vsi_bench=DIR instead of benchmark=vsi_bench; to ask its questions, take stage=evaluate"
     ]
     (several,) = [problem for problem in problems(stage=stage, benchmarks={"a": BENCHMARK}) if "=all" in problem]
     assert "leave benchmark=all to stage=evaluate" in several and "dataset.guard.vsi_bench=DIR" in several

@@ -1,4 +1,4 @@
-"""The self-check: sound trees pass, broken ones are told apart from rounding, and the model is left as it was."""
+"""The self-check: sound trees pass, broken ones are distinguished from rounding, and the model is left unchanged."""
 
 from __future__ import annotations
 

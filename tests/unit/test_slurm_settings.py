@@ -1,4 +1,4 @@
-"""`cluster=slurm`: what is asked of SLURM, and what is refused."""
+"""`cluster=slurm`: what is requested from SLURM, and what is refused."""
 
 from __future__ import annotations
 

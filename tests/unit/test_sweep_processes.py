@@ -1,4 +1,4 @@
-"""Jobs of a sweep as processes, with a program in the place of run.py that is quick and does as it is told."""
+"""Jobs of a sweep as processes, with a quick, scripted program instead of run.py."""
 
 from __future__ import annotations
 

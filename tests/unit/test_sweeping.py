@@ -285,7 +285,7 @@ def test_what_slurm_says_of_an_end_tells_a_failed_job_from_a_killed_one(end: End
 
 
 def search(folder: Path, trials: int, low: float = 1e-6) -> list[float]:
-    """So many trials of a study that begins anew, by a sampler that keeps them."""
+    """The first trials of a new study, by a sampler that records them."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     inner = optuna.samplers.TPESampler(seed=0, n_startup_trials=3)
     study = optuna.create_study(direction="maximize", sampler=KeptTrials(inner, folder / "trials.jsonl"))

@@ -1,4 +1,4 @@
-"""Loggers go on where a killed run stopped, with each step once; what W&B is told of where metrics come from."""
+"""Loggers resume where a killed run stopped, with each step once; the provenance of metrics that W&B gets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from spacer.files import read_rows
 from spacer.report.history import HistoryLogger, read_history
 from spacer.tracking.lineage import log_outputs, use_inputs
 from spacer.tracking.loggers import CsvHistory, TensorBoardHistory, WandbHistory
-from spacer.tracking.offline import mend, offline_runs, read_records
+from spacer.tracking.offline import offline_runs, read_records, repair
 from spacer.tracking.provenance import ROOT, flat_config, git_state, index_samples
 from spacer.training.callbacks import Progress
 from tests.unit.configs import load
@@ -85,7 +85,7 @@ def quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def offline(folder: Path, steps: range, last: dict[str, float] | None = None) -> None:
     """An offline start of a W&B run, which ends well."""
-    held = mend(folder, "r")
+    held = repair(folder, "r")
     run = wandb.init(mode="offline", dir=folder, project="p", id="r", resume="allow")
     logger = WandbHistory(run, folder / "history.jsonl", held)
     start(folder, steps, logger)
@@ -116,7 +116,7 @@ def test_wandb_offline_goes_on_wherever_its_file_was_cut_off(tmp_path: Path) -> 
         with open(folder / path.relative_to(whole), "rb+") as file:
             file.truncate(cut)
         kept = logged(folder)
-        assert mend(folder, "r") == (kept[-1] + 1 if kept else 0)
+        assert repair(folder, "r") == (kept[-1] + 1 if kept else 0)
         # a run without a start is gone, any other ends with a whole record
         assert [part.stat().st_size in ends for part in offline_runs(folder, "r")] == ([] if cut < ends[1] else [True])
     folder = tmp_path / "2"

@@ -1,5 +1,5 @@
-"""Forbidden combinations of values that are each valid alone, by topic. `spacer.config.load` applies them after the
-bounds."""
+"""Forbidden combinations of values that are each valid alone, by topic. `spacer.config.load` applies them to
+what the settings classes allow."""
 
 from spacer.config.rules import cluster, data, endpoint, objective, packages, precision, stages
 from spacer.config.rules.datasets import DATASET_RULES

@@ -142,7 +142,7 @@ def exclude_are_files(d: DatasetSettings, s: Settings, at: str) -> str | None:
 
 def guard_names_benchmarks(d: DatasetSettings, s: Settings, at: str) -> str | None:
     if isinstance(d, JsonlSettings) and not set(d.guard) <= set(BENCHMARKS):
-        return f"{at}.guard={d.guard} names what is no benchmark: its keys are among " + ", ".join(BENCHMARKS)
+        return f"{at}.guard={d.guard} names an unknown benchmark: its keys are among " + ", ".join(BENCHMARKS)
     return None
 
 

@@ -97,7 +97,7 @@ def training_asks_no_benchmark(s: Settings) -> str | None:
         return (
             f"stage.name={s.stage.name} asks no benchmark: to keep the videos of {s.benchmark.name} out of training, "
             "set "
-            f"dataset.guard.{s.benchmark.name}=DIR in place of benchmark={s.benchmark.name}; to ask its questions, "
+            f"dataset.guard.{s.benchmark.name}=DIR instead of benchmark={s.benchmark.name}; to ask its questions, "
             "take stage=evaluate"
         )
     return None
@@ -150,7 +150,7 @@ def checkpoint_is_taken(s: Settings) -> str | None:
     if s.ckpt_path not in (None, "last") and not (trains(s) or s.stage.name == "export"):
         return (
             f"ckpt_path={s.ckpt_path} is for stages that train and for stage=export, and stage={s.stage.name} takes no "
-            "checkpoint: make a model of it with stage=export first, and set model.name_or_path=RUN/model"
+            "checkpoint: export it as a model with stage=export first, and set model.name_or_path=RUN/model"
         )
     return None
 
@@ -199,7 +199,7 @@ def export_of_trained_weights(s: Settings) -> str | None:
 
 def overwrite_or_go_on(s: Settings) -> str | None:
     if s.overwrite and s.ckpt_path == "last":
-        return "overwrite=true begins anew and ckpt_path=last goes on with what is there: choose one of the two"
+        return "overwrite=true starts over and ckpt_path=last resumes: choose one of the two"
     return None
 
 
@@ -207,7 +207,7 @@ def checkpoint_is_there(s: Settings) -> str | None:
     if s.ckpt_path is not None and _no_checkpoint(s.ckpt_path):
         return (
             f"ckpt_path={s.ckpt_path} is neither 'last' nor an existing checkpoint: set ckpt_path=/path/to/file.ckpt, "
-            "or ckpt_path=last for the newest one of output_dir, or ckpt_path=null to start afresh"
+            "or ckpt_path=last for the newest one of output_dir, or ckpt_path=null to start over"
         )
     return None
 

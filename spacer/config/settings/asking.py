@@ -1,4 +1,4 @@
-"""Settings of how questions are asked: those that the data hold out, and those of benchmarks."""
+"""Settings of how questions are asked, held-out ones and those of benchmarks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings of where a run computes, and of what it tells: cluster, logger, report."""
+"""Settings of where a run computes and what it reports: cluster, logger, report."""
 
 from __future__ import annotations
 

@@ -68,6 +68,6 @@ class ModelSettings(Section):
     lora: LoraSettings | None = None  # adapters instead of full training, such as {rank: 16, alpha: 32}
     completion: CompletionSettings = field(default_factory=CompletionSettings)
     architecture: Architecture | None = None  # only for stage=plan, if the model's folder is absent
-    base_url: str | None = None  # of a server with OpenAI's protocol, which answers in place of a loaded model
+    base_url: str | None = None  # of a server with OpenAI's protocol, which answers instead of a loaded model
     name: str | None = None  # the model's name on that server
     endpoint: EndpointSettings | None = None  # how the server is asked

@@ -20,7 +20,7 @@ ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
 
 
 class AsIs:
-    """A value that a section takes without looking at it: the stand-in for one that is among the mistakes already."""
+    """A value that a section accepts unchecked: a placeholder for one already reported as a mistake."""
 
     def __init__(self, value: Any) -> None:
         self.value = value

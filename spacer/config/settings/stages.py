@@ -44,7 +44,7 @@ class TrainStage(TrainingStage):
 
 @dataclass(frozen=True, config=CONFIG)
 class GuessSettings(Section):
-    """Bare guesses in place of worked completions, as the embedded model was made with."""
+    """Bare guesses instead of some worked completions: how the embedded model was made."""
 
     share: Share = 0.5  # of the samples that show one
     after: NonNegativeInt = 0  # samples that come first, each with its worked completion

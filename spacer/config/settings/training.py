@@ -1,4 +1,4 @@
-"""Settings of what training pays for and how it steps: rewards, the objective, the optimizer, the trainer."""
+"""Settings of training: rewards, the objective, the optimizer, the trainer."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class TemporalBonusSettings(Section):
 
 @dataclass(frozen=True, config=CONFIG)
 class RewardFunctionSettings(Section):
-    """A reward from a file of one's own, beside the published ones."""
+    """A reward from the user's own file, besides the published ones."""
 
     path: str  # FILE.py:FUNCTION; the file is relative to the folder that the command runs in
-    weight: float = 1.0  # of what the function gives, in the total
+    weight: float = 1.0  # of the function's value in the total
 
     @property
     def file(self) -> Path:
@@ -45,7 +45,7 @@ class RewardFunctionSettings(Section):
 
     @property
     def function(self) -> str:
-        """The function's name, which is that of its term too."""
+        """The function's name, by which its term goes too."""
         return self.path.rpartition(":")[2]
 
 

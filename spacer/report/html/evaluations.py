@@ -58,7 +58,7 @@ def _heldout_question(line: Line) -> Asked:
 def _heldout_answer(line: Line, asked: Asked) -> Answered:
     parts, completion = line.numbers("reward"), line.text("completion")
     if "answer" not in parts:
-        raise UserError(f"{line.where}: 'reward' lacks 'answer': redo the run, or mend the line")
+        raise UserError(f"{line.where}: 'reward' lacks 'answer': redo the run, or fix the line")
     values = {f"reward/{name}": float(value) for name, value in parts.items() if name != "map_quality"}
     if has_quality(line.row):
         values["map/quality"] = float(parts.get("map_quality", 0.0))

@@ -72,7 +72,7 @@ def read_run(folder: Path) -> RunFolder:
             "evaluate, score or compare"
         )
     if summary is None:
-        notes.append("summary.json is not there: the run did not end, or goes on")
+        notes.append("summary.json is not there: the run has not ended")
     stage = recorded.get("stage")
     return RunFolder(
         folder=folder,

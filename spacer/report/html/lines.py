@@ -66,7 +66,7 @@ class Line:
     def _wrong(self, name: str, what: str, value: Any) -> UserError:
         shown = repr(value)
         shown = shown if len(shown) <= 80 else shown[:77] + "…"
-        return UserError(f"{self.where}: {name!r} must be {what}, not {shown}: redo the run, or mend the line")
+        return UserError(f"{self.where}: {name!r} must be {what}, not {shown}: redo the run, or fix the line")
 
 
 def _is_points(value: Any) -> bool:
@@ -96,11 +96,13 @@ def read_lines(path: Path, notes: list[str]) -> list[Line]:
             row = json.loads(text)
         except (ValueError, RecursionError) as error:
             if number == len(texts):  # the truncated last line
-                notes.append(f"{path.name}: its last line was cut off and is left out: the run was killed or goes on")
+                notes.append(
+                    f"{path.name}: its last line was cut off and is left out: the run was killed or is still running"
+                )
                 continue
-            raise UserError(f"{path}:{number}: is not JSON ({error}): mend the line, or redo the run") from error
+            raise UserError(f"{path}:{number}: is not JSON ({error}): fix the line, or redo the run") from error
         if not isinstance(row, dict):
-            raise UserError(f"{path}:{number}: must be an object {{…}}: mend the line, or redo the run")
+            raise UserError(f"{path}:{number}: must be an object {{…}}: fix the line, or redo the run")
         found.append(Line(f"{path}:{number}", row))
     return found
 
@@ -116,9 +118,9 @@ def read_object(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read as JSON: {error}: mend it, or redo the run") from error
+        raise UserError(f"{path} cannot be read as JSON: {error}: fix it, or redo the run") from error
     if not isinstance(value, dict):
-        raise UserError(f"{path} must hold an object {{…}}: mend it, or redo the run")
+        raise UserError(f"{path} must hold an object {{…}}: fix it, or redo the run")
     return value
 
 

@@ -116,7 +116,7 @@ class Decoder:
 def shown(batch: PromptBatch, pictures: VisionInputs | None = None) -> list[Tensor]:
     """For each prompt, the patches (tokens, 4, D) that its `vision_L` leads to: rows are those of images, then videos.
 
-    Of `pictures`, where they are given, in place of the batch's own.
+    Of `pictures`, if given, instead of the batch's own.
     """
     found = pictures or batch.pictures
     patches = [pixels for pixels in (found.image_pixels, found.video_pixels) if pixels is not None]

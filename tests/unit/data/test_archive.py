@@ -1,4 +1,4 @@
-"""An archive in parts unpacks to its files, and what is wrong with it is told."""
+"""An archive in parts unpacks to its files, and its faults are reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Unpacking goes on from wherever it stopped: interrupted, killed, changed since, out of room."""
+"""Unpacking resumes wherever it stopped: interrupted, killed, changed since, out of disk space."""
 
 from __future__ import annotations
 

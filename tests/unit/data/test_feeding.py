@@ -1,4 +1,4 @@
-"""How workers are fed: a file is decoded once, by one of them, and a run that stops goes on where it stood."""
+"""How workers are fed: a file is decoded once, by one of them, and a stopped run resumes where it was."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_too_few_for_a_bunch_a_rank_still_fill_batches() -> None:
 
 
 def check_restart(stop: int, workers: tuple[int, int], whole: list[Seen], count: int, options: dict[str, Any]) -> None:
-    """Stops after `stop` batches of two epochs and goes on in a new loader."""
+    """Stops after `stop` batches of two epochs and resumes in a new loader."""
     stopped = loader(count, workers[0], **options)
     length = len(stopped)
     before = epoch(stopped) if stop >= length else []

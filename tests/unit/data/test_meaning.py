@@ -1,4 +1,4 @@
-"""Data that cannot be meant are told before training, with counts; files of one name are not taken for one another."""
+"""Data that cannot be intended are reported before training, with counts; files of one name are not confused."""
 
 from __future__ import annotations
 

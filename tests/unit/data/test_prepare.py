@@ -1,4 +1,4 @@
-"""stage=prepare: files as they are distributed become a folder to train from, and what is in it is told."""
+"""stage=prepare: files as distributed become a folder to train from, and its contents are reported."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_a_crash_loses_the_line_that_it_tore(prepared: Path) -> None:
 
 
 def test_a_file_is_opened_as_what_it_is_said_to_be(prepared: Path) -> None:
-    """A line that calls a picture a video is mended: what was found of the video says nothing about the picture."""
+    """A line that calls a picture a video is corrected: what was known of the video says nothing about the picture."""
     name = "images/still_train_00000.png"
     (prepared / "x.txt").write_text("no media")
     assert survey(prepared, {"x.txt": "video", name: "image"})["x.txt"].error is not None

@@ -1,4 +1,4 @@
-"""Samples as prompts: what a model is asked, shown in place of an answer, and given of the media."""
+"""Samples as prompts: what a model is asked, which answer it is shown, and which media it is given."""
 
 from __future__ import annotations
 

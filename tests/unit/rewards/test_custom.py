@@ -1,4 +1,4 @@
-"""Rewards from the user's own file: what they are given, what may come back, and what is said where it may not."""
+"""Rewards from the user's own file: what they are given, what they may return, and the messages where they may not."""
 
 from __future__ import annotations
 

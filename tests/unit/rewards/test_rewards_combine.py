@@ -185,7 +185,7 @@ def released_totals(
     answers: list[float], maps: list[float | None], lengths: list[int], shuffled: list[float]
 ) -> list[float]:
     """The published rules on what answers and maps are worth: a map of None is one that is not there, and every
-    completion is well formed. Bonuses go by what answer and map come to."""
+    completion is well formed. Bonuses depend on the sum of answer and map."""
     counted = [combined(answer, drawn) for answer, drawn in zip(answers, maps, strict=True)]
     totals = [value + 1 for value in counted]
     good = [i for i, value in enumerate(counted) if value > 0.1]
