@@ -353,43 +353,6 @@ def test_a_benchmark_guards_no_training(stage: str) -> None:
     assert "leave benchmark=all to stage=evaluate" in several and "dataset.guard.vsi_bench=DIR" in several
 
 
-@pytest.mark.parametrize(
-    ("stage", "changes", "told"),
-    [
-        (
-            "train",
-            {"predictions": "answers.jsonl"},
-            "predictions=answers.jsonl is for stage=score, and stage=train reads",
-        ),
-        (
-            "evaluate",
-            {"predictions": "answers.jsonl"},
-            "predictions=answers.jsonl is for stage=score, and stage=evaluate",
-        ),
-        (
-            "plan",
-            {"benchmark": BENCHMARK},
-            "benchmark is for stage=evaluate, which asks its questions, and stage=score",
-        ),
-        ("curate", {"benchmarks": {"a": BENCHMARK}}, "benchmark is for stage=evaluate, which asks its questions"),
-        (
-            "score",
-            {"benchmarks": {"a": BENCHMARK}},
-            "stage=score scores a file of one benchmark: choose benchmark=NAME",
-        ),
-        ("evaluate", {"ckpt_path": __file__}, f"ckpt_path={__file__} is for stages that train and for stage=export"),
-        ("evaluate", {"runs": ["a"]}, "runs is for stage=compare, stage=report, stage=dashboard, stage=export"),
-    ],
-)
-def test_what_a_stage_does_not_take_is_refused(stage: str, changes: dict[str, Any], told: str) -> None:
-    assert sum(problem.startswith(told) for problem in problems(stage=stage, **changes)) == 1
-
-
-def test_the_newest_checkpoint_of_a_run_may_be_named_in_any_stage() -> None:
-    """As `cluster=slurm` does: there is none where nothing was trained."""
-    assert load(stage="evaluate", ckpt_path="last").ckpt_path == "last"
-
-
 def test_how_held_out_questions_are_asked_is_apart_from_benchmarks() -> None:
     assert load(evaluation__temperature=0.0, evaluation__limit=3).evaluation.limit == 3
     for stage in ("train", "evaluate"):
