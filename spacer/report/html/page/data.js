@@ -28,11 +28,16 @@ function verdict(subject, column, place) {
 const isWrong = (found) => found !== "right" && found !== "absent";
 const MARKS = { right: "✓", wrong: "✕", unread: "?", error: "!", absent: "·" };
 const WORDS = {
-  right: "right", wrong: "wrong", unread: "no answer could be read", error: "could not be asked", absent: "not asked in this run",
+  right: "right",
+  wrong: "wrong",
+  unread: "no answer could be read",
+  error: "could not be asked",
+  absent: "not asked in this run",
 };
 
 function mark(found, score, label) {
-  const words = WORDS[found] + (Number.isFinite(score) && found !== "absent" && found !== "error" ? `, score ${score}` : "");
+  const words =
+    WORDS[found] + (Number.isFinite(score) && found !== "absent" && found !== "error" ? `, score ${score}` : "");
   return el("span", { class: `mark ${found}`, title: label ? `${label}: ${words}` : words }, MARKS[found]);
 }
 
@@ -40,5 +45,14 @@ const state = { tab: "overview", subject: 0, x: 0, y: 0, task: "", cluster: "", 
 
 function chooseSubject(place) {
   const columns = index.subjects[place].columns.length;
-  Object.assign(state, { subject: place, x: 0, y: columns - 1, task: "", cluster: "", show: "all", search: "", question: -1 });
+  Object.assign(state, {
+    subject: place,
+    x: 0,
+    y: columns - 1,
+    task: "",
+    cluster: "",
+    show: "all",
+    search: "",
+    question: -1,
+  });
 }

@@ -18,20 +18,28 @@ function fill(node, props, children) {
 }
 
 // In place of what is inside a node.
-const refill = (node, ...children) => { node.replaceChildren(); return fill(node, {}, children); };
+const refill = (node, ...children) => {
+  node.replaceChildren();
+  return fill(node, {}, children);
+};
 
 const el = (tag, props, ...children) => fill(document.createElement(tag), props, children);
 const svg = (tag, props, ...children) => fill(document.createElementNS(SVG, tag), props, children);
 
 function select(label, options, value, change) {
   const node = el("select", { "aria-label": label, on: { change: () => change(node.value) } });
-  for (const [key, text] of options) node.append(el("option", { value: key, selected: String(key) === String(value) }, text));
+  for (const [key, text] of options)
+    node.append(el("option", { value: key, selected: String(key) === String(value) }, text));
   return el("label", { class: "field" }, el("span", {}, label), node);
 }
 
 // Frames side by side: they fit the page, or are moved along where they would become too small.
 function strip(address) {
-  const picture = el("img", { src: address, alt: "frames of the video", on: { load: () => picture.classList.toggle("wide", picture.naturalWidth > 1.5 * box.clientWidth) } });
+  const picture = el("img", {
+    src: address,
+    alt: "frames of the video",
+    on: { load: () => picture.classList.toggle("wide", picture.naturalWidth > 1.5 * box.clientWidth) },
+  });
   const box = el("div", { class: "strip" }, picture);
   return box;
 }
@@ -50,10 +58,15 @@ function hover(node, lines) {
     tip.style.top = `${Math.max(4, y)}px`;
   };
   node.addEventListener("mousemove", show);
-  node.addEventListener("mouseleave", () => { tip.hidden = true; });
+  node.addEventListener("mouseleave", () => {
+    tip.hidden = true;
+  });
 }
 
 const percent = (value, digits = 1) => (100 * value).toFixed(digits);
 const signed = (value, digits) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(digits);
 const count = (number, one, many) => `${number.toLocaleString("en")} ${number === 1 ? one : many || one + "s"}`;
-const counted = (numbers) => { const found = numbers.filter((n) => Number.isFinite(n)); return found.length ? found.reduce((a, b) => a + b, 0) / found.length : null; };
+const counted = (numbers) => {
+  const found = numbers.filter((n) => Number.isFinite(n));
+  return found.length ? found.reduce((a, b) => a + b, 0) / found.length : null;
+};

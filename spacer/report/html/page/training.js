@@ -1,6 +1,16 @@
 // Curves of the history, and the same questions asked again and again while a run trained.
 
-const GROUPS = { reward: "Reward", rollout: "Rollouts", map: "Maps", completion: "Completions", train: "Optimisation", objective: "Optimisation", eval: "Evaluation", speed: "Speed", data: "Speed" };
+const GROUPS = {
+  reward: "Reward",
+  rollout: "Rollouts",
+  map: "Maps",
+  completion: "Completions",
+  train: "Optimisation",
+  objective: "Optimisation",
+  eval: "Evaluation",
+  speed: "Speed",
+  data: "Speed",
+};
 const groupOf = (name) => GROUPS[name.split("/")[0]] || "Optimisation";
 const ORDER = ["Reward", "Maps", "Completions", "Rollouts", "Optimisation", "Evaluation", "Speed"];
 
@@ -9,21 +19,58 @@ function training() {
   const runs = index.runs.map((run, place) => ({ ...run, place })).filter((run) => run.curves.length);
   if (!runs.length) return fill(view, {}, [el("p", { class: "quiet" }, "These runs trained nothing.")]);
   const names = [...new Set(runs.flatMap((run) => run.curves.map((one) => one.name)))];
-  const tint = (run) => { // that of its last column beside the others
-    const place = index.subjects.length ? index.subjects[0].columns.findLastIndex((column) => column.run === run.place) : -1;
+  const tint = (run) => {
+    // that of its last column beside the others
+    const place = index.subjects.length
+      ? index.subjects[0].columns.findLastIndex((column) => column.run === run.place)
+      : -1;
     return colour(place < 0 ? run.place + 1 : place);
   };
-  if (runs.length > 1) view.append(el("ul", { class: "legend wide" }, ...runs.map((run) => el("li", {}, el("span", { class: "swatch", style: { background: tint(run) } }), `${run.letter} `, el("span", { class: "quiet" }, run.name)))));
+  if (runs.length > 1)
+    view.append(
+      el(
+        "ul",
+        { class: "legend wide" },
+        ...runs.map((run) =>
+          el(
+            "li",
+            {},
+            el("span", { class: "swatch", style: { background: tint(run) } }),
+            `${run.letter} `,
+            el("span", { class: "quiet" }, run.name),
+          ),
+        ),
+      ),
+    );
   for (const group of ORDER) {
     const inside = names.filter((name) => groupOf(name) === group);
     const panels = inside.flatMap((name) => {
-      const series = runs.flatMap((run) => run.curves.filter((one) => one.name === name).map((one) => ({ label: run.letter, points: one.points, colour: tint(run), title: one.label })));
+      const series = runs.flatMap((run) =>
+        run.curves
+          .filter((one) => one.name === name)
+          .map((one) => ({ label: run.letter, points: one.points, colour: tint(run), title: one.label })),
+      );
       const flat = series.every((one) => one.points.every((point) => point[1] === 0));
-      return flat ? [] : [curve(series[0].title === name ? name.split("/").slice(1).join(" ").replaceAll("_", " ") || name : series[0].title, series)];
+      return flat
+        ? []
+        : [
+            curve(
+              series[0].title === name
+                ? name.split("/").slice(1).join(" ").replaceAll("_", " ") || name
+                : series[0].title,
+              series,
+            ),
+          ];
     });
     if (panels.length) view.append(el("section", {}, el("h2", {}, group), el("div", { class: "panels" }, ...panels)));
   }
-  view.append(el("p", { class: "quiet" }, "Over training steps: each step thin, a mean over about a tenth of the run thick. What was 0 throughout is left out. A resumed run is one line."));
+  view.append(
+    el(
+      "p",
+      { class: "quiet" },
+      "Over training steps: each step thin, a mean over about a tenth of the run thick. What was 0 throughout is left out. A resumed run is one line.",
+    ),
+  );
   return view;
 }
 
@@ -31,7 +78,9 @@ const hasRollouts = () => index.rollouts;
 
 function rollouts() {
   const view = el("div", { class: "page" });
-  contents("rollouts").forEach((run, place) => { if (run.questions.length) view.append(through(run, place)); });
+  contents("rollouts").forEach((run, place) => {
+    if (run.questions.length) view.append(through(run, place));
+  });
   return view;
 }
 
@@ -40,19 +89,72 @@ function through(run, place) {
   const box = el("div", { class: "through" });
   const said = (question) => question.shown[0].question || question.shown[0].id;
   const show = (number) => {
-    const question = run.questions[number], first = question.shown[0];
+    const question = run.questions[number],
+      first = question.shown[0];
     const steps = [...new Set(question.shown.map((one) => one.step))];
-    refill(box,
+    refill(
+      box,
       question.strip ? strip(question.strip) : null,
-      el("p", { class: "asks" }, first.question || ""), (first.options || []).length ? el("ul", { class: "options" }, ...first.options.map((option) => el("li", {}, option))) : null,
-      el("p", { class: "truth" }, "True answer ", el("strong", {}, String(first.solution || "").replace(/<\/?answer>/g, ""))),
-      ...steps.map((step) => el("section", { class: "step" }, el("h4", {}, `after ${count(step, "step")}`),
-        el("div", { class: "answers n2" }, ...question.shown.filter((one) => one.step === step).map((one) => el("article", { class: "answer" },
-          el("dl", { class: "values" }, ...Object.entries(one.reward || {}).filter(([, value]) => value !== null).map(([name, value]) => el("div", {}, el("dt", {}, index.labels[`reward/${name}`] || index.labels[name.replace("_", "/")] || name), el("dd", {}, short(Number(value))))),
-            Number.isFinite(one.advantage) ? el("div", {}, el("dt", {}, "advantage"), el("dd", {}, signed(one.advantage, 2))) : null),
-          question.true_map || one.map ? gridMap(question.true_map, one.map, 180) : null, completion(one.completion, 0, one.tokens)))))));
+      el("p", { class: "asks" }, first.question || ""),
+      (first.options || []).length
+        ? el("ul", { class: "options" }, ...first.options.map((option) => el("li", {}, option)))
+        : null,
+      el(
+        "p",
+        { class: "truth" },
+        "True answer ",
+        el("strong", {}, String(first.solution || "").replace(/<\/?answer>/g, "")),
+      ),
+      ...steps.map((step) =>
+        el(
+          "section",
+          { class: "step" },
+          el("h4", {}, `after ${count(step, "step")}`),
+          el(
+            "div",
+            { class: "answers n2" },
+            ...question.shown
+              .filter((one) => one.step === step)
+              .map((one) =>
+                el(
+                  "article",
+                  { class: "answer" },
+                  el(
+                    "dl",
+                    { class: "values" },
+                    ...Object.entries(one.reward || {})
+                      .filter(([, value]) => value !== null)
+                      .map(([name, value]) =>
+                        el(
+                          "div",
+                          {},
+                          el("dt", {}, index.labels[`reward/${name}`] || index.labels[name.replace("_", "/")] || name),
+                          el("dd", {}, short(Number(value))),
+                        ),
+                      ),
+                    Number.isFinite(one.advantage)
+                      ? el("div", {}, el("dt", {}, "advantage"), el("dd", {}, signed(one.advantage, 2)))
+                      : null,
+                  ),
+                  question.true_map || one.map ? gridMap(question.true_map, one.map, 180) : null,
+                  completion(one.completion, 0, one.tokens),
+                ),
+              ),
+          ),
+        ),
+      ),
+    );
   };
-  const options = run.questions.map((question, number) => [number, `${question.shown[0].split === "heldout" ? "held out" : "training"} · ${said(question).slice(0, 90)}`]);
+  const options = run.questions.map((question, number) => [
+    number,
+    `${question.shown[0].split === "heldout" ? "held out" : "training"} · ${said(question).slice(0, 90)}`,
+  ]);
   show(0);
-  return el("section", {}, el("h2", {}, "The same questions through training", index.runs.length > 1 ? ` ${index.runs[place].letter}` : ""), select("Question", options, 0, (value) => show(Number(value))), box);
+  return el(
+    "section",
+    {},
+    el("h2", {}, "The same questions through training", index.runs.length > 1 ? ` ${index.runs[place].letter}` : ""),
+    select("Question", options, 0, (value) => show(Number(value))),
+    box,
+  );
 }
