@@ -188,7 +188,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
     ),
     "NaN": (lambda f: weights(f, spoil(float("nan"))), (NAME, "holds NaN or infinity", "an earlier checkpoint")),
     "infinity": (lambda f: weights(f, spoil(float("-inf"))), (NAME, "holds NaN or infinity")),
-    "weights cut short": (lambda f: cut(f / "model.safetensors"), ("model.safetensors is cut short", "fetch")),
+    "weights cut short": (lambda f: cut(f / "model.safetensors"), ("model.safetensors is cut short", "download")),
     "weights on a disk that fails": (
         lambda f: fail(f / "model.safetensors"),
         ("its model.safetensors cannot be read: ", "the disk failed"),

@@ -55,9 +55,8 @@ def weights_under_zero3(s: Settings) -> str | None:
 def adamw_8bit_sharded(s: Settings) -> str | None:
     if s.cluster.shards and (optimizer := optimizer_of(s)) is not None and optimizer.kind == OptimizerKind.adamw_8bit:
         return (
-            f"stage.optimizer.kind=adamw_8bit under cluster.strategy={s.cluster.strategy} has no checkpoints that "
-            "can be "
-            "read back: set stage.optimizer.kind=adamw, or choose cluster=ddp"
+            f"stage.optimizer.kind=adamw_8bit under cluster.strategy={s.cluster.strategy} has no checkpoints that can "
+            "be read back: set stage.optimizer.kind=adamw, or choose cluster=ddp"
         )
     return None
 
@@ -66,8 +65,7 @@ def muon_sharded(s: Settings) -> str | None:
     if s.cluster.shards and (optimizer := optimizer_of(s)) is not None and optimizer.kind == OptimizerKind.muon:
         return (
             f"stage.optimizer.kind=muon takes its steps on whole matrices, and cluster.strategy={s.cluster.strategy} "
-            "keeps "
-            "parts of them: set stage.optimizer.kind=adamw, or choose cluster=ddp"
+            "keeps parts of them: set stage.optimizer.kind=adamw, or choose cluster=ddp"
         )
     return None
 
@@ -107,10 +105,9 @@ def processes_for_slurm(s: Settings) -> str | None:
 def signal_before_time_limit(s: Settings) -> str | None:
     if isinstance(s.cluster, SlurmSettings) and s.cluster.signal_delay_s + 60 >= 60 * s.cluster.timeout_min:
         return (
-            f"cluster.signal_delay_s={s.cluster.signal_delay_s} leaves nothing of cluster.timeout_min="
-            f"{s.cluster.timeout_min}, since SLURM may tell a job a minute earlier still: raise the latter or lower "
-            "the "
-            "former"
+            f"cluster.signal_delay_s={s.cluster.signal_delay_s} leaves nothing of "
+            f"cluster.timeout_min={s.cluster.timeout_min}, since SLURM may tell a job a minute earlier still: raise "
+            "the latter or lower the former"
         )
     return None
 

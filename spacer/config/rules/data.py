@@ -54,8 +54,7 @@ def pixels_of_videos(s: Settings) -> str | None:
     if any((video.min_pixels or 0) > video.max_pixels for video in _videos(s)):
         return (
             "video.min_pixels exceeds video.max_pixels, in dataset or benchmark: lower the former, to null for no "
-            "bound, "
-            "or raise the latter"
+            "bound, or raise the latter"
         )
     return None
 
@@ -91,8 +90,7 @@ def evaluation_without_heldout(s: Settings) -> str | None:
     if True in evaluates_heldout(s) and not holds_out(s):
         return (
             "the data holds no questions out to evaluate on: set stage.evaluate_before=false "
-            "stage.evaluate_after=false, "
-            "or dataset.heldout to a JSONL file of them"
+            "stage.evaluate_after=false, or dataset.heldout to a JSONL file of them"
         )
     return None
 

@@ -150,8 +150,7 @@ def guard_are_folders(d: DatasetSettings, s: Settings, at: str) -> str | None:
     if isinstance(d, JsonlSettings) and not all(isdir(expanduser(root)) for root in d.guard.values()):
         return (
             f"{at}.guard={d.guard} names a folder that is not there: each is that of the benchmark's files, as its "
-            "authors "
-            f"distribute them; a single annotation file goes into {at}.exclude"
+            f"authors distribute them; a single annotation file goes into {at}.exclude"
         )
     return None
 

@@ -34,9 +34,8 @@ def length_bonus_within_completions(s: Settings) -> str | None:
     ):
         return (
             f"reward.length pays for {s.reward.length.min_tokens} to {s.reward.length.max_tokens} tokens, but "
-            "completions "
-            f"end at objective.max_completion_length={s.objective.max_completion_length}: raise that, lower the two, "
-            "or set reward.length=null"
+            f"completions end at objective.max_completion_length={s.objective.max_completion_length}: raise that, "
+            "lower the two, or set reward.length=null"
         )
     return None
 
@@ -73,9 +72,8 @@ def reused_rollouts_are_clipped(s: Settings) -> str | None:
     if s.objective.updates_per_rollout > 1 and s.objective.surrogate != Surrogate.sapo and not clipped:
         return (
             f"objective.updates_per_rollout={s.objective.updates_per_rollout} learns from completions of an older "
-            "policy, "
-            "which takes a clipped ratio: set objective.clip_low=0.2 objective.clip_high=0.2, "
-            "or objective.updates_per_rollout=1"
+            "policy, which takes a clipped ratio: set objective.clip_low=0.2 objective.clip_high=0.2, or "
+            "objective.updates_per_rollout=1"
         )
     return None
 

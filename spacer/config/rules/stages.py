@@ -36,8 +36,7 @@ def vision_is_not_sharded(s: Settings) -> str | None:
     if s.stage.name == "vision" and s.cluster.shards:
         return (
             f"stage.name=vision does not spread the model over processes as cluster.strategy={s.cluster.strategy} "
-            "does: "
-            "choose cluster=local or cluster=ddp"
+            "does: choose cluster=local or cluster=ddp"
         )
     return None
 
@@ -68,9 +67,8 @@ def prepare_takes_files(s: Settings) -> str | None:
 def evaluate_has_questions(s: Settings) -> str | None:
     if s.stage.name == "evaluate" and s.benchmark is None and not s.benchmarks and not holds_out(s):
         return (
-            "stage.name=evaluate asks held-out questions, and the data has none: set dataset.heldout to a JSONL "
-            "file of "
-            "them, choose dataset=rooms, or ask a benchmark: benchmark=vsi_bench benchmark.root=DIR"
+            "stage.name=evaluate asks held-out questions, and the data has none: set dataset.heldout to a JSONL file "
+            "of them, choose dataset=rooms, or ask a benchmark: benchmark=vsi_bench benchmark.root=DIR"
         )
     return None
 
@@ -96,8 +94,7 @@ def training_asks_no_benchmark(s: Settings) -> str | None:
     if (trains(s) or s.stage.name == "prepare") and s.benchmark is not None:
         return (
             f"stage.name={s.stage.name} asks no benchmark: to keep the videos of {s.benchmark.name} out of training, "
-            "set "
-            f"dataset.guard.{s.benchmark.name}=DIR instead of benchmark={s.benchmark.name}; to ask its questions, "
+            f"set dataset.guard.{s.benchmark.name}=DIR instead of benchmark={s.benchmark.name}; to ask its questions, "
             "take stage=evaluate"
         )
     return None
@@ -107,8 +104,7 @@ def training_asks_no_benchmarks(s: Settings) -> str | None:
     if (trains(s) or s.stage.name == "prepare") and bool(s.benchmarks):
         return (
             f"stage.name={s.stage.name} asks no benchmarks: leave benchmark=all to stage=evaluate; to keep a "
-            "benchmark's "
-            "videos out of training, set dataset.guard.vsi_bench=DIR"
+            "benchmark's videos out of training, set dataset.guard.vsi_bench=DIR"
         )
     return None
 
