@@ -22,6 +22,10 @@ from spacer.config.settings import (
 _NO_BENCHMARK = ("curate", "compare", "report", "dashboard", "export", "plan")  # training and prepare have rules below
 
 
+def _takes_checkpoint(s: Settings) -> bool:
+    return trains(s) or s.stage.name == "export"
+
+
 def _no_checkpoint(path: str) -> bool:
     return path != "last" and not isfile(path)
 
@@ -143,7 +147,7 @@ def predictions_are_scored(s: Settings) -> str | None:
 
 def checkpoint_is_taken(s: Settings) -> str | None:
     # `last` is allowed everywhere, as cluster=slurm sets it: it is the newest one of this run, if there is any
-    if s.ckpt_path not in (None, "last") and not (trains(s) or s.stage.name == "export"):
+    if s.ckpt_path not in (None, "last") and not _takes_checkpoint(s):
         return (
             f"ckpt_path={s.ckpt_path} is for stages that train and for stage=export, and stage={s.stage.name} takes no "
             "checkpoint: export it as a model with stage=export first, and set model.name_or_path=RUN/model"
@@ -200,7 +204,7 @@ def overwrite_or_go_on(s: Settings) -> str | None:
 
 
 def checkpoint_is_there(s: Settings) -> str | None:
-    if s.ckpt_path is not None and _no_checkpoint(s.ckpt_path):
+    if s.ckpt_path is not None and _takes_checkpoint(s) and _no_checkpoint(s.ckpt_path):
         return (
             f"ckpt_path={s.ckpt_path} is neither 'last' nor an existing checkpoint: set ckpt_path=/path/to/file.ckpt, "
             "or ckpt_path=last for the newest one of output_dir, or ckpt_path=null to start over"
