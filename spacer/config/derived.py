@@ -7,6 +7,7 @@ import re
 from spacer.config.settings import (
     BenchmarkSettings,
     DatasetSettings,
+    LayoutsSettings,
     MixSettings,
     OptimizerSettings,
     PlanStage,
@@ -58,7 +59,10 @@ def sections(s: Settings) -> list[tuple[str, DatasetSettings]]:
 
 def holds_out(s: Settings) -> bool:
     """Whether the data include held-out questions."""
-    return any(isinstance(d, RenderedSettings) or getattr(d, "heldout", None) is not None for _, d in sections(s))
+    return any(
+        isinstance(d, RenderedSettings | LayoutsSettings) or getattr(d, "heldout", None) is not None
+        for _, d in sections(s)
+    )
 
 
 def heldout_name(s: Settings) -> str:

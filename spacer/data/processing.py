@@ -27,7 +27,7 @@ from spacer.data.prompts import prompt_text
 from spacer.data.samples import TEXT_ALONE, Fault, Sample
 from spacer.data.showing import ProcessedMedia, asked, parts, show_captioned, show_images, show_video, shuffled_pixels
 from spacer.data.strips import strip_beside
-from spacer.data.tokens import encode, places
+from spacer.data.tokens import begun_with, encode, places
 from spacer.errors import MediaError, SampleError
 from spacer.tree.forest import Forest, Segment, share
 from spacer.tree.mrope import IMAGE, TEXT, VIDEO, PositionRule
@@ -148,6 +148,8 @@ def prepare(
         question = prompt_text(replace(sample, problem=said + sample.problem), settings.prompts)
         content = _content(question, sample, shown)
         ids, types = tokens_of(content, processor, settings.prompts.get("system"))
+        given, target_ids = begun_with(processor.tokenizer, sample.begun, target)
+        ids, types = torch.cat([ids, given]), torch.cat([types, torch.full_like(given, TEXT)])
     except MediaError as error:
         return Fault(sample.id, "unreadable media", str(error))
     except SampleError as error:
@@ -186,10 +188,6 @@ def prepare(
         )
     image_grids, video_grids = ([grid for item in items for grid in item.grids.tolist()] for items in (images, videos))
     positions = rule.positions(types, image_grids, video_grids, [second for item in videos for second in item.seconds])
-    target_ids = None
-    if target is not None:
-        eos = processor.tokenizer.eos_token_id
-        target_ids = torch.tensor([*encode(processor.tokenizer, target, [range(len(target))]), eos])
     kinds = sorted({item.kind for item in shown})
     kind = TEXT_ALONE if not kinds else MIXED if len(kinds) > 1 else kinds[0]
     first, second = (images, videos) if kind == MIXED else (shown, [])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from string import Template
 
 import numpy as np
@@ -38,14 +38,21 @@ def map_literal(true_map: CognitiveMap) -> str:
     return json.dumps(dict(true_map), separators=(",", ":"))
 
 
+def ends_with(true_map: CognitiveMap, about: Sequence[str]) -> CognitiveMap:
+    """The map with some categories last, in their order: what is reasoned about stands next to the reasoning, at places
+    that do not depend on what else is drawn."""
+    others = [name for name in true_map if name not in about]
+    return {name: true_map[name] for name in (*others, *(name for name in about if name in true_map))}
+
+
 def worked_completion(sample: Sample) -> str:
     """The completion to imitate: the map, if there is one, the reasoning, if there is any, and the solution.
 
     With neither map nor reasoning it is the solution alone, as in SpaceR's SFT: an empty `<think></think>` would teach
     the model not to think.
     """
-    drawn = "" if sample.true_map is None else f"<map>{map_literal(sample.true_map)}</map>"
-    thought = f"{drawn}{sample.reasoning or ''}"
+    drawn = "" if sample.true_map is None else f"<map>{map_literal(ends_with(sample.true_map, sample.about))}</map>"
+    thought = " ".join(part for part in (drawn, sample.reasoning) if part)
     return f"{f'<think>{thought}</think>' if thought else ''}<answer>{sample.solution}</answer>"
 
 

@@ -1,9 +1,10 @@
 """Lines of data files → `Sample`s, with every fault reported by line and kind.
 
 The fields are those of SpaceR-151k (`problem_id problem data_type problem_type options solution path data_source`);
-rooms adds `scene`, `question_type`, `reasoning` and `without_map`, which are optional elsewhere; `without_map` means
-that a question is asked and answered without the scene's map even if there is one. The draft of March 2025 is accepted
-too: `question_type` for `problem_type`, `video` for `path` and `data_type`, and solutions without tags.
+rooms adds `scene`, `question_type`, `reasoning`, `about` and `without_map`, which are optional elsewhere; `without_map`
+means that a question is asked and answered without the scene's map even if there is one, and `about` lists categories
+that its worked map ends with. The draft of March 2025 is accepted too: `question_type` for `problem_type`, `video` for
+`path` and `data_type`, and solutions without tags.
 """
 
 from __future__ import annotations
@@ -65,6 +66,8 @@ class Sample:
     images: Sequence[bytes] = ()  # encoded images that replace the file; `path` is then only an identifier
     captions: tuple[Caption, ...] = ()  # subtitles of the video
     captioned: Subtitles = Subtitles.between  # where they are placed; `between` turns frames into single images
+    about: tuple[str, ...] = ()  # categories that end the map of its worked completion, in this order
+    begun: str = ""  # the start of its completion, which is given with the prompt and not learned
     media: tuple[Medium, ...] = ()  # several files, in the order of their places; `path` is the first one's
 
     @property
@@ -289,6 +292,7 @@ def to_sample(
         scene=row.get("scene", scene),
         question_type=row.get("question_type", row["problem_type"]),
         reasoning=row.get("reasoning"),
+        about=tuple(row.get("about", ())),
         true_map=None if row.get("without_map") is True else true_map,
     )
 
@@ -341,6 +345,9 @@ def _field_faults(row: Any) -> Iterator[tuple[str, str]]:
             yield "wrong field", f"{name!r} must be text or left out, not {row[name]!r}"
     if "problem_id" in row and (not isinstance(row["problem_id"], int | str) or isinstance(row["problem_id"], bool)):
         yield "wrong field", f"'problem_id' must be a whole number or text, not {row.get('problem_id')!r}"
+    about = row.get("about", [])
+    if not isinstance(about, list) or not all(isinstance(name, str) for name in about):
+        yield "wrong field", f"'about' must be a list of strings or left out, not {about!r}"
     options = row.get("options", [])
     if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
         yield "wrong field", f"'options' must be a list of strings, not {options!r}"

@@ -11,6 +11,7 @@ from spacer.config.choices import OnBad
 from spacer.config.settings import (
     DatasetSettings,
     JsonlSettings,
+    LayoutsSettings,
     MixSettings,
     RoomsSettings,
     Settings,
@@ -20,6 +21,7 @@ from spacer.data.index import UNREADABLE, is_fresh, maps_of, read_index, sources
 from spacer.data.leakage import NOTHING, Withheld, forbidden, guard
 from spacer.data.samples import TEXT_ALONE, DataError, Fault, Sample, read_maps, read_samples, text_scene
 from spacer.data.scenes import rooms, stills
+from spacer.data.scenes.layouts import read_layouts
 from spacer.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -131,6 +133,8 @@ def _load(settings: DatasetSettings, split: str) -> Split:
         source, root, maps = folder / f"{split}.jsonl", folder, read_maps(folder / "cognitive_map.jsonl")
         samples, faults = read_samples(source, root, maps)
         return _checked(Split(tuple(samples), tuple(faults)), settings.on_bad, source)
+    if isinstance(settings, LayoutsSettings):
+        return Split(read_layouts(settings, split))
     assert isinstance(settings, JsonlSettings)
     root, source, maps = Path(settings.root).expanduser(), sources_of(settings)[split], maps_of(settings)
     wanted = settings.data_sources if split == "train" else None  # held-out questions may be of other sources

@@ -11,7 +11,10 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from spacer.errors import SampleError
+import torch
+from torch import Tensor
+
+from spacer.errors import SampleError, UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -53,6 +56,29 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str, data: Sequence[range] 
 def _token_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     return ids
+
+
+def begun_with(tokenizer: PreTrainedTokenizerBase, begun: str, target: str | None) -> tuple[Tensor, Tensor | None]:
+    """The token ids of the start of a completion, and those of the rest of `target` with the end token, if it is given.
+
+    The completion is tokenized as a whole, as it is elsewhere, so that a token that begins in the start and ends after
+    it is in the rest.
+
+    Raises:
+        UserError: `target` does not start with `begun`.
+    """
+    if target is None:
+        return torch.tensor(encode(tokenizer, begun, [range(len(begun))]), dtype=torch.long), None
+    if not target.startswith(begun):
+        raise UserError(
+            f"the completion to imitate, {target!r}, does not start with {begun!r}, which the data give: use "
+            "dataset=layouts without stage.guesses, and with a model whose chat template leaves <think> to it"
+        )
+    ids = encode(tokenizer, target, [range(len(target))])
+    shared = 0
+    while shared < len(ids) and begun.startswith(str(tokenizer.decode(ids[: shared + 1]))):
+        shared += 1
+    return torch.tensor(ids[:shared], dtype=torch.long), torch.tensor([*ids[shared:], tokenizer.eos_token_id])
 
 
 def places(

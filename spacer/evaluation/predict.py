@@ -153,7 +153,8 @@ class PredictModule(pl.LightningModule):
             # greedy tokens have their log-probabilities at a temperature of 1
             context = RowContext(vision, request.compute, decoding.temperature or 1.0)
             self._check(self._whole, batch, rollout.completions(count), context, rollout.sampled)
-        texts, lengths = rollout.texts, rollout.lengths
+        begun = [batch.samples[n].begun for n in numbers for _ in range(count)]
+        texts, lengths = [start + text for start, text in zip(begun, rollout.texts, strict=True)], rollout.lengths
         return [Answer(tuple(texts[i : i + count]), tuple(lengths[i : i + count])) for i in range(0, len(texts), count)]
 
     def on_predict_end(self) -> None:

@@ -40,6 +40,8 @@ COMPANIONS = {
     "stage=vision": ("dataset=stills",),
     "dataset=stills": ("stage=sft",),
     "stage=curate": ("dataset=scans",),
+    "dataset=layouts": ("stage=sft",),
+    "dataset=practice": ("stage=sft",),
     "stage=score": ("benchmark=vsi_bench", f"benchmark.root={CONF}", f"predictions={CONF / 'config.yaml'}"),
     "benchmark/prompts=thinking": ("benchmark=sti_bench", *ASKED),
     "benchmark/prompts=direct": ("benchmark=vsi_bench", *ASKED),

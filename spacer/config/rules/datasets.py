@@ -14,6 +14,7 @@ from spacer.config.settings import (
     ArchivedSettings,
     DatasetSettings,
     JsonlSettings,
+    LayoutsSettings,
     RenderedSettings,
     ScansSettings,
     Settings,
@@ -46,6 +47,15 @@ def stills_have_no_answers(d: DatasetSettings, s: Settings, at: str) -> str | No
     return None
 
 
+def layouts_are_begun(d: DatasetSettings, s: Settings, at: str) -> str | None:
+    if isinstance(d, LayoutsSettings) and s.stage.name not in ("sft", "evaluate"):
+        return (
+            f"{at}.kind=layouts gives the start of each completion, and is for stage=sft and evaluate: choose "
+            "dataset=rooms"
+        )
+    return None
+
+
 def vision_needs_stills(d: DatasetSettings, s: Settings, at: str) -> str | None:
     if s.stage.name == "vision" and not isinstance(d, StillsSettings):
         return (
@@ -64,7 +74,7 @@ def tours_have_no_maps(d: DatasetSettings, s: Settings, at: str) -> str | None:
 
 
 def objects_of_rooms(d: DatasetSettings, s: Settings, at: str) -> str | None:
-    if isinstance(d, RenderedSettings) and d.min_objects > d.max_objects:
+    if isinstance(d, RenderedSettings | LayoutsSettings) and d.min_objects > d.max_objects:
         return f"{at}.min_objects={d.min_objects} exceeds {at}.max_objects={d.max_objects}: swap them"
     return None
 
@@ -172,6 +182,7 @@ def source_of_an_archive(d: DatasetSettings, s: Settings, at: str) -> str | None
 
 DATASET_RULES: tuple[DatasetRule, ...] = (
     stills_have_no_answers,
+    layouts_are_begun,
     vision_needs_stills,
     tours_have_no_maps,
     objects_of_rooms,

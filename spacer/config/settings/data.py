@@ -131,12 +131,28 @@ class StillsSettings(RenderedSettings):
     kind: Literal["stills"] = "stills"
 
 
+@dataclass(frozen=True, config=CONFIG)
+class LayoutsSettings(DatasetSettings):
+    """Questions about procedural rooms whose map is given, as text alone: practice in reasoning from a map."""
+
+    seed: NonNegativeInt = 0
+    train_scenes: PositiveInt = 256  # rooms to train on
+    heldout_scenes: PositiveInt = 96  # rooms to evaluate on
+    min_objects: PositiveInt = 4  # per room
+    max_objects: Annotated[int, Field(ge=1, le=8, description="more would crowd a small room")] = 6  # per room
+    # ratio of the largest to the smallest scale of a furniture kind; 1: no variation
+    size_spread: Annotated[float, Field(ge=1, le=3, description="larger furniture would fill the room")] = 1.0
+    ways: NonNegativeInt = 0  # exercises per training room besides its questions: differences, headings and lengths
+    kind: Literal["layouts"] = "layouts"
+
+
 Part = Annotated[
     Annotated[JsonlSettings, Tag("jsonl")]
     | Annotated[ArchivedSettings, Tag("archive")]
     | Annotated[ScansSettings, Tag("scans")]
     | Annotated[RoomsSettings, Tag("rooms")]
-    | Annotated[StillsSettings, Tag("stills")],
+    | Annotated[StillsSettings, Tag("stills")]
+    | Annotated[LayoutsSettings, Tag("layouts")],
     Discriminator(kind),
 ]
 
@@ -156,6 +172,7 @@ Dataset = Annotated[
     | Annotated[ScansSettings, Tag("scans")]
     | Annotated[RoomsSettings, Tag("rooms")]
     | Annotated[StillsSettings, Tag("stills")]
+    | Annotated[LayoutsSettings, Tag("layouts")]
     | Annotated[MixSettings, Tag("mix")],
     Discriminator(kind),
 ]

@@ -45,7 +45,10 @@ def pose_all(scans: Sequence[Scan], settings: ScansSettings) -> dict[str, list[Q
                 append_rows(path, [row])
                 posed[str(row["scan"])] = row["questions"]
     return {
-        scan.name: [Question(**(fields | {"options": tuple(fields["options"])})) for fields in posed[scan.name]]
+        scan.name: [
+            Question(**(fields | {name: tuple(fields.get(name, ())) for name in ("options", "about")}))
+            for fields in posed[scan.name]
+        ]
         for scan in scans
     }
 

@@ -11,7 +11,8 @@ LETTERS = "ABCDE"
 class Question:
     """A question with its right answer: a letter for multiple choice, a number as text for numerical.
 
-    `reasoning` leads from the cognitive map to the answer, without its letter, which `explained` adds.
+    `reasoning` leads from the cognitive map to the answer, without its letter, which `explained` adds. `about` are the
+    categories that it names, in the order of their roles: where one stands, what one faces, what is asked for.
     """
 
     question_type: str
@@ -20,6 +21,11 @@ class Question:
     options: tuple[str, ...]
     answer: str
     reasoning: str
+    about: tuple[str, ...] = ()
+
+    def drawn_last(self) -> tuple[str, ...]:
+        """The categories that the answer depends on, in the order in which a map to reason from ends with them."""
+        return self.about + (self.options if self.question_type == "object_rel_distance" else ())
 
     def lettered_options(self) -> list[str]:
         """The options with letters, `A. …`, `B. …`, as in data files."""

@@ -32,17 +32,23 @@ def pose(scene: Scene, rng: np.random.Generator) -> dict[str, Question]:
     return {kind: question for kind, question in posed.items() if question is not None}
 
 
-def _numerical(kind: str, text: str, answer: str, reasoning: str) -> Question:
-    return Question(kind, "numerical", text, (), answer, reasoning)
+def _numerical(kind: str, about: tuple[str, ...], text: str, answer: str, reasoning: str) -> Question:
+    return Question(kind, "numerical", text, (), answer, reasoning, about)
 
 
 def _choice(
-    kind: str, text: str, right: str, wrong: Sequence[str], reasoning: str, rng: np.random.Generator
+    kind: str,
+    about: tuple[str, ...],
+    text: str,
+    right: str,
+    wrong: Sequence[str],
+    reasoning: str,
+    rng: np.random.Generator,
 ) -> Question:
     options = [right, *wrong]
     shuffled = tuple(options[i] for i in rng.permutation(len(options)))
     letter = LETTERS[shuffled.index(right)]
-    return Question(kind, "multiple choice", text, shuffled, letter, reasoning)
+    return Question(kind, "multiple choice", text, shuffled, letter, reasoning, about)
 
 
 def _pick(items: Sequence[T], rng: np.random.Generator) -> T | None:
@@ -63,7 +69,7 @@ def _pose_counting(scene: Scene, rng: np.random.Generator) -> Question | None:
         return None
     count = len(scene.of_category(category))
     text = COUNT.format(category)
-    return _numerical("object_counting", text, str(count), f"{category}: {count} on the map.")
+    return _numerical("object_counting", (category,), text, str(count), f"{category}: {count} on the map.")
 
 
 def _pose_abs_distance(scene: Scene, rng: np.random.Generator) -> Question | None:
@@ -77,7 +83,7 @@ def _pose_abs_distance(scene: Scene, rng: np.random.Generator) -> Question | Non
     metres = f"{box_distance(a, b):.1f}"
     text = f"How many meters lie between the {a.category} and the {b.category}, from closest point to closest point?"
     reasoning = f"{_cell(scene, a)} to {_cell(scene, b)}: {metres} m."
-    return _numerical("object_abs_distance", text, metres, reasoning)
+    return _numerical("object_abs_distance", (a.category, b.category), text, metres, reasoning)
 
 
 def _pose_object_size(scene: Scene, rng: np.random.Generator) -> Question | None:
@@ -86,13 +92,15 @@ def _pose_object_size(scene: Scene, rng: np.random.Generator) -> Question | None
         return None
     centimetres = str(round(100 * max(item.size)))
     text = f"How long is the longest side of the {item.category}, in centimeters?"
-    return _numerical("object_size_estimation", text, centimetres, f"{item.category}: {centimetres} cm.")
+    return _numerical(
+        "object_size_estimation", (item.category,), text, centimetres, f"{item.category}: {centimetres} cm."
+    )
 
 
 def _pose_room_size(scene: Scene, rng: np.random.Generator) -> Question | None:
     area = f"{scene.area:.1f}"
     text = "How large is the floor of the room, in square meters?"
-    return _numerical("room_size_estimation", text, area, f"The floor: {area} square meters.")
+    return _numerical("room_size_estimation", (), text, area, f"The floor: {area} square meters.")
 
 
 def _pose_rel_distance(scene: Scene, rng: np.random.Generator) -> Question | None:
@@ -114,7 +122,7 @@ def _pose_rel_distance(scene: Scene, rng: np.random.Generator) -> Question | Non
     text = f"Which of these objects is closest to the {anchor.category}?"
     cells = ", ".join(_cell(scene, scene.of_category(name)[0]) for name in sorted(names))
     reasoning = f"From {_cell(scene, anchor)}: {cells}. The {names[0]} is closest."
-    return _choice("object_rel_distance", text, names[0], names[1:], reasoning, rng)
+    return _choice("object_rel_distance", (anchor.category,), text, names[0], names[1:], reasoning, rng)
 
 
 # difficulty → direction → the bearing of its middle, in degrees to the left of the viewing direction
@@ -131,10 +139,24 @@ _HALF_WIDTH = {"easy": 90.0, "medium": 45.0, "hard": 45.0}
 def direction(angle: float, level: str, margin: float = ANGLE_MARGIN) -> str | None:
     """The name of a bearing at a level (easy, medium, hard), or None within `margin` degrees of a border."""
     for name, middle in _DIRECTIONS[level].items():
-        off = abs((angle - middle + 180) % 360 - 180)
-        if off <= _HALF_WIDTH[level] - margin:
+        if _apart(angle, middle) <= _HALF_WIDTH[level] - margin:
             return name
     return None
+
+
+def nearest_direction(angle: float, level: str) -> str:
+    """The name at a level whose middle is nearest to a bearing; the first of two as near."""
+    return min(_DIRECTIONS[level], key=lambda name: _apart(angle, _DIRECTIONS[level][name]))
+
+
+def nearest_turn(angle: float) -> str:
+    """The name of the turn whose middle is nearest to a turn by `angle` degrees; the first of two as near."""
+    return min(_TURNS, key=lambda name: _apart(angle, _TURNS[name]))
+
+
+def _apart(one: float, other: float) -> float:
+    """Degrees between two angles, at most 180."""
+    return abs((one - other + 180) % 360 - 180)
 
 
 def _far_enough(*items: SceneObject) -> bool:
@@ -156,7 +178,8 @@ def _direction_poser(level: str) -> Callable[[Scene, np.random.Generator], Quest
         text = f"Standing at the {a.category} and facing the {b.category}, where is the {c.category}?"
         reasoning = f"At {_cell(scene, a)} facing {_cell(scene, b)}, {_cell(scene, c)} is {right}."
         wrong = [name for name in _DIRECTIONS[level] if name != right]
-        return _choice(f"object_rel_direction_{level}", text, right, wrong, reasoning, rng)
+        about = a.category, b.category, c.category
+        return _choice(f"object_rel_direction_{level}", about, text, right, wrong, reasoning, rng)
 
     return ask
 
@@ -178,10 +201,10 @@ def _pose_appearance_order(scene: Scene, rng: np.random.Generator) -> Question |
             continue
         others = [p for p in itertools.permutations(order) if p != order]
         wrong = [", ".join(others[i]) for i in rng.choice(len(others), size=3, replace=False)]
-        names = ", ".join(str(name) for name in rng.permutation(order))
-        text = f"In which order do these first appear in the video: {names}?"
+        names = tuple(str(name) for name in rng.permutation(order))
+        text = f"In which order do these first appear in the video: {', '.join(names)}?"
         right = ", ".join(order)
-        return _choice("obj_appearance_order", text, right, wrong, f"First {', then '.join(order)}.", rng)
+        return _choice("obj_appearance_order", names, text, right, wrong, f"First {', then '.join(order)}.", rng)
     return None
 
 
@@ -191,7 +214,7 @@ _TURNS = {"turn left": 90.0, "turn right": -90.0, "turn back": 180.0}
 def turn(angle: float) -> str | None:
     """The name of a turn by `angle` degrees, or None if it is not clearly left, right or back."""
     for name, middle in _TURNS.items():
-        if abs((angle - middle + 180) % 360 - 180) <= 45 - TURN_MARGIN:
+        if _apart(angle, middle) <= 45 - TURN_MARGIN:
             return name
     return None
 
@@ -223,7 +246,8 @@ def _pose_route(scene: Scene, rng: np.random.Generator) -> Question | None:
     others = [pair for pair in pairs if pair != right]
     wrong = [others[i] for i in rng.choice(len(others), size=3, replace=False)]
     cells = ", ".join(_cell(scene, item) for item in stops)
-    return _choice("route_planning", text, right, wrong, f"{cells}: {right}.", rng)
+    about = start, first, second, last
+    return _choice("route_planning", about, text, right, wrong, f"{cells}: {right}.", rng)
 
 
 def _turn_at(before: SceneObject, here: SceneObject, after: SceneObject) -> float:

@@ -32,12 +32,13 @@ from spacer.data.scenes.lines import Question, data_line
 from spacer.data.scenes.questions import pose
 from spacer.data.scenes.render import Camera, camera_path, overview, write_video
 from spacer.data.scenes.scene import Scene, SceneObject, polygon_distance
+from spacer.data.scenes.steps import in_steps
 from spacer.errors import UserError
 from spacer.files import whole_folder
 from spacer.process.pool import in_workers
 from spacer.terminal.progress import progress_bar
 
-VERSION = 4  # incremented when the same settings give other rooms, so that cached folders are rebuilt
+VERSION = 5  # incremented when the same settings give other rooms, so that cached folders are rebuilt
 
 # category → ranges of (width, depth, height) in metres, and the maximum number per room
 FURNITURE: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float, float], int]] = {
@@ -276,4 +277,5 @@ def example_samples(settings: RenderedSettings, scenes: int) -> Iterator[Sample]
 
 
 def _line(question: Question, scene: Scene, problem_id: str) -> dict[str, object]:
-    return data_line(question, problem_id, scene.name, f"videos/{scene.name}.mp4", "rooms")
+    line = data_line(in_steps(question, scene), problem_id, scene.name, f"videos/{scene.name}.mp4", "rooms")
+    return line | {"about": [*question.drawn_last()]}

@@ -58,7 +58,7 @@ MANY = tuple(
 def test_the_worked_completion_has_map_reasoning_and_solution() -> None:
     item = sample(reasoning="One and two.", true_map={"bed": [[1, 2], [3, 4]], "sofa": [[0, 9]]})
     assert worked_completion(item) == (
-        '<think><map>{"bed":[[1,2],[3,4]],"sofa":[[0,9]]}</map>One and two.</think><answer>3</answer>'
+        '<think><map>{"bed":[[1,2],[3,4]],"sofa":[[0,9]]}</map> One and two.</think><answer>3</answer>'
     )
     assert worked_completion(sample()) == "<answer>3</answer>"
     assert map_literal({}) == "{}"

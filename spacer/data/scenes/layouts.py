@@ -1,0 +1,61 @@
+"""Questions about rooms whose map is given and whose video is not: practice in reasoning from text alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+
+import numpy as np
+
+from spacer.config.settings import LayoutsSettings, RoomsSettings
+from spacer.data.prompts import ends_with, map_literal
+from spacer.data.samples import TEXT_ALONE, Sample, to_sample
+from spacer.data.scenes.lines import Question, data_line
+from spacer.data.scenes.questions import pose
+from spacer.data.scenes.rooms import make_scene
+from spacer.data.scenes.scene import Scene
+from spacer.data.scenes.steps import steps, ways
+from spacer.process.pool import in_workers
+from spacer.terminal.progress import progress_bar
+
+OF_ROOMS = ("seed", "min_objects", "max_objects", "size_spread")  # the settings that shape the rooms themselves
+
+
+def read_layouts(settings: LayoutsSettings, split: str) -> tuple[Sample, ...]:
+    """The questions of a split, made anew each time: of each room, one of each type that a map can answer.
+
+    A question's completion is begun with the true map and, for the order of appearance, with the frames that only a
+    video would show. Questions that the map answers wrongly, since it is coarse, are left out.
+    """
+    count = settings.train_scenes if split == "train" else settings.heldout_scenes
+    tasks = [(settings, split, index) for index in range(count)]
+    with in_workers(_ask, tasks, min(os.cpu_count() or 1, 8)) as asked:
+        return tuple(
+            sample for samples in progress_bar(asked, total=count, desc="asking about layouts") for sample in samples
+        )
+
+
+def _ask(task: tuple[LayoutsSettings, str, int]) -> list[Sample]:
+    return list(_samples(*task))
+
+
+def _samples(settings: LayoutsSettings, split: str, index: int) -> Iterator[Sample]:
+    shape = {name: getattr(settings, name) for name in OF_ROOMS}
+    scene = make_scene(RoomsSettings(root="", **shape), split, index, None)
+    rng = np.random.default_rng([settings.seed, ("train", "heldout").index(split), index, 4])
+    for number in range(settings.ways if split == "train" and len(scene.unique_objects()) > 1 else 0):
+        yield _sample(f"{scene.name}_ways_{number}", ways(scene, rng), "", scene)
+    for name, question in pose(scene, rng).items():
+        found = steps(question, scene)
+        if found.conclusion == question.content():
+            explained = dataclasses.replace(question, reasoning=found.whole())
+            yield _sample(f"{scene.name}_{name}", explained, found.seen, scene)
+
+
+def _sample(identity: str, question: Question, seen: str, scene: Scene) -> Sample:
+    true_map = scene.cognitive_map()
+    about = question.drawn_last()
+    begun = " ".join(part for part in (f"<think><map>{map_literal(ends_with(true_map, about))}</map>", seen) if part)
+    line = data_line(question, identity, scene.name, "", "layouts") | {"data_type": TEXT_ALONE, "about": [*about]}
+    return dataclasses.replace(to_sample(line, (), true_map), begun=begun)

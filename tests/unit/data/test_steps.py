@@ -1,0 +1,118 @@
+"""Reasoning in steps is read again, and its arithmetic held to an oracle of its own."""
+
+from __future__ import annotations
+
+import cmath
+import itertools
+import math
+import re
+
+import numpy as np
+import pytest
+
+from spacer.config.settings import RoomsSettings
+from spacer.data.scenes import rooms
+from spacer.data.scenes.lines import Question
+from spacer.data.scenes.questions import pose
+from spacer.data.scenes.scene import Scene
+from spacer.data.scenes.steps import in_steps, steps, ways
+
+LEG = re.compile(r"([+-]\d)([+-]\d)(?:([a-x])| (\d+\.\d))")
+
+
+@pytest.fixture(scope="module")
+def posed() -> list[tuple[Scene, Question]]:
+    settings = RoomsSettings(root="nowhere", seed=3, size_spread=2.2)
+    scenes = [rooms.make_scene(settings, "train", index, None) for index in range(60)]
+    return [(scene, item) for n, scene in enumerate(scenes) for item in pose(scene, np.random.default_rng(n)).values()]
+
+
+def place(scene: Scene, name: str) -> complex:
+    (x, y), *_ = scene.cognitive_map()[name]
+    return complex(x, y)
+
+
+def test_every_difference_heading_and_length_is_that_of_the_map(posed: list[tuple[Scene, Question]]) -> None:
+    headings = lengths = 0
+    for scene, question in posed:
+        about = question.drawn_last()
+        legs = list(LEG.finditer(steps(question, scene).text))
+        if legs:
+            assert len(legs) == len(about) - 1
+        route = question.question_type == "route_planning"
+        for number, leg in enumerate(legs):
+            way = place(scene, about[number + 1]) - place(scene, about[number if route else 0])
+            assert complex(int(leg[1]), int(leg[2])) == way
+            if leg[3] and way:
+                off = (math.degrees(cmath.phase(way)) - 15 * (ord(leg[3]) - ord("a"))) % 360
+                assert min(off, 360 - off) <= 7.5 + 1e-9
+                headings += 1
+            elif leg[4]:
+                assert float(leg[4]) == pytest.approx(abs(way), abs=0.051)
+                lengths += 1
+    assert headings > 200 and lengths > 100
+
+
+def test_turns_are_differences_of_headings(posed: list[tuple[Scene, Question]]) -> None:
+    turned = 0
+    for scene, question in posed:
+        headings = re.findall(r"[+-]\d[+-]\d([a-x])", text := steps(question, scene).text)
+        turns = [(ord(after) - ord(before)) % 24 for before, after in itertools.pairwise(headings)]
+        assert [ord(letter) - ord("a") for letter in re.findall(r"=([a-x])", text)] == turns
+        turned += len(turns)
+    assert turned > 200
+
+
+def test_exercises_are_legs_of_the_map_that_they_end(posed: list[tuple[Scene, Question]]) -> None:
+    for scene in {scene.name: scene for scene, _ in posed}.values():
+        if len(scene.unique_objects()) < 2:
+            continue
+        made = ways(scene, np.random.default_rng(0))
+        start, *ends = made.about
+        assert made.text == f"From the {start}: {', '.join(ends)}."
+        found = re.findall(r"([+-]\d)([+-]\d)([a-x]) (\d+\.\d)", made.reasoning)
+        assert [complex(int(x), int(y)) for x, y, *_ in found] == [
+            place(scene, end) - place(scene, start) for end in ends
+        ]
+
+
+def test_where_the_map_is_fine_enough_it_leads_to_the_right_answer(posed: list[tuple[Scene, Question]]) -> None:
+    followed: dict[str, list[bool]] = {}
+    for scene, question in posed:
+        followed.setdefault(question.question_type, []).append(steps(question, scene).conclusion == question.content())
+    for kind, right in followed.items():
+        if "direction" in kind or kind == "route_planning":
+            assert np.mean(right) > 0.85, kind
+        elif kind in ("object_counting", "object_abs_distance", "obj_appearance_order"):
+            assert all(right), kind
+        elif kind == "object_rel_distance":
+            assert np.mean(right) > 0.7
+        else:  # sizes are not on the map
+            assert not any(right), kind
+
+
+def test_the_frames_of_an_order_are_what_the_video_shows_first(posed: list[tuple[Scene, Question]]) -> None:
+    orders = [(scene, item) for scene, item in posed if item.question_type == "obj_appearance_order"]
+    assert orders
+    for scene, question in orders:
+        found = steps(question, scene)
+        frames = dict(re.findall(r"([a-z]+)(\d+)", found.seen))
+        assert sorted(frames, key=lambda name: int(frames[name])) == question.content().split(", ")
+        assert tuple(frames) == question.about
+        assert in_steps(question, scene).explained().startswith(found.seen)
+
+
+def test_distances_are_told_apart_only_where_they_differ() -> None:
+    settings = RoomsSettings(root="nowhere", seed=3)
+    ties = 0
+    for index in range(80):
+        scene = rooms.make_scene(settings, "train", index, None)
+        names = [item.category for item in scene.unique_objects()]
+        if len(names) < 4:
+            continue
+        question = Question("object_rel_distance", "multiple choice", "", tuple(names[1:4]), "A", "", (names[0],))
+        away = sorted(round(abs(place(scene, name) - place(scene, names[0])), 1) for name in names[1:4])
+        conclusion = steps(question, scene).conclusion
+        ties += conclusion is None
+        assert (conclusion is None) == (away[0] == away[1])
+    assert ties
