@@ -55,12 +55,28 @@ def subjects(runs: Sequence[RunFolder]) -> list[Subject]:
     ]
 
 
+def baselines(columns: Sequence[Column]) -> list[int | None]:
+    """The place of the column that each column is compared with: of one run after with before, of several runs the last
+    of each with that of the first.
+
+    >>> one, two = [Column(0, "before"), Column(0, "after")], [Column(1, "B before"), Column(1, "B after")]
+    >>> baselines(one), baselines(one + two), baselines([one[1], two[1]])
+    ([None, 0], [None, None, None, 1], [None, 0])
+    """
+    last = {column.run: place for place, column in enumerate(columns)}
+    first = min(last.values())
+    if len(last) == 1:
+        return [None if place == 0 else 0 for place in range(len(columns))]
+    return [first if place in last.values() and place != first else None for place in range(len(columns))]
+
+
 def subject_entry(subject: Subject, media: Sequence[int], resamples: int, seed: int) -> dict[str, Any]:
     """A subject in the page's format; `media` are the indices of the questions' media, -1 for none."""
     asked, evaluations = subject.questions.asked, subject.questions.evaluations
     tasks = list(dict.fromkeys(one.task for one in asked))
     clusters = list(dict.fromkeys(one.cluster for one in asked))
     task_at, cluster_at = ({name: place for place, name in enumerate(names)} for names in (tasks, clusters))
+    against = baselines(subject.columns)
     chosen = any(_is_chosen(evaluation) for evaluation in evaluations)
     return {
         "name": subject.name,
@@ -73,7 +89,8 @@ def subject_entry(subject: Subject, media: Sequence[int], resamples: int, seed: 
         "head": [" ".join(one.text[: 2 * HEAD].split())[:HEAD] for one in asked],
         "media": list(media),
         "answers": [_short(subject.questions, place) for place in range(len(evaluations))],
-        "metrics": [asdict(row) for row in rows(evaluations, resamples, seed)],
+        "against": against,
+        "metrics": [asdict(row) for row in rows(evaluations, against, resamples, seed)],
         "published": [] if chosen else [asdict(entry) for entry in PUBLISHED if entry.benchmark == subject.name],
         "notes": _overlaps(subject) + _protocols(subject) + ([_CHOSEN] if chosen else []),
         "protocols": [str(evaluation.conditions.get("protocol", "")) for evaluation in evaluations],

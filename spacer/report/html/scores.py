@@ -1,4 +1,4 @@
-"""The metrics of a subject, for all runs side by side: each with its interval and its difference from the first run."""
+"""The metrics of a subject, for all runs side by side: each with its interval and its difference from another one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Change:
-    """A metric's difference from the first evaluation, over their common questions."""
+    """A metric's difference from that of another evaluation, over their common questions."""
 
     delta: float
     low: float | None
@@ -43,22 +43,26 @@ class Change:
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """A metric of all evaluations, None where one lacks it. `share` says whether it lies between 0 and 1."""
+    """A metric of all evaluations, None where one lacks it. `share` says whether it lies between 0 and 1, `better`
+    whether more of it is better."""
 
     name: str
     label: str
     section: str
     share: bool
+    better: bool
     cells: tuple[Cell | None, ...]
     changes: tuple[Change | None, ...]
 
 
-def rows(evaluations: Sequence[EvaluationResult], resamples: int, seed: int) -> list[ScoreRow]:
-    """The metrics of evaluations of one subject, compared with the first of them.
+def rows(
+    evaluations: Sequence[EvaluationResult], against: Sequence[int | None], resamples: int, seed: int
+) -> list[ScoreRow]:
+    """The metrics of evaluations of one subject, each compared with the one that `against` gives the place of.
 
     Intervals and differences are from `spacer.statistics.intervals`, which resamples clusters of questions.
     """
-    tell = partial(_told, evaluations, resamples=resamples, seed=seed)
+    tell = partial(_told, evaluations, against, resamples=resamples, seed=seed)
     if any(answer.values for evaluation in evaluations for answer in evaluation.answers.values()):
         return _heldout_rows(evaluations, tell)
     return _benchmark_rows(evaluations, tell)
@@ -76,6 +80,7 @@ _Tell = Callable[..., Mapping[str, _Told]]
 
 def _told(
     evaluations: Sequence[EvaluationResult],
+    against: Sequence[int | None],
     metrics: _Metrics,
     value: str | None = None,
     *,
@@ -97,23 +102,23 @@ def _told(
         return [answer.score if value is None else answer.values[value] for answer in answers]
 
     alone: list[Mapping[str, Interval]] = []
-    against: list[Mapping[str, Paired]] = []
-    first, scale = evaluations[0], UNIT if value is None else None
-    for evaluation in evaluations:
+    differences: list[Mapping[str, Paired]] = []
+    scale = UNIT if value is None else None
+    for evaluation, base in zip(evaluations, against, strict=True):
         asked = covered(evaluation)
         clusters = [one.cluster for one in asked]
         tell = partial(intervals, scale=scale, resamples=resamples, seed=seed)
         alone.append(tell(metrics(asked), values(evaluation, asked), clusters) if asked else {})
         keys = {one.key for one in asked}
-        both = [] if evaluation is first else [one for one in covered(first) if one.key in keys]
+        both = [] if base is None else [one for one in covered(evaluations[base]) if one.key in keys]
         clusters = [one.cluster for one in both]
-        a, b = values(first, both), values(evaluation, both)
+        a, b = values(evaluations[base or 0], both), values(evaluation, both)
         hold = partial(paired, scale=scale, resamples=resamples, seed=seed)
-        against.append(hold(metrics(both), a, b, clusters) if both else {})
+        differences.append(hold(metrics(both), a, b, clusters) if both else {})
     names = dict.fromkeys(name for found in alone for name in found)
     return {
         name: _Told(
-            tuple(_cell(found.get(name)) for found in alone), tuple(_change(found.get(name)) for found in against)
+            tuple(_cell(found.get(name)) for found in alone), tuple(_change(found.get(name)) for found in differences)
         )
         for name in names
     }
@@ -160,14 +165,16 @@ def _heldout_rows(evaluations: Sequence[EvaluationResult], tell: _Tell) -> list[
         if told is None:  # no completion that it is a metric of
             continue
         share = name not in ("reward/total", "completion/tokens")
-        found.append(ScoreRow(name, label_of(name), SECTIONS[section_of(name)], share, told.cells, told.changes))
+        better = name != "completion/tokens"  # longer is not better
+        section = SECTIONS[section_of(name)]
+        found.append(ScoreRow(name, label_of(name), section, share, better, told.cells, told.changes))
     tasks = {asked.task for evaluation in evaluations for asked in evaluation.questions.values()}
     known = [task for task in QUESTION_TYPES if task in tasks]
     for task in known + sorted(tasks.difference(known)):
         # each on its own, as in the table at the end of the run
         name = f"answer/{task}"
         told = tell(partial(_over_all, name), "reward/answer", task=task)[name]
-        found.append(ScoreRow(name, label_of(name), SECTIONS["answer"], True, told.cells, told.changes))
+        found.append(ScoreRow(name, label_of(name), SECTIONS["answer"], True, True, told.cells, told.changes))
     return found
 
 
@@ -194,7 +201,7 @@ def _benchmark_rows(evaluations: Sequence[EvaluationResult], tell: _Tell) -> lis
     found = []
     for name, (cells, changes) in ((name, (entry.cells, entry.changes)) for name, entry in told.items()):
         section = sections.get(name, "Tasks" if name.startswith("task/") else "Other metrics")
-        found.append(ScoreRow(name, labels.get(name) or name_of(name), section, True, cells, changes))
+        found.append(ScoreRow(name, labels.get(name) or name_of(name), section, True, True, cells, changes))
     return sorted(found, key=lambda row: ("Overall", "Tasks", "Other metrics").index(row.section))
 
 

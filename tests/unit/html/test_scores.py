@@ -27,7 +27,7 @@ def test_heldout_metrics_are_those_of_the_runs_own_table(tmp_path: Path) -> None
         for name in ("before", "after")
     ]
     oracle = compare(*written, resamples=500, seed=3)
-    told = {row.name: row for row in rows(read_run(folder).evaluations, 500, 3)}
+    told = {row.name: row for row in rows(read_run(folder).evaluations, [None, 0], 500, 3)}
     assert list(told) == list(oracle)
     for name, delta in oracle.items():
         (first, second), (none, change) = told[name].cells, told[name].changes
@@ -44,7 +44,7 @@ def test_heldout_metrics_are_those_of_the_runs_own_table(tmp_path: Path) -> None
 def test_a_benchmark_without_its_files_is_told_by_tasks(tmp_path: Path) -> None:
     folders = [scored_run(tmp_path / name, 80, 0.3 + 0.2 * seed, seed, per_video=4) for seed, name in enumerate("ab")]
     (comparison,) = compare_runs(folders, resamples=500, seed=1)
-    told = {row.name: row for row in rows([read_run(folder).evaluations[0] for folder in folders], 500, 1)}
+    told = {row.name: row for row in rows([read_run(folder).evaluations[0] for folder in folders], [None, 0], 500, 1)}
     assert list(told)[:2] == ["overall", "questions"]
     overall = told["overall"]  # as written down: nothing says how it is made up
     assert overall.cells[0] is not None and (overall.cells[0].low, overall.cells[0].high) == (0.1, 0.9)
@@ -70,12 +70,12 @@ def test_a_benchmark_with_its_files_is_told_by_its_own_metrics(tmp_path: Path) -
         write_scores(tmp_path / name, scored, {"root": str(root)}, official_intervals(scored, 300, 0))
         evaluations.append(read_run(tmp_path / name).evaluations[0])
         written = json.loads((tmp_path / name / "scores.json").read_text())
-        for row in rows(evaluations[-1:], 300, 0):
+        for row in rows(evaluations[-1:], [None], 300, 0):
             if row.name != "questions":
                 (cell,) = row.cells
                 assert cell is not None and cell.value == pytest.approx(written["official"][row.name])
                 assert [cell.low, cell.high] == pytest.approx(written["intervals"][row.name] or [None, None])
-    both = {row.name: row for row in rows(evaluations, 300, 0)}
+    both = {row.name: row for row in rows(evaluations, [None, 0], 300, 0)}
     change, (a, b) = both["overall"].changes[1], both["overall"].cells
     assert change is not None and a is not None and b is not None
     assert change.delta == pytest.approx(b.value - a.value) and change.questions == 40
@@ -85,7 +85,7 @@ def test_runs_that_share_no_question_have_no_differences(tmp_path: Path) -> None
     one = read_run(training_run(tmp_path / "a", [], [True] * 4)).evaluations[-1]
     changes = {number: {"question": f"Another {number}"} for number in range(4)}
     other = read_run(training_run(tmp_path / "b", [], [True] * 4, changes=changes)).evaluations[-1]
-    for row in rows([one, other], 50, 0):
+    for row in rows([one, other], [None, 0], 50, 0):
         assert row.cells[0] is not None and row.cells[1] is not None and row.changes == (None, None)
 
 

@@ -81,11 +81,11 @@ const short = (value) =>
 // Series of {label, points, colour} over training steps.
 function curve(title, series) {
   const width = 350,
-    height = 190,
+    height = 204,
     left = 46,
     right = 12,
     top = 10,
-    bottom = 26;
+    bottom = 40;
   const all = series.flatMap((one) => one.points);
   let [x0, x1] = [Math.min(...all.map((p) => p[0])), Math.max(...all.map((p) => p[0]))];
   let [y0, y1] = [Math.min(...all.map((p) => p[1])), Math.max(...all.map((p) => p[1]))];
@@ -109,9 +109,20 @@ function curve(title, series) {
   }
   for (const x of ticks(x0, x1, 5).filter(Number.isInteger)) {
     drawing.append(
-      svg("text", { x: px(x), y: height - 8, class: "tick", "text-anchor": "middle" }, x.toLocaleString("en")),
+      svg(
+        "text",
+        { x: px(x), y: height - bottom + 16, class: "tick", "text-anchor": "middle" },
+        x.toLocaleString("en"),
+      ),
     );
   }
+  drawing.append(
+    svg(
+      "text",
+      { x: (left + width - right) / 2, y: height - 6, class: "tick", "text-anchor": "middle" },
+      "training step",
+    ),
+  );
   const line = (points) =>
     points.map(([x, y], place) => `${place ? "L" : "M"}${px(x).toFixed(1)},${py(y).toFixed(1)}`).join("");
   for (const one of series) {
@@ -223,7 +234,7 @@ function gridMap(truth, predicted, size = 230) {
     for (const [x, y] of drawn)
       hollow.append(
         shape(at(x), up(y), cell * 0.36, {
-          fill: "#fff",
+          class: "hollow",
           stroke: tint,
           "stroke-width": 1.7,
           tip: () => [`${name}, predicted at ${x}, ${y}`],

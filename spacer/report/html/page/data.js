@@ -16,7 +16,11 @@ const textOf = (subject, place) => contents(`text-${subject}-${Math.floor(place 
 // not kept: a video is large
 const mediumOf = (place) => (place < 0 ? null : JSON.parse(document.getElementById(`media-${place}`).textContent));
 
-const colour = (place) => index.colours[place % index.colours.length];
+// the last is that of text, which is light on a dark ground
+const colour = (place) =>
+  place % index.colours.length === index.colours.length - 1
+    ? "currentColor"
+    : index.colours[place % index.colours.length];
 
 // right, wrong, unread (an answer from which nothing could be read), error (not asked), or absent
 function verdict(subject, column, place) {
@@ -47,7 +51,7 @@ function chooseSubject(place) {
   const columns = index.subjects[place].columns.length;
   Object.assign(state, {
     subject: place,
-    x: 0,
+    x: index.subjects[place].against[columns - 1] ?? 0,
     y: columns - 1,
     task: "",
     cluster: "",

@@ -41,6 +41,15 @@ const changeOf = (row, value) =>
   row.share ? signed(100 * value, 1) : signed(value, row.name === "completion/tokens" ? 1 : 3);
 const sure = (change) => change && change.low !== null && (change.low > 0 || change.high < 0);
 
+// The places of the runs' last columns.
+const lasts = (subject) =>
+  subject.columns
+    .map((column, place) => place)
+    .filter((place) => subject.columns[place].run !== subject.columns[place + 1]?.run);
+
+// What tells a change for the better from one for the worse; nothing where more is not better.
+const judged = (row, change) => (sure(change) && row.better ? (change.delta > 0 ? "better" : "worse") : "");
+
 function card(subject, row) {
   const last = row.cells.length - 1,
     cell = row.cells[last],
@@ -55,6 +64,25 @@ function card(subject, row) {
     },
     el("h3", {}, name),
   );
+  const unit = row.share ? el("span", { class: "unit" }, "%") : null;
+  const ends = lasts(subject);
+  if (ends.length > 1) {
+    return fill(box, {}, [
+      el(
+        "ul",
+        { class: "each" },
+        ...ends.map((place) =>
+          el(
+            "li",
+            {},
+            el("span", { class: "swatch", style: { background: colour(place) } }),
+            el("span", { class: "quiet" }, subject.columns[place].label),
+            el("strong", {}, row.cells[place] ? [valueOf(row, row.cells[place].value), row.share ? " %" : ""] : "–"),
+          ),
+        ),
+      ),
+    ]);
+  }
   if (!cell) return fill(box, {}, [el("p", { class: "big" }, "–")]);
   const first = last > 0 && row.cells[0];
   box.append(
@@ -63,7 +91,7 @@ function card(subject, row) {
       { class: "big" },
       first ? [el("span", { class: "from" }, valueOf(row, first.value)), el("span", { class: "arrow" }, "→")] : null,
       valueOf(row, cell.value),
-      row.share ? el("span", { class: "unit" }, "%") : null,
+      unit,
     ),
   );
   if (change) {
@@ -71,14 +99,7 @@ function card(subject, row) {
       change.low === null
         ? `, no interval (${change.why})`
         : ` [${changeOf(row, change.low)}, ${changeOf(row, change.high)}]`;
-    box.append(
-      el(
-        "p",
-        { class: sure(change) ? (change.delta > 0 ? "better" : "worse") : "quiet" },
-        changeOf(row, change.delta),
-        range,
-      ),
-    );
+    box.append(el("p", { class: judged(row, change) || "quiet" }, changeOf(row, change.delta), range));
   } else if (cell.low !== null)
     box.append(el("p", { class: "quiet" }, `95 % interval ${valueOf(row, cell.low)} to ${valueOf(row, cell.high)}`));
   else box.append(el("p", { class: "quiet" }, `no interval (${cell.why})`));
@@ -106,12 +127,21 @@ function legend(subject) {
 function scores(subject) {
   const columns = subject.columns,
     body = el("tbody");
+  const compared = subject.against.flatMap((base, place) =>
+    base === null
+      ? []
+      : [[place, index.runs.length > 1 ? `${columns[place].label} − ${columns[base].label}` : "change"]],
+  );
   let section = null;
   for (const row of subject.metrics) {
     if (row.section !== section) {
       section = row.section;
       body.append(
-        el("tr", { class: "section" }, el("th", { colspan: 3 + 2 * columns.length, scope: "rowgroup" }, section)),
+        el(
+          "tr",
+          { class: "section" },
+          el("th", { colspan: 3 + columns.length + compared.length, scope: "rowgroup" }, section),
+        ),
       );
     }
     const top = row.share
@@ -126,7 +156,11 @@ function scores(subject) {
         ...row.cells.map((cell, place) =>
           el(
             "td",
-            { class: "number", tip: cell ? () => [`${columns[place].label}: ${said(row, cell)}`] : null },
+            {
+              class: "number",
+              "data-label": columns[place].label,
+              tip: cell ? () => [`${columns[place].label}: ${said(row, cell)}`] : null,
+            },
             cell ? valueOf(row, cell.value) : "–",
             cell
               ? el(
@@ -137,12 +171,12 @@ function scores(subject) {
               : null,
           ),
         ),
-        ...row.changes
-          .slice(1)
-          .map((change) =>
+        ...compared
+          .map(([place, label]) => [row.changes[place], label])
+          .map(([change, label]) =>
             el(
               "td",
-              { class: `number change ${sure(change) ? (change.delta > 0 ? "better" : "worse") : ""}` },
+              { class: `number change ${judged(row, change)}`, "data-label": label },
               change
                 ? [
                     changeOf(row, change.delta),
@@ -156,7 +190,11 @@ function scores(subject) {
                 : "–",
             ),
           ),
-        el("td", { class: "number quiet" }, (row.cells.find(Boolean)?.questions ?? 0).toLocaleString("en")),
+        el(
+          "td",
+          { class: "number quiet", "data-label": "N" },
+          (row.cells.find(Boolean)?.questions ?? 0).toLocaleString("en"),
+        ),
       ),
     );
   }
@@ -166,15 +204,7 @@ function scores(subject) {
     el("th", { scope: "col" }, ""),
     el("th", { scope: "col" }, ""),
     ...columns.map((column) => el("th", { scope: "col", class: "number" }, column.label)),
-    ...columns
-      .slice(1)
-      .map((column) =>
-        el(
-          "th",
-          { scope: "col", class: "number" },
-          columns.length > 2 ? `${column.label} − ${columns[0].label}` : "change",
-        ),
-      ),
+    ...compared.map(([, label]) => el("th", { scope: "col", class: "number" }, label)),
     el("th", { scope: "col", class: "number" }, "N"),
   );
   return el(
@@ -186,8 +216,8 @@ function scores(subject) {
     el(
       "p",
       { class: "quiet" },
-      "Shares in per cent. Intervals are 95 % and resample what questions share (their video); of fewer than ten such clusters there is none. Bars of metrics that are not shares have their own scale. ",
-      columns.length > 1 ? "* the interval of the change, question by question, excludes 0." : "",
+      "Shares in per cent. Intervals are 95 % and resample what questions share (their video); of fewer than ten such clusters there is none. Bars of what is no share have a scale of their own. ",
+      compared.length ? "* the interval of the change, question by question, excludes 0." : "",
     ),
   );
 }
@@ -230,7 +260,7 @@ function published(subject) {
                     width: (BAR * entry.value) / 100,
                     height: 8,
                     rx: 1.5,
-                    fill: entry.place === undefined ? "#c9ced6" : colour(entry.place),
+                    ...(entry.place === undefined ? { class: "elsewhere" } : { fill: colour(entry.place) }),
                   }),
                 ),
               ),
@@ -263,12 +293,13 @@ function groups(column, labels, names) {
 }
 
 function failures(subject) {
-  const column = subject.columns.length - 1;
+  const column = subject.columns.length - 1,
+    base = subject.against[column] ?? 0;
   const tally = { right: 0, wrong: 0, unread: 0, error: 0, absent: 0 };
   subject.id.forEach((_, place) => {
     tally[verdict(state.subject, column, place)] += 1;
   });
-  const go = (filters) => () => openQuestions({ y: column, x: 0, ...filters });
+  const go = (filters) => () => openQuestions({ y: column, x: base, ...filters });
   const link = (text, number, filters) =>
     el(
       "li",
@@ -307,11 +338,11 @@ function failures(subject) {
             "ul",
             { class: "links" },
             ...[
-              ["better", `${subject.columns[column].label} right, ${subject.columns[0].label} wrong`],
-              ["worse", `${subject.columns[0].label} right, ${subject.columns[column].label} wrong`],
+              ["better", `${subject.columns[column].label} right, ${subject.columns[base].label} wrong`],
+              ["worse", `${subject.columns[base].label} right, ${subject.columns[column].label} wrong`],
               ["both wrong", "both wrong"],
               ["both right", "both right"],
-            ].map(([show, text]) => link(text, matching(show, 0, column), { show })),
+            ].map(([show, text]) => link(text, matching(show, base, column), { show })),
           ),
         )
       : null;
@@ -375,7 +406,7 @@ function failures(subject) {
     el(
       "p",
       { class: "quiet" },
-      `An answer counts as right at a score of at least ${index.right}; numbers earn partial scores by how close they are.`,
+      `An answer is told as right from a score of ${index.right} on; numbers earn parts of a score by how near they are.`,
     ),
   );
 }

@@ -1,0 +1,126 @@
+"""What a reader sees on a phone, a small and a large screen, by day and by night; and what a screen reader is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spacer.config.settings import ReportSettings
+from spacer.report.html.build import write_report
+from tests.browser.conftest import Page
+from tests.browser.test_clicking import clean, opened
+from tests.run_folders import scored_run, training_run
+
+pytestmark = pytest.mark.long
+WIDTHS = (390, 1024, 1440)
+TABS = ("overview", "questions", "training", "settings")
+
+
+@pytest.fixture(scope="session")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of two runs over the same questions."""
+    folder = tmp_path_factory.mktemp("two")
+    first = training_run(folder / "baseline", [n < 10 for n in range(40)], [n < 20 for n in range(40)])
+    second = training_run(folder / "maps rewarded", [n < 10 for n in range(40)], [n < 30 for n in range(40)])
+    return write_report(folder / "report.html", [first, second], ReportSettings(), 100, 0)
+
+
+@pytest.fixture(scope="session")
+def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a benchmark: no maps, no training."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    return write_report(folder / "report.html", [scored_run(folder / "run", 60, 0.5, 0)], ReportSettings(), 100, 0)
+
+
+@pytest.fixture
+def screen(page: Page) -> Iterator[Any]:
+    """Sets the width, and whether it is day or night."""
+
+    def use(width: int, theme: str) -> None:
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+        page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        scheme = {"features": [{"name": "prefers-color-scheme", "value": theme}]}
+        page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", scheme)
+
+    yield use
+    page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def tabs(page: Page) -> list[str]:
+    return [name for name in TABS if page.driver.find_elements("id", f"tab-{name}")]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("report", ["trained", "two", "benchmark"])
+def test_nothing_scrolls_sideways_and_every_number_is_on_the_screen(
+    report: str, width: int, page: Page, screen: Any, request: pytest.FixtureRequest
+) -> None:
+    screen(width, "light")
+    opened(page, request.getfixturevalue(report), "overview")
+    outside = """return [...document.querySelectorAll('.scores td.number, .card')].filter((node) => {
+      const box = node.getBoundingClientRect();
+      return box.width === 0 || box.left < 0 || box.right > innerWidth;
+    }).map((node) => node.textContent)"""
+    assert page.driver.execute_script(outside) == []
+    for tab in tabs(page):
+        page.find(f"#tab-{tab}").click()
+        assert page.driver.execute_script("return document.documentElement.scrollWidth - innerWidth") <= 0, tab
+    clean(page)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("report", ["trained", "two", "benchmark"])
+def test_a_screen_reader_and_weak_eyes_are_served(
+    report: str, theme: str, page: Page, screen: Any, request: pytest.FixtureRequest
+) -> None:
+    """By the rules of axe-core, as far as it calls what it finds serious."""
+    axe = pytest.importorskip("axe_core_python.selenium", reason="pip install -e '.[test]'").Axe()
+    for width in (390, 1440):
+        screen(width, theme)
+        opened(page, request.getfixturevalue(report), "overview")
+        for tab in tabs(page):
+            page.find(f"#tab-{tab}").click()
+            found = axe.run(page.driver)["violations"]
+            told = [
+                (tab, width, entry["id"], entry["nodes"][0]["html"][:200], entry["nodes"][0].get("failureSummary"))
+                for entry in found
+                if entry["impact"] in ("serious", "critical")
+            ]
+            assert told == []
+
+
+def test_the_night_is_dark(page: Page, trained: Path, screen: Any) -> None:
+    brightness = {}
+    for theme in ("light", "dark"):
+        screen(1024, theme)
+        opened(page, trained, "overview")
+        colour = page.driver.execute_script("return getComputedStyle(document.body).backgroundColor")
+        brightness[theme] = sum(int(part) for part in colour.removeprefix("rgb(").rstrip(")").split(","))
+    assert brightness["dark"] < 150 < 700 < brightness["light"]
+
+
+def test_two_runs_are_compared_by_what_each_ended_with(page: Page, two: Path) -> None:
+    opened(page, two, "overview")
+    columns = ["A before", "A after", "B before", "B after", "B after − A after"]
+    assert page.texts(".scores thead th.number") == [*columns, "N"]
+    (card,) = [text for text in page.texts(".card") if text.startswith("Answer accuracy")]
+    assert card == "Answer accuracyA after50.0 %B after75.0 %"  # a number of each run, and no change across runs
+    assert page.texts(".card .arrow") == []
+    row = next(text for text in page.texts(".scores tbody tr") if text.startswith("answer"))
+    assert "+25.0 *" in row
+    clean(page)
+
+
+def test_longer_is_not_better(page: Page, tmp_path: Path) -> None:
+    changes = {n: {"completion_tokens": 90} for n in range(40)}
+    run = training_run(tmp_path / "run", [False] * 40, [n < 30 for n in range(40)], changes=changes)
+    opened(page, write_report(tmp_path / "report.html", [run], ReportSettings(), 100, 0), "overview")
+    judged = page.driver.execute_script("""return Object.fromEntries([...document.querySelectorAll('.scores tbody tr')]
+      .filter((row) => row.querySelector('.change'))
+      .map((row) => [row.querySelector('th').textContent, row.querySelector('.change').className]))""")
+    assert "better" in judged["answer"]
+    assert "better" not in judged["tokens a completion"] and "worse" not in judged["tokens a completion"]
