@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spacer.benchmarks import answers
-from spacer.benchmarks.fields import BenchmarkRow, unique
-from spacer.benchmarks.files import json_file
+from spacer.benchmarks.fields import BenchmarkRow
+from spacer.benchmarks.files import json_questions
 from spacer.benchmarks.metrics import by_group, by_task, letter_grade, micro
 from spacer.benchmarks.question import Grade, Kind, Question
 from spacer.data.samples import Fault
@@ -28,9 +28,7 @@ FILE = "embspatial_bench.json"
 
 def read(root: Path) -> tuple[list[Question], list[Fault]]:
     """The questions of `embspatial_bench.json`, with their images in it."""
-    faults: list[Fault] = []
-    rows = [BenchmarkRow(FILE, index, row) for index, row in enumerate(json_file(root, FILE, list, faults))]
-    return unique([(row, _question(row)) for row in rows], faults), faults
+    return json_questions(root, FILE, _question)
 
 
 def _question(row: BenchmarkRow) -> Question:

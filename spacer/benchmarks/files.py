@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from os import SEEK_END
 from pathlib import Path
 from typing import Any
 
-from spacer.benchmarks.fields import BenchmarkRow
+from spacer.benchmarks.fields import BenchmarkRow, unique
+from spacer.benchmarks.question import Question
 from spacer.data.samples import Fault, find_media
 from spacer.data.stored import TsvImages, tsv_records
 from spacer.files import read_ordinary
@@ -104,6 +105,15 @@ def json_file(root: Path, name: str, kind: type, faults: list[Fault]) -> Any:
             return content
         faults.append(Fault(name, "wrong field", f"it must hold a {kind.__name__}, not a {type(content).__name__}"))
     return kind()
+
+
+def json_questions(
+    root: Path, name: str, question_of: Callable[[BenchmarkRow], Question]
+) -> tuple[list[Question], list[Fault]]:
+    """The questions of a JSON file under `root` that is a list of rows, and the faults of it and of its rows."""
+    faults: list[Fault] = []
+    rows = [BenchmarkRow(name, index, row) for index, row in enumerate(json_file(root, name, list, faults))]
+    return unique([(row, question_of(row)) for row in rows], faults), faults
 
 
 class Media:

@@ -7,11 +7,12 @@ a random letter for an unreadable answer; here that is wrong.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from spacer.benchmarks import answers, release
-from spacer.benchmarks.fields import BenchmarkRow, unique
-from spacer.benchmarks.files import Media, json_file
+from spacer.benchmarks.fields import BenchmarkRow
+from spacer.benchmarks.files import Media, json_questions
 from spacer.benchmarks.metrics import by_group, by_task, micro
 from spacer.benchmarks.question import Grade, Kind, Question
 from spacer.data.samples import Fault
@@ -32,10 +33,7 @@ LEVEL_OF = {category: level for level, categories in LEVELS.items() for category
 
 def read(root: Path) -> tuple[list[Question], list[Fault]]:
     """The questions of `lvb_val.json`, about `videos/{video_path}`, with `subtitles/{subtitle_path}`."""
-    faults: list[Fault] = []
-    media = Media(root)
-    rows = [BenchmarkRow(FILE, index, row) for index, row in enumerate(json_file(root, FILE, list, faults))]
-    return unique([(row, _question(row, media)) for row in rows], faults), faults
+    return json_questions(root, FILE, partial(_question, media=Media(root)))
 
 
 def _question(row: BenchmarkRow, media: Media) -> Question:

@@ -8,12 +8,13 @@ sub-benchmarks, which are lists of ids. Overall and types are accuracies over th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from spacer.benchmarks import readings
-from spacer.benchmarks.fields import BenchmarkRow, unique
-from spacer.benchmarks.files import Media, json_file
+from spacer.benchmarks.fields import BenchmarkRow
+from spacer.benchmarks.files import Media, json_questions
 from spacer.benchmarks.metrics import by_task, letter_grade, micro
 from spacer.benchmarks.question import Grade, Kind, Question
 from spacer.data.samples import Fault
@@ -29,10 +30,7 @@ IMAGE, VIDEO = "<image>", "<video>"
 
 def read(root: Path) -> tuple[list[Question], list[Fault]]:
     """The questions of `mmsivideo.json`, about `frames/…` and `ref_images/…`."""
-    faults: list[Fault] = []
-    media = Media(root)
-    rows = [BenchmarkRow(FILE, index, row) for index, row in enumerate(json_file(root, FILE, list, faults))]
-    return unique([(row, _question(row, media)) for row in rows], faults), faults
+    return json_questions(root, FILE, partial(_question, media=Media(root)))
 
 
 def _question(row: BenchmarkRow, media: Media) -> Question:

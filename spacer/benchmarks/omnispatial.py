@@ -8,11 +8,12 @@ common answer counts. Their code takes A where it finds no answer, and leaves fa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from spacer.benchmarks import answers, readings
-from spacer.benchmarks.fields import BenchmarkRow, unique
-from spacer.benchmarks.files import Media, json_file
+from spacer.benchmarks.fields import BenchmarkRow
+from spacer.benchmarks.files import Media, json_questions
 from spacer.benchmarks.metrics import by_group, by_task, letter_grade, micro
 from spacer.benchmarks.question import Grade, Kind, Question
 from spacer.data.samples import Fault
@@ -36,10 +37,7 @@ def read(root: Path) -> tuple[list[Question], list[Fault]]:
 
     Ids repeat across kinds, so that a question's id is `{task_type}/{id}`.
     """
-    faults: list[Fault] = []
-    media = Media(root)
-    rows = [BenchmarkRow(FILE, index, row) for index, row in enumerate(json_file(root, FILE, list, faults))]
-    return unique([(row, _question(row, media)) for row in rows], faults), faults
+    return json_questions(root, FILE, partial(_question, media=Media(root)))
 
 
 def _question(row: BenchmarkRow, media: Media) -> Question:

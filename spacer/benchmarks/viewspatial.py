@@ -7,12 +7,13 @@ Overall and types are accuracies over their questions. The authors' code reads t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from spacer.benchmarks import readings
 from spacer.benchmarks.answers import options_in
-from spacer.benchmarks.fields import BenchmarkRow, unique
-from spacer.benchmarks.files import Media, json_file
+from spacer.benchmarks.fields import BenchmarkRow
+from spacer.benchmarks.files import Media, json_questions
 from spacer.benchmarks.metrics import by_task, letter_grade, micro
 from spacer.benchmarks.question import Grade, Kind, Question
 from spacer.data.samples import Fault
@@ -34,10 +35,7 @@ def read(root: Path) -> tuple[list[Question], list[Fault]]:
 
     Images are in `scannetv2_val/` and `val2017/`; their paths begin with the benchmark's name, which is dropped.
     """
-    faults: list[Fault] = []
-    media = Media(root)
-    rows = [BenchmarkRow(FILE, index, row) for index, row in enumerate(json_file(root, FILE, list, faults))]
-    return unique([(row, _question(row, media)) for row in rows], faults), faults
+    return json_questions(root, FILE, partial(_question, media=Media(root)))
 
 
 def _question(row: BenchmarkRow, media: Media) -> Question:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spacer.benchmarks import release
+from spacer.benchmarks import readings, release
 from spacer.benchmarks.mra import mean_relative_accuracy_as_published
 from spacer.benchmarks.view_change import AXES, accuracy, released_accuracy
 from spacer.rewards import answer_text, format_reward, mean_relative_accuracy, parse_map, read_choice, read_number
@@ -53,6 +53,13 @@ def last_of(kind: str) -> Callable[[str], str | None]:
 READERS: dict[str, tuple[tuple[str, ...], Callable[[Case], str | None]]] = {
     "VSI-Bench, a choice": (("choice",), lambda case: authors.vsi_choice(case.text)),
     "VSI-Bench, a number": (("number",), lambda case: shown(authors.vsi_number(case.text))),
+    "MMSI-Bench": (("choice",), lambda case: letter(readings.mmsi(case.text))),
+    "MindCube": (("choice",), lambda case: letter(readings.mindcube(case.text))),
+    "ViewSpatial-Bench": (("choice",), lambda case: letter(readings.viewspatial(case.text))),
+    "SITE-Bench": (("choice",), lambda case: letter(readings.site(case.text, "ABCD"))),
+    "BLINK": (("choice",), lambda case: letter(readings.blink(case.text))),
+    "OmniSpatial": (("choice",), lambda case: letter(readings.omnispatial(case.text))),
+    "MMSI-Video-Bench": (("choice",), lambda case: letter(readings.mmsi_video(case.text))),
     "STI-Bench": (("choice",), lambda case: letter(release.sti_choice(case.text))),
     "SPAR-Bench, a choice": (("choice",), lambda case: spar(case.text)),
     "SPAR-Bench, a number": (("number", "last"), lambda case: last_of(case.kind)(case.text)),
