@@ -46,6 +46,8 @@ _CURVES = {
     "train/loss": ("Loss", "nats a token", INK, False),
     "train/kl": ("KL to the reference", "nats a token", INK, False),
     "rollout/length": ("Completion length", "tokens", INK, False),
+    "eval/during/reward/total": ("Held out, total reward", "mean reward", BLUE, False),
+    "eval/during/reward/answer": ("Held out, answer", "mean reward", GREEN, True),
 }
 
 
@@ -56,7 +58,8 @@ def reward_curves(
 
     Args:
         history: a row per training step with `step` and any of the keys reward/total, reward/answer, reward/map,
-            reward/format, rollout/map_drawn, rollout/length, train/loss and train/kl; a panel is omitted where no row
+            reward/format, rollout/map_drawn, rollout/length, train/loss, train/kl and eval/during/reward/total and
+            answer, these with their intervals from …/low and …/high; a panel is omitted where no row
             has its key. Where a step occurs twice (a resumed run), its last row counts.
         path: where to write, or None.
         look: in a paper column, panels are in two columns.
@@ -83,7 +86,11 @@ def reward_curves(
         cell = index + spare if index else 0
         line, column = divmod(cell, columns)
         width = 1 + (spare if index == 0 else 0)
-        _curve(figure.add_subplot(grid[line, column : column + width]), *series[key], key, look)
+        axes = figure.add_subplot(grid[line, column : column + width])
+        _curve(axes, *series[key], key, look)
+        low, high = (dict(zip(*_series(rows, f"{key}/{end}"), strict=True)) for end in ("low", "high"))
+        both = sorted(low.keys() & high.keys())
+        axes.vlines(both, [low[step] for step in both], [high[step] for step in both], _CURVES[key][2], alpha=0.5)
     return written(figure, path)
 
 

@@ -50,5 +50,7 @@ def label_of(metric: str) -> str:
     """
     if metric in METRICS:
         return METRICS[metric]
+    if metric.startswith("eval/during/"):
+        return label_of(metric.removeprefix("eval/during/"))
     kind, _, name = metric.partition("/")
     return name.replace("_", " ") if kind in ("answer", "reward") else metric

@@ -12,6 +12,7 @@ from spacer.config.settings import AskingSettings
 from spacer.data.loading import PromptDataset, Prompts
 from spacer.data.samples import Fault, Sample
 from spacer.data.sources import load_train
+from spacer.evaluation.answering import EvaluationRequest
 from spacer.evaluation.asked import answered_row, as_samples, failed_row, malformed_row, media_settings
 from spacer.evaluation.blind import prior_completions
 from spacer.evaluation.conditions import (
@@ -22,7 +23,7 @@ from spacer.evaluation.conditions import (
     require_same_conditions,
 )
 from spacer.evaluation.kept import Answer, Row
-from spacer.evaluation.predict import EvaluationRequest, fault_row, predict, reward_row
+from spacer.evaluation.predict import fault_row, predict, reward_row
 from spacer.files import append_rows, read_rows, write_rows
 from spacer.rewards import Scorer
 from spacer.stages.running import Run
@@ -123,17 +124,15 @@ def _predict(
     path = run.folder / "predictions" / f"{name}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     request = EvaluationRequest(
-        run.policy,
         run.probe,
         dataset,
         how,
         run.settings.seed,
         run.compute,
         run.settings.trainer.self_check,
-        digest_of(under),
         row_of,
         row_of_fault,
         samples,
     )
     with run.phase(f"evaluate {name}"):
-        return predict(trainer_options(run.settings, trains=False), request, path)
+        return predict(trainer_options(run.settings, trains=False), run.policy, request, digest_of(under), path)

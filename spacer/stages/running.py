@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
@@ -32,11 +33,14 @@ from spacer.data.trial import check_prompts
 from spacer.distributed.sharding import is_sharded, whole_state
 from spacer.distributed.strategies import place_of
 from spacer.errors import UserError
+from spacer.evaluation.answering import EvaluationRequest
 from spacer.evaluation.asked import check_media, media_settings
 from spacer.evaluation.chosen import choose_questions
 from spacer.evaluation.conditions import (
     Trained,
 )
+from spacer.evaluation.during import DuringTraining, judges
+from spacer.evaluation.predict import fault_row, reward_row
 from spacer.files import read_rows
 from spacer.models import tiny
 from spacer.models.digests import state_digest
@@ -186,6 +190,7 @@ class Run:
                 FaultRecorder(self.folder / "faults.jsonl"),
                 Speed(loader),
                 *([RolloutTable(self.folder, self._watched())] if isinstance(module, GrpoModule) else []),
+                *self._during(saving),
             ],
         )
         self.policy.train()  # from_pretrained returns eval mode, which disables gradient checkpointing and dropout
@@ -268,6 +273,26 @@ class Run:
             Scorer(settings.reward),
             answer,
         )
+
+    def _during(self, saving: Checkpoints) -> list[Callback]:
+        """What evaluates the run while it trains, if it does, with what goes by it."""
+        settings = self.settings
+        how = settings.evaluation
+        if not how.every_n_steps:
+            return []
+        request = EvaluationRequest(
+            self.probe,
+            self.dataset("heldout"),
+            how,
+            settings.seed,
+            self.compute,
+            settings.trainer.self_check,
+            partial(reward_row, scorer=Scorer(settings.reward)),
+            fault_row,
+        )
+        judging = judges(how, self.folder / "checkpoints")
+        folder = self.folder / "predictions" / "during"
+        return [DuringTraining(folder, request, how, judging, lambda: saving.stopped), *judging]
 
     def training(self, loader: TrainLoader, updates: int = 1) -> Training:
         """The training setup of this run, with `updates` optimiser steps per batch."""

@@ -28,13 +28,12 @@ from spacer.report.table import before_after_table, write_summary
 from spacer.rewards import parse_map
 from spacer.stages.report import report_at_end
 from spacer.statistics.intervals import FEWEST_CLUSTERS, why_no_interval
-from spacer.statistics.summaries import PairedDelta, compare, covers, mean_interval, metrics_of
+from spacer.statistics.summaries import PairedDelta, by_metric, compare, mean_scores
 from spacer.terminal.screen import screen
 from spacer.tracking.runs import Index, finish, make_loggers
 
 Rows = Sequence[Mapping[str, Any]]
 MAPS_DRAWN = 3
-_UNTOLD = ("reward/length", "reward/temporal", "map/drawn", "completion/tokens")  # where nothing was trained
 _CAPTION = f"95 % intervals resample scenes; below {FEWEST_CLUSTERS} scenes there is none"
 _BESIDE = ("before", "delta", "delta_low", "delta_high")  # held by W&B beside a metric after training
 
@@ -64,7 +63,7 @@ def report_training(
     # a question that could not be asked before could not be asked after either, and counts once
     faults = list(dict.fromkeys((*usage.faults, *not_asked((*(before or ()), *(after or ()))))))
     deltas: dict[str, PairedDelta] = {}
-    scores = _scores(settings, after or ())
+    scores = mean_scores(after or (), settings.evaluation.resamples, settings.seed)
     figures = folder / "figures"
     figures.mkdir(exist_ok=True)
     pictures = {"figures/curves": figures / "reward_curves.png"}
@@ -80,9 +79,11 @@ def report_training(
         if not before:
             console.print(_scores_table(settings, after, scores))
     adds = _video_adds(settings, after or (), controls or {}, console)
+    best = _best(settings, history)
     extra = {
         "heldout": heldout_name(settings),
         "scores": scores,
+        "best": best,
         "controls": controls_as_json(adds),
         "faults": len(faults),
         "withheld": asdict(usage.withheld),
@@ -106,8 +107,25 @@ def report_training(
         )
     if usage.wait_share is not None:
         console.print(f"Waiting for data: {usage.wait_share:.1%} of the time in training")
+    if best is not None:
+        console.print(
+            f"Best {best['metric']} during training: {best['value']:.3f} after step {best['step']} "
+            f"(before the first: {best['start']:.3f})",
+            highlight=False,
+        )
     print_places(console, folder, seconds, sync)
     report_at_end(settings, folder)
+
+
+def _best(settings: Settings, history: Sequence[Mapping[str, float]]) -> dict[str, Any] | None:
+    """The best evaluation during training, that of `checkpoints/best.ckpt`; None if there was none after step 0."""
+    metric = settings.evaluation.metric
+    found = {row["step"]: row[f"eval/during/{metric}"] for row in history if f"eval/during/{metric}" in row}
+    start = found.pop(0, None)
+    if start is None or not found:
+        return None
+    step = max(found, key=lambda step: found[step])
+    return {"metric": metric, "step": int(step), "value": found[step], "start": start}
 
 
 def mean_reward(rows: Rows | None) -> float:
@@ -126,7 +144,7 @@ def report_evaluation(
 ) -> None:
     """Reports scores with intervals, by question type; `controls` as in `report_training`."""
     console = screen()
-    scores = _scores(settings, rows)
+    scores = mean_scores(rows, settings.evaluation.resamples, settings.seed)
     console.print(_scores_table(settings, rows, scores))
     adds = _video_adds(settings, rows, controls or {}, console)
     extra = {
@@ -205,36 +223,13 @@ def finite(values: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
-def _by_metric(rows: Rows) -> dict[str, list[tuple[float, str]]]:
-    """Metric → (value, scene) of each question that it covers."""
-    found: dict[str, list[tuple[float, str]]] = {}
-    metrics = {name: value for name, value in metrics_of(rows).items() if name not in _UNTOLD}
-    for row in rows:
-        for name, value in metrics.items():
-            if covers(name, row):
-                found.setdefault(name, []).append((value(row), row["scene"]))
-        found.setdefault(f"answer/{row['question_type']}", []).append((row["reward"]["answer"], row["scene"]))
-    return found
-
-
-def _scores(settings: Settings, rows: Rows) -> dict[str, dict[str, float]]:
-    """Metric → its mean over the rows, the ends of its interval, and the number of its scenes."""
-    found: dict[str, dict[str, float]] = {}
-    for name, part in _by_metric(rows).items():
-        values, scenes = zip(*part, strict=True)
-        how = {"resamples": settings.evaluation.resamples, "seed": settings.seed}
-        mean, low, high = mean_interval(values, scenes, **how)
-        found[name] = {"mean": mean, "low": low, "high": high, "scenes": len(set(scenes))}
-    return found
-
-
 def _scores_table(settings: Settings, rows: Rows, scores: Mapping[str, Mapping[str, float]]) -> Table:
     table = Table(title=f"{heldout_name(settings)}: {len(rows)} questions", caption=_CAPTION)
     table.add_column("metric")
     table.add_column("questions", justify="right")
     table.add_column("score", justify="right")
     table.add_column("95 % interval", justify="right")
-    for name, part in sorted(_by_metric(rows).items(), key=lambda entry: not entry[0].startswith("reward")):
+    for name, part in sorted(by_metric(rows).items(), key=lambda entry: not entry[0].startswith("reward")):
         score = scores[name]
         interval = why_no_interval(int(score["scenes"]), "scenes")
         if math.isfinite(score["low"]):
@@ -287,6 +282,7 @@ def print_places(console: Console, folder: Path, seconds: Mapping[str, float], s
     console.print("Time: " + ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items()))
     places = {
         "model (Hugging Face format)": "model",
+        "best checkpoint": "checkpoints/best.ckpt",
         "answers": "predictions",
         "figures": "figures",
         "table as data": "summary.json",

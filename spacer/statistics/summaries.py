@@ -153,6 +153,7 @@ METRICS: dict[str, Callable[[Prediction], float]] = {
     "completion/tokens": _of_completion("completion_tokens"),
 }
 _PUBLISHED = frozenset(name.removeprefix("reward/") for name in METRICS) | {"map_quality"}
+_COMPARED_ALONE = ("reward/length", "reward/temporal", "map/drawn", "completion/tokens")  # say little of one evaluation
 _BONUSES = ("reward/length", "reward/temporal")  # omitted if no completion earned one
 
 
@@ -180,6 +181,29 @@ def has_quality(row: Prediction) -> bool:
     """Whether a question's completion has a map to score against a true one; a map that was not drawn does not count
     as one of quality 0."""
     return bool(row.get("drawn")) and bool(row.get("true_map", True))
+
+
+def by_metric(rows: Iterable[Prediction]) -> dict[str, list[tuple[float, str]]]:
+    """Metric → (value, scene) of each question that it covers, of one evaluation; higher is better for all of them."""
+    found: dict[str, list[tuple[float, str]]] = {}
+    held = list(rows)
+    metrics = {name: value for name, value in metrics_of(held).items() if name not in _COMPARED_ALONE}
+    for row in held:
+        for name, value in metrics.items():
+            if covers(name, row):
+                found.setdefault(name, []).append((value(row), row["scene"]))
+        found.setdefault(f"answer/{row['question_type']}", []).append((row["reward"]["answer"], row["scene"]))
+    return found
+
+
+def mean_scores(rows: Iterable[Prediction], resamples: int, seed: int) -> dict[str, dict[str, float]]:
+    """Metric → its `mean` over the rows, the ends of its interval, `low` and `high`, and the number of its `scenes`."""
+    found: dict[str, dict[str, float]] = {}
+    for name, part in by_metric(rows).items():
+        values, scenes = zip(*part, strict=True)
+        average, low, high = mean_interval(values, scenes, resamples=resamples, seed=seed)
+        found[name] = {"mean": average, "low": low, "high": high, "scenes": len(set(scenes))}
+    return found
 
 
 def compare(

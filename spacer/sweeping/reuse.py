@@ -19,6 +19,7 @@ WRITTEN = (
     *("summary.json", "scores.json", "comparison.json", "plan.json", "report.html", "wandb_id"),
     *(
         "predictions/*.jsonl",
+        "predictions/during/*.jsonl",
         "predictions/*.conditions.json",
         "predictions/*.keys",
         "checkpoints/*.ckpt",

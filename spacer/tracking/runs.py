@@ -26,7 +26,7 @@ from spacer.tracking.provenance import QuestionIndex, flat_config
 
 log = logging.getLogger(__name__)
 Index = Callable[[], QuestionIndex]  # called only if needed
-_CURVES = ("train", "reward", "rollout", "speed")  # groups of metrics that are drawn over the step axis
+_CURVES = ("train", "reward", "rollout", "speed", "eval/during")  # groups of metrics that are drawn over the step axis
 
 
 def make_loggers(settings: Settings, folder: Path, index: Index | None = None) -> list[Logger]:

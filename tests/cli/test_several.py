@@ -17,7 +17,14 @@ pytestmark = pytest.mark.long
 
 STEPS = 4
 STRATEGIES = ("ddp", "fsdp")
-JOB = (*SMALL, "evaluation.limit=6", "logger=none", "stage.evaluate_after=false")
+JOB = (
+    *SMALL,
+    "evaluation.limit=6",
+    "evaluation.every_n_steps=3",
+    "evaluation.subset=5",
+    "logger=none",
+    "stage.evaluate_after=false",
+)
 
 
 def on(strategy: str, devices: int, prompts: int, folder: Path, steps: int = STEPS) -> list[str]:

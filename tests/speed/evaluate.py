@@ -39,8 +39,9 @@ from spacer.data.prompts import prompt_text
 from spacer.data.samples import Sample, read_maps, read_samples
 from spacer.data.scenes import rooms
 from spacer.data.video import read_video
+from spacer.evaluation.answering import EvaluationRequest
 from spacer.evaluation.kept import Answer, Row
-from spacer.evaluation.predict import EvaluationRequest, predict
+from spacer.evaluation.predict import predict
 from spacer.models.families import position_rule
 from spacer.models.forward import ComputeOptions
 from spacer.models.load import load_policy
@@ -152,19 +153,17 @@ class Spacer:
         """The answers; `run` names the file that they are written to."""
         rule = position_rule(self._policy.config, MODEL.positions)
         request = EvaluationRequest(
-            policy=self._policy,
             probe=endless(MODEL),
             dataset=PromptDataset(samples, self._processor, self._settings, rule=rule),
             how=AskingSettings(max_new_tokens=self._tokens),
             seed=0,
             compute=ComputeOptions("blocks", MODEL.row_tokens),
             self_check=False,
-            conditions="",
             row_of=_text_row,
             row_of_fault=lambda item, fault: {"id": item.id, "text": str(fault)},
         )
         path = self._folder / f"{len(samples)}_{run}.jsonl"
-        return predict({"accelerator": "cpu", "enable_model_summary": False}, request, path)
+        return predict({"accelerator": "cpu", "enable_model_summary": False}, self._policy, request, "", path)
 
 
 def _text_row(item: Sample, answer: Answer) -> Row:

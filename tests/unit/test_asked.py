@@ -17,11 +17,12 @@ from spacer.data.captions import Caption
 from spacer.data.processing import collate
 from spacer.data.samples import Fault
 from spacer.errors import UserError
-from spacer.evaluation import predict
+from spacer.evaluation import answering
+from spacer.evaluation.answering import EvaluationRequest
 from spacer.evaluation.asked import answered_row, as_samples, check_media, failed_row, media_settings, vote
 from spacer.evaluation.conditions import conditions, require_same_conditions
 from spacer.evaluation.kept import Answer, by_medium, key_of
-from spacer.evaluation.predict import EvaluationRequest, PredictModule, reward_row
+from spacer.evaluation.predict import PredictModule, reward_row
 from spacer.models.digests import weights_digest
 from spacer.models.forward import ComputeOptions
 from spacer.rewards import Scorer
@@ -213,22 +214,22 @@ def asked_of(monkeypatch: pytest.MonkeyPatch) -> Any:
                 raise torch.OutOfMemoryError("no room")
             return SimpleNamespace(texts=tuple(words), lengths=[1] * len(words), completions=lambda _: [], sampled=[])
 
-        monkeypatch.setattr(predict.Sampler, "sample", answer)
-        monkeypatch.setattr(predict, "encode_vision", lambda *_: None)
+        monkeypatch.setattr(answering.Sampler, "sample", answer)
+        monkeypatch.setattr(answering, "encode_vision", lambda *_: None)
         dataset: Any = SimpleNamespace(samples=[prompt.sample for prompt in prompts])
         request = EvaluationRequest(
-            torch.nn.Module(),
             None,  # type: ignore[arg-type]
             dataset,
             AskingSettings(),
             0,
             ComputeOptions("blocks", 1000),
             False,
-            "under these",
             lambda item, found: {"id": item.id, "prediction": found.texts[0]},
             failed_row,
         )
-        rows = PredictModule(request, range(len(prompts))).predict_step(collate(prompts), 0)
+        rows = PredictModule(torch.nn.Module(), request, "under these", range(len(prompts))).predict_step(
+            collate(prompts), 0
+        )
         for row, prompt in zip(rows, prompts, strict=True):
             assert row.pop("key") == key_of("under these", prompt.sample)
         return rows, tried

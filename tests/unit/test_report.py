@@ -168,6 +168,16 @@ def test_reward_curves_leave_out_what_is_absent():
     assert not reward_curves([]).axes
 
 
+def test_evaluations_are_drawn_with_their_intervals():
+    metric = "eval/during/reward/total"
+    rows = [{"step": n, metric: 1.0 + n, f"{metric}/low": 0.5 + n, f"{metric}/high": 2.0 + n} for n in (0, 20)]
+    del rows[1][f"{metric}/low"]  # of one scene
+    (axes,) = reward_curves([*rows, {"step": 30, "reward/other": 1.0}]).axes
+    assert np.asarray(axes.lines[0].get_xydata()).tolist() == [[0, 1], [20, 21]]
+    (drawn,) = axes.collections
+    assert [path.vertices.tolist() for path in drawn.get_paths()] == [[[0, 0.5], [0, 2]]]
+
+
 def test_smoothing():
     assert [figures.smoothing_window(steps) for steps in (0, 5, 29, 40, 120)] == [1, 1, 3, 5, 13]
     values = np.random.default_rng(0).normal(size=40)

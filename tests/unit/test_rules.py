@@ -117,6 +117,7 @@ def test_bounds_hold_for_settings_made_in_python_too() -> None:
         ({"trainer__precision": "16", "stage": "sft"}, "trainer.precision=16 scales", "choose bf16-mixed"),
         ({"stage__optimizer": None}, "stage.optimizer: is null", "must be a section with the keys kind, learning_rate"),
         ({"trainer__max_epochs": None}, "nothing ends this run", "trainer.max_epochs=1"),
+        ({"evaluation__patience": 2}, "evaluation.every_n_steps=0 makes none", "evaluation.every_n_steps=20"),
         ({"trainer__max_epochs": -1}, "nothing ends this run", "trainer.max_epochs=1"),
         ({"objective__max_completion_length": 0, "reward__length": None}, "objective.max_completion_length: is 0", ""),
         (

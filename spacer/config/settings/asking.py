@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import field
 
-from pydantic import NonNegativeFloat, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from spacer.config import choices
@@ -32,6 +32,11 @@ class EvaluationSettings(AskingSettings):
     top_p: PositiveShare = 0.95
     resamples: PositiveInt = 10_000  # bootstrap resamples
     controls: tuple[choices.Control, ...] = ()  # asked besides the questions, after training and by stage=evaluate
+    every_n_steps: NonNegativeInt = 0  # optimizer steps between evaluations during training, step 0 included; 0: none
+    subset: PositiveInt | None = 64  # of these: held-out questions, evenly spread; null: all
+    metric: str = "reward/total"  # of these: what the best checkpoint and early stopping go by
+    keep_best: bool = True  # of these: keeps the best checkpoint, checkpoints/best.ckpt, beside the last
+    patience: PositiveInt | None = None  # of these: stops training after so many without an improvement; null: never
 
 
 @dataclass(frozen=True, config=CONFIG)

@@ -159,14 +159,25 @@ def run_entry(run: RunFolder, place: int) -> dict[str, Any]:
 
 
 def curves(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Every metric of the history: name, label and points [step, value]."""
+    """Every metric of the history: name, label and points [step, value]; `ends` [step, low, high], where it has an
+    interval."""
     found: dict[str, list[tuple[float, float]]] = {}
     for row in history:
         for name, value in row.items():
             number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
             if number and name not in _NO_METRICS:
                 found.setdefault(name, []).append((row["step"], value))
-    return [{"name": name, "label": label_of(name), "points": thinned(points)} for name, points in found.items()]
+    drawn = {}
+    for name, points in found.items():
+        base, _, end = name.rpartition("/")
+        if end in ("low", "high") and base in found:
+            continue
+        drawn[name] = {"name": name, "label": label_of(name), "points": thinned(points)}
+        low, high = (dict(found.get(f"{name}/{end}", ())) for end in ("low", "high"))
+        if low and len(points) <= POINTS:
+            ends = [(step, low[step], high[step]) for step in low if step in high]
+            drawn[name]["ends"] = [[step, float(f"{a:.6g}"), float(f"{b:.6g}")] for step, a, b in ends]
+    return list(drawn.values())
 
 
 def thinned(points: Sequence[tuple[float, float]], most: int = POINTS) -> list[list[float]]:

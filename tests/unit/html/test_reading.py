@@ -49,6 +49,15 @@ def test_a_resumed_run_has_one_history(trained: Path) -> None:
     assert [value for _, value in points] == [0.01] * 20 + [0.5] * 25
 
 
+def test_an_interval_is_of_its_metric_and_no_curve_of_its_own() -> None:
+    metric = "eval/during/reward/total"
+    history = [{"step": n, metric: 1.0, f"{metric}/low": 0.5, f"{metric}/high": 1.5, "kl/low": 2.0} for n in range(2)]
+    found = {entry["name"]: entry for entry in curves(history)}
+    assert list(found) == [metric, "kl/low"]
+    assert found[metric]["ends"] == [[0, 0.5, 1.5], [1, 0.5, 1.5]] and found[metric]["label"] == "total"
+    assert "ends" not in found["kl/low"]
+
+
 def test_a_line_that_was_cut_off_at_the_end_is_noted_and_another_is_named(trained: Path) -> None:
     history = trained / "history.jsonl"
     history.write_text(history.read_text() + '{"step": 30, "rew')

@@ -78,7 +78,7 @@ const short = (value) =>
       ? Math.round(value).toLocaleString("en")
       : Number(value.toPrecision(3)).toString();
 
-// Series of {label, points, colour} over training steps.
+// Series of {label, points, colour}, and ends where there are intervals, over training steps.
 function curve(title, series) {
   const width = 350,
     height = 204,
@@ -88,7 +88,9 @@ function curve(title, series) {
     bottom = 40;
   const all = series.flatMap((one) => one.points);
   let [x0, x1] = [Math.min(...all.map((p) => p[0])), Math.max(...all.map((p) => p[0]))];
-  let [y0, y1] = [Math.min(...all.map((p) => p[1])), Math.max(...all.map((p) => p[1]))];
+  const ends = series.flatMap((one) => (one.ends || []).flatMap((end) => end.slice(1)));
+  const heights = [...all.map((p) => p[1]), ...ends];
+  let [y0, y1] = [Math.min(...heights), Math.max(...heights)];
   if (x0 === x1) [x0, x1] = [x0 - 1, x1 + 1];
   if (y0 === y1) [y0, y1] = [y0 - (Math.abs(y0) * 0.1 || 0.5), y1 + (Math.abs(y1) * 0.1 || 0.5)];
   const margin = (y1 - y0) * 0.06;
@@ -127,6 +129,10 @@ function curve(title, series) {
     points.map(([x, y], place) => `${place ? "L" : "M"}${px(x).toFixed(1)},${py(y).toFixed(1)}`).join("");
   for (const one of series) {
     const soft = smoothed(one.points);
+    for (const [x, low, high] of one.ends || [])
+      drawing.append(
+        svg("line", { x1: px(x), x2: px(x), y1: py(low), y2: py(high), class: "raw", stroke: one.colour }),
+      );
     if (one.points.length >= 20) drawing.append(svg("path", { d: line(one.points), class: "raw", stroke: one.colour }));
     if (one.points.length === 1)
       drawing.append(svg("circle", { cx: px(one.points[0][0]), cy: py(one.points[0][1]), r: 3, fill: one.colour }));
@@ -146,8 +152,10 @@ function curve(title, series) {
     cross.setAttribute("x1", px(near[0]));
     cross.setAttribute("x2", px(near[0]));
     cross.setAttribute("visibility", "visible");
+    const range = (one) =>
+      one.ends && one.ends.length ? ` (${nearest(one.ends, near[0]).slice(1).map(short).join(" to ")})` : "";
     const values = series.map(
-      (one) => `${series.length > 1 ? `${one.label}: ` : ""}${short(nearest(one.points, near[0])[1])}`,
+      (one) => `${series.length > 1 ? `${one.label}: ` : ""}${short(nearest(one.points, near[0])[1])}${range(one)}`,
     );
     return [`step ${Math.round(near[0]).toLocaleString("en")}`, ...values];
   });

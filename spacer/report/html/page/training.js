@@ -48,7 +48,13 @@ function training() {
       const series = runs.flatMap((run) =>
         run.curves
           .filter((one) => one.name === name)
-          .map((one) => ({ label: run.letter, points: one.points, colour: tint(run), title: one.label })),
+          .map((one) => ({
+            label: run.letter,
+            points: one.points,
+            ends: one.ends || [],
+            colour: tint(run),
+            title: one.label,
+          })),
       );
       const flat = series.every((one) => one.points.every((point) => point[1] === 0));
       return flat
@@ -68,7 +74,7 @@ function training() {
     el(
       "p",
       { class: "quiet" },
-      "Over training steps: each step thin, a mean over about a tenth of the run thick. What was 0 throughout is left out. A resumed run is one line.",
+      "Over training steps: each step thin, a mean over about a tenth of the run thick. What was 0 throughout is left out. A resumed run is one line. Bars are 95 % intervals.",
     ),
   );
   return view;
