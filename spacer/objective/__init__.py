@@ -8,5 +8,6 @@ Sources: GRPO arXiv 2402.03300, Dr. GRPO 2503.20783, DAPO 2503.14476, GSPO 2507.
 SAPO 2511.20347, SpaceR 2504.01805. Departures:
 - The KL estimate's exponent is clamped, and without clip bounds the ratio is not clipped, as in SpaceR's release.
 - A group of equal rewards has advantages of exactly 0, not rounding noise divided by eps.
-- DAPO resamples until the batch is full of groups with different rewards; `drop_zero_variance` drops the others.
+- DAPO samples until the batch is full of groups with different rewards, and takes as many as it needs;
+  `dynamic_sampling` takes all that teach of the batches that it sampled.
 """

@@ -31,6 +31,7 @@ CURVES = {
         "rollout/map_quality": "Score against the true map",
         "rollout/length": "Tokens a completion",
         "rollout/groups_zero_variance": "Groups without an advantage",
+        "rollout/filled": "Groups that teach, per group of a step",
     },
     "Training": {
         "train/kl": "KL to the reference",

@@ -22,6 +22,7 @@ METRICS = {
     "reward/format": "format",
     "reward/length": "length bonus",
     "reward/temporal": "temporal bonus",
+    "reward/overlong": "penalty for length",
     "map/quality": "quality of drawn maps",
     "map/drawn": "completions with a map",
     "completion/tokens": "tokens a completion",

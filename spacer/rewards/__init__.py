@@ -1,7 +1,7 @@
 """Rewards: text → float, pure functions that training and evaluation share. Importing them does not import torch."""
 
 from spacer.rewards.answer import PROBLEM_TYPES, answer_reward, mean_relative_accuracy
-from spacer.rewards.bonus import length_bonus, temporal_bonus
+from spacer.rewards.bonus import length_bonus, overlong_penalty, temporal_bonus
 from spacer.rewards.combine import RewardParts, score_group
 from spacer.rewards.extract import answer_text, read_number, thinking_text
 from spacer.rewards.format import format_reward
@@ -23,6 +23,7 @@ __all__ = [
     "length_bonus",
     "map_score",
     "mean_relative_accuracy",
+    "overlong_penalty",
     "parse_map",
     "read_choice",
     "read_number",

@@ -1,6 +1,7 @@
-"""Bonuses that depend on the whole group of completions of a prompt: for length, and for using the order of frames.
+"""Bonuses that depend on the whole group of completions of a prompt, for length and for using the order of frames, and
+the penalty for long ones.
 
-They are based on the sum of the answer and map rewards (`RewardParts.answered`), as in the release.
+The former are based on the sum of the answer and map rewards (`RewardParts.answered`), as in the release.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from spacer.config.settings import LengthBonusSettings, TemporalBonusSettings
+from spacer.config.settings import LengthBonusSettings, OverlongSettings, TemporalBonusSettings
 
 _TOLERANCE = 1e-9  # tolerance for the rounding of means
 
@@ -33,6 +34,19 @@ def length_bonus(answer_rewards: Sequence[float], lengths: Sequence[int], settin
         settings.bonus if ok and settings.min_tokens <= length <= settings.max_tokens else 0.0
         for ok, length in zip(good, lengths, strict=True)
     ]
+
+
+def overlong_penalty(lengths: Sequence[int], settings: OverlongSettings) -> list[float]:
+    """DAPO's soft overlong punishment (arXiv 2503.14476, equation 13), for a completion of C tokens:
+
+    - penalty · clip((C - (max_tokens - b)) / b, 0, 1), with b = buffer · max_tokens. In the paper the penalty is 1.
+
+    >>> overlong_penalty([800, 900, 1000, 1200], OverlongSettings(max_tokens=1000, buffer=0.2, penalty=1.0))
+    [0.0, -0.5, -1.0, -1.0]
+    """
+    buffer = settings.buffer * settings.max_tokens
+    over = (min(max((length - settings.max_tokens) / buffer + 1, 0.0), 1.0) for length in lengths)
+    return [-settings.penalty * share if share else 0.0 for share in over]
 
 
 def temporal_bonus(

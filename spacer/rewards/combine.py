@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from spacer.config.settings import RewardSettings
 from spacer.rewards.answer import answer_reward
-from spacer.rewards.bonus import length_bonus, temporal_bonus
+from spacer.rewards.bonus import length_bonus, overlong_penalty, temporal_bonus
 from spacer.rewards.format import format_reward
 from spacer.rewards.maps import clean_map, has_map, map_score
 
@@ -18,8 +18,8 @@ TERMS = ("answer", "map", "format", "length", "temporal")
 class RewardParts:
     """The reward of one completion, split into parts for logging.
 
-    `total` = answer (0 if cancelled) + map + format + length + temporal + all of `custom`; the sum of the first
-    two is `answered`.
+    `total` = answer (0 if cancelled) + map + format + length + temporal + overlong + all of `custom`; the sum of the
+    first two is `answered`.
 
     >>> RewardParts(answer=1.0, map=0.0, format=1.0, length=0.0, temporal=0.0, drawn=True, cancelled=True).total
     1.0
@@ -32,6 +32,7 @@ class RewardParts:
     temporal: float
     drawn: bool  # the completion has a map
     cancelled: bool = False  # the answer is right but does not count, because its map scores 0
+    overlong: float | None = None  # at most 0; None if there is no such penalty
     map_quality: float = 0.0  # the map's score even if it does not count, for logging
     custom: Mapping[str, float] = field(default_factory=dict)  # what functions of the user's add, where they apply
 
@@ -43,12 +44,20 @@ class RewardParts:
     @property
     def total(self) -> float:
         """The reward that the advantage is computed from."""
-        return self.answered + self.format + self.length + self.temporal + sum(self.custom.values())
+        return (
+            self.answered
+            + self.format
+            + self.length
+            + self.temporal
+            + (self.overlong or 0.0)
+            + sum(self.custom.values())
+        )
 
     @property
     def terms(self) -> dict[str, float]:
         """The parts by the names under which they are logged."""
-        return {name: getattr(self, name) for name in TERMS} | dict(self.custom)
+        penalty = {} if self.overlong is None else {"overlong": self.overlong}
+        return {name: getattr(self, name) for name in TERMS} | penalty | dict(self.custom)
 
     def as_row(self) -> dict[str, float]:
         """What files of answers and rollouts hold of it."""
@@ -114,13 +123,16 @@ def score_group(
     alone = [score(text) for text in completions]
     answered = [parts.answered for parts in alone]
     length = temporal = [0.0] * len(alone)
+    overlong: Sequence[float | None] = [None] * len(alone)
     if settings.length is not None:
         length = length_bonus(answered, lengths, settings.length)
     if settings.temporal is not None and shuffled_completions is not None:
         shuffled = [score(text).answered for text in shuffled_completions]
         temporal = temporal_bonus(answered, shuffled, settings.temporal)
-    bonuses = zip(length, temporal, strict=True)
-    return [replace(parts, length=c, temporal=t) for parts, (c, t) in zip(alone, bonuses, strict=True)]
+    if settings.overlong is not None:
+        overlong = overlong_penalty(lengths, settings.overlong)
+    beside = zip(length, temporal, overlong, strict=True)
+    return [replace(parts, length=c, temporal=t, overlong=o) for parts, (c, t, o) in zip(alone, beside, strict=True)]
 
 
 def _is_right(answer: float, problem_type: str, settings: RewardSettings) -> bool:

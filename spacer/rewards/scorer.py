@@ -21,7 +21,8 @@ class Scorer:
         self.settings = settings
         self._custom = load_custom(settings.functions)
         self.custom_terms = tuple(reward.name for reward in self._custom)
-        self.terms = (*TERMS, *self.custom_terms)  # the names of the parts that it gives
+        penalty = () if settings.overlong is None else ("overlong",)
+        self.terms = (*TERMS, *penalty, *self.custom_terms)  # the names of the parts that it gives
 
     def __call__(
         self,

@@ -18,7 +18,8 @@ from spacer.training.checkpoints import WholeFiles
 def total_steps(settings: Settings, loader: TrainLoader, updates: int) -> int | None:
     """Optimiser steps until the run ends by steps or epochs, whichever is first; None if only time ends it."""
     limits = [settings.trainer.max_steps] if settings.trainer.max_steps >= 0 else []
-    if settings.trainer.max_epochs is not None and settings.trainer.max_epochs >= 0:
+    known = settings.stage.name != "train" or settings.objective.dynamic_sampling is None
+    if known and settings.trainer.max_epochs is not None and settings.trainer.max_epochs >= 0:
         # gradients accumulated at the end of an epoch make a step of their own
         steps = math.ceil(len(loader) / settings.trainer.accumulate_grad_batches)
         limits.append(settings.trainer.max_epochs * steps * updates)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -32,6 +32,7 @@ from spacer.rollout.sampling import Decoding
 from spacer.training.metrics import measure, rollout_metrics
 from spacer.training.row_trainer import RowLoss, RowTrainer, VisionGradient
 from spacer.training.tree_module import Training, TreeModule
+from spacer.tree.forest import Completion
 from spacer.tree.packing import PackedRow, pack
 
 
@@ -39,7 +40,8 @@ from spacer.tree.packing import PackedRow, pack
 class ScoredRollout:
     """The completions of a batch of prompts, with what the objective needs. B = N·G, group by group.
 
-    `rows` are the packed trees that both the reference and the policy compute.
+    `rows` are the packed trees that both the reference and the policy compute: those of `counted_B`, all or, under
+    drop_zero_variance, those of groups that teach.
     """
 
     rollout: Rollout
@@ -47,7 +49,23 @@ class ScoredRollout:
     parts: tuple[RewardParts, ...]
     advantages_B: Tensor
     zero_variance_B: Tensor
+    counted_B: Tensor
     ref_logp_BC: Tensor | None
+
+
+@dataclass
+class Sampled:
+    """What was sampled for a step so far, over all processes.
+
+    `tables` are of completions, a batch each; `updates` are metrics, each with the number of completions that it is the
+    mean of: an entry for each batch, or for each update on one.
+    """
+
+    batches: int = 0
+    groups: int = 0
+    teaching: int = 0  # of the groups, those whose rewards differ
+    tables: list[Tensor] = field(default_factory=list)
+    updates: list[tuple[float, Mapping[str, Tensor]]] = field(default_factory=list)
 
 
 class GrpoModule(TreeModule):
@@ -56,6 +74,9 @@ class GrpoModule(TreeModule):
     Departures from the released trainer: prompts, completions and videos are computed once each, as trees; frame times
     are kept in training; a failing forward pass is an error, not a step without vision; log-probabilities are computed
     at the sampling temperature (1 as published).
+
+    Under `dynamic_sampling`, a step gathers batches until enough groups teach: as many as it has prompts otherwise. All
+    of these groups count, also those beyond, where DAPO takes as many as it needs.
 
     `reference` is the frozen model for the KL term; None if beta is 0, or if the policy has adapters that can be
     disabled instead.
@@ -80,8 +101,8 @@ class GrpoModule(TreeModule):
         self._scorer = scorer
         self._seed = seed
         self._decoding = Decoding(objective.temperature, objective.top_p, objective.max_completion_length)
-        # to log, of the last batch with samples: the table of completions, number of prompts, metrics of each update
-        self._last: tuple[Tensor, int, Sequence[Mapping[str, Tensor]]] | None = None
+        self._sampled = Sampled()
+        self._complete = False  # whether the last batch completed a step, under dynamic sampling
         self._sees_alike = not trains_vision(policy)  # adapters are only on the language model
 
     def configure_model(self) -> None:
@@ -91,9 +112,11 @@ class GrpoModule(TreeModule):
     def training_step(self, batch: PromptBatch, batch_idx: int) -> None:
         """Samples completions for the batch's prompts, scores them, and makes one or several updates with them."""
         counts = self.gather(batch)
+        self._sampled.batches += 1
         if not sum(counts):
+            self._complete = self._completes(batch_idx)
             if (loss := self.step(batch_idx)) is not None:
-                self._log_last([loss])
+                self._log_step([loss])
             return
         tower = VisionGradient(self.passes, batch.pictures)
         context = RowContext(tower.encode(), self.compute, self._objective.temperature)
@@ -105,28 +128,60 @@ class GrpoModule(TreeModule):
             self.last_rollout = (batch, scored)
         if scored.ref_logp_BC is not None:
             self.check_numbers("the reference's log-probabilities", scored.ref_logp_BC)
-        table = collectives.join(measure(scored.parts, scored.rollout, self._scorer.terms), self.device)
-        metrics: list[Mapping[str, Tensor]] = []
+        self._sampled.tables.append(
+            collectives.join(measure(scored.parts, scored.rollout, self._scorer.terms), self.device)
+        )
+        self._sampled.groups += sum(counts)
+        teaching = int((~scored.zero_variance_B).sum()) // self._objective.group_size
+        self._sampled.teaching += sum(collectives.gather(teaching, self.device))
+        self._complete = self._completes(batch_idx)
         losses: list[float] = []
         for update in range(self._objective.updates_per_rollout):
             if update:
                 if self.trainer.global_step == self.trainer.max_steps:
                     break
                 context = replace(context, vision=tower.encode())
-            metrics.append(self._backward(tower, context, scored, update))
+            metrics = self._backward(tower, context, scored, update)
+            self._sampled.updates += metrics
             if not update and self.training_plan.self_check:
-                check_drift(float(metrics[0]["sampling_drift"]), self.policy, self._objective.temperature)
+                check_drift(float(metrics[0][1]["sampling_drift"]), self.policy, self._objective.temperature)
             if (loss := self.step(batch_idx)) is not None:
                 losses.append(loss)
-        self._last = (table, sum(counts), metrics)
         if losses:
-            self._log_last(losses)
+            self._log_step(losses)
+
+    def on_train_batch_start(self, batch: PromptBatch, batch_idx: int) -> None:
+        """Counts the prompts, and begins to count anew after a step."""
+        super().on_train_batch_start(batch, batch_idx)
+        if self._complete:
+            self._sampled, self._complete = Sampled(), False
+
+    def steps_now(self, batch_idx: int) -> bool:
+        """Whether this batch completes a step: by their number, or by that of groups that teach."""
+        if self._objective.dynamic_sampling is None:
+            return super().steps_now(batch_idx)
+        return self._complete
+
+    def _completes(self, batch_idx: int) -> bool:
+        most = self._objective.dynamic_sampling
+        if most is None:
+            return super().steps_now(batch_idx)
+        last = batch_idx + 1 == self.trainer.num_training_batches
+        batches = self._sampled.batches
+        return self._sampled.teaching >= self._wanted or batches >= most * self.training_plan.accumulate or last
+
+    @property
+    def _wanted(self) -> int:
+        """The prompts of a step without dynamic sampling, over all processes."""
+        plan = self.training_plan
+        return plan.batch_size * self.trainer.world_size * plan.accumulate
 
     def _backward(
         self, tower: VisionGradient, context: RowContext, scored: ScoredRollout, update: int
-    ) -> Mapping[str, Tensor]:
-        """Accumulates the gradient of the policy loss over all groups; returns its metrics, means over completions. The
-        loss is accumulated too, since a step may have several batches."""
+    ) -> list[tuple[float, Mapping[str, Tensor]]]:
+        """Accumulates the gradient of the policy loss over all groups; returns its metrics, each with the number of
+        completions that it is the mean of: those that were computed, then all. The loss is accumulated too, since a
+        step may have several batches."""
         rollout = scored.rollout
         kept_B = kept_completions(
             rollout.mask_BC,
@@ -134,13 +189,15 @@ class GrpoModule(TreeModule):
             truncated_B=rollout.truncated_B,
             zero_variance_B=scored.zero_variance_B,
         )
+        computed_BC = rollout.mask_BC & scored.counted_B[:, None]
         # summed over all processes
-        counted, completions, tokens = collectives.add(
+        counted, completions, computed, tokens = collectives.add(
             torch.stack(
                 [
                     loss_denominator(rollout.mask_BC, kept_B, self._objective),
                     rollout.mask_BC.any(1).sum().float(),
-                    rollout.mask_BC.sum().float(),
+                    computed_BC.any(1).sum().float(),
+                    computed_BC.sum().float(),
                 ]
             )
         )
@@ -163,11 +220,12 @@ class GrpoModule(TreeModule):
                 self._objective,
                 denominator,
             )
-            logged = {name: value * len(mine) / completions for name, value in found.metrics.items()}
+            logged = {name: value * len(mine) / computed.clamp(min=1) for name, value in found.metrics.items()}
+            logged["kept_share"] = found.metrics["kept_share"] * len(mine) / completions  # of all
             logged["loss"] = found.loss.detach()
             if not update:
                 drift = (logp_BC.detach() - rollout.logp_BC[mine, :width]).abs() * rollout.mask_BC[mine, :width]
-                logged["sampling_drift"] = drift.sum() / tokens
+                logged["sampling_drift"] = drift.sum() / tokens.clamp(min=1)
             return found.loss, logged
 
         _, nothing = loss_of([], rollout.logp_BC[[]])  # provides the metrics' names if this process has no rows
@@ -177,7 +235,7 @@ class GrpoModule(TreeModule):
         totals = collectives.add(torch.stack([torch.stack(list(part.values())) for part in (nothing, *parts)]).sum(0))
         found = dict(zip(nothing, totals, strict=True))
         self._gathered.loss += float(found.pop("loss"))
-        return found
+        return [(float(computed), found), (float(completions), {"kept_share": found.pop("kept_share")})]
 
     def _roll_out(self, batch: PromptBatch, context: RowContext, batch_idx: int, before: int) -> ScoredRollout:
         """Samples and scores the batch's completions. `before` is the number of prompts in lower ranks' batches."""
@@ -201,7 +259,6 @@ class GrpoModule(TreeModule):
                 for n, item in enumerate(batch.samples):
                     if item.data_type == "video":
                         shuffled_texts[n] = shuffled.texts[n * half : (n + 1) * half]
-        rows = tuple(pack(batch.forest, completions, self.compute.row_tokens))
         parts: list[RewardParts] = []
         lengths = rollout.lengths
         for n, item in enumerate(batch.samples):
@@ -209,14 +266,24 @@ class GrpoModule(TreeModule):
             parts += self._scorer(item, rollout.texts[mine], lengths[mine], shuffled_texts[n])
         rewards_NG = torch.tensor([part.total for part in parts], device=self.device).view(len(batch.samples), group)
         advantages_NG = group_advantages(rewards_NG, kind=self._objective.advantage, eps=self._objective.advantage_eps)
+        silent_B = zero_variance(rewards_NG)
+        counted_B = ~silent_B if self._objective.drop_zero_variance else torch.ones_like(silent_B)
+        rows = self._pack(batch, completions, counted_B)
         return ScoredRollout(
             rollout=rollout,
             rows=rows,
             parts=tuple(parts),
             advantages_B=advantages_NG.flatten(),
-            zero_variance_B=zero_variance(rewards_NG),
+            zero_variance_B=silent_B,
+            counted_B=counted_B,
             ref_logp_BC=self._reference_logps(batch, context, rollout, rows) if self._objective.beta else None,
         )
+
+    def _pack(self, batch: PromptBatch, completions: Sequence[Completion], counted_B: Tensor) -> tuple[PackedRow, ...]:
+        """The trees of the completions that count, in rows that number them among all."""
+        counted = counted_B.nonzero()[:, 0].tolist()
+        rows = pack(batch.forest, [completions[i] for i in counted], self.compute.row_tokens)
+        return tuple(replace(row, completions=tuple(counted[i] for i in row.completions)) for row in rows)
 
     @torch.no_grad()
     def _reference_logps(
@@ -243,29 +310,34 @@ class GrpoModule(TreeModule):
             with gathered(self.policy) as model, model.disable_adapter():
                 yield model
 
-    def _log_last(self, losses: Sequence[float]) -> None:
-        """Logs a step, or the updates on one batch: the metrics of the last batch with samples, and the mean loss."""
-        assert self._last is not None
-        table, prompts, metrics = self._last
-        self._log_rollout(table, prompts)
-        self._log_objective(prompts, metrics)
-        self.log("train/loss", sum(losses) / len(losses), batch_size=prompts)
-
-    def _log_rollout(self, table: Tensor, prompts: int) -> None:
+    def _log_step(self, losses: Sequence[float]) -> None:
+        """Logs a step, or the updates on one batch: metrics over all of its batches, and the mean loss."""
+        sampled = self._sampled
+        table = torch.cat(sampled.tables)
         metrics = rollout_metrics(table, self._objective.group_size, self._scorer.terms)
-        self.log_dict(metrics, batch_size=prompts)
+        metrics |= {"rollout/groups": sampled.groups, "rollout/filled": min(1.0, sampled.teaching / self._wanted)}
+        self.log_dict(metrics, batch_size=sampled.groups)
         shown = {"reward": "reward/total", "map": "rollout/map_quality", "length": "rollout/length"}
         shown |= {name: f"reward/{name}" for name in self._scorer.custom_terms}
         self.log_dict(
             {short: metrics[name] for short, name in shown.items() if name in metrics},
             prog_bar=True,
             logger=False,
-            batch_size=prompts,
+            batch_size=sampled.groups,
         )
-
-    def _log_objective(self, prompts: int, updates: Sequence[Mapping[str, Tensor]]) -> None:
-        """Logs each metric's mean over a rollout's updates; the sampling drift exists only for the first."""
-        metrics = {name: torch.stack([found[name] for found in updates if name in found]).mean() for name in updates[0]}
-        for name, value in metrics.items():
+        for name in dict.fromkeys(name for _, found in sampled.updates for name in found):
             if name not in ("completion_length_mean", "truncated_share"):  # logged with the rollout
-                self.log(f"train/{name}", value, prog_bar=name == "kl", batch_size=prompts)
+                value = weighted_mean([(weight, found[name]) for weight, found in sampled.updates if name in found])
+                self.log(f"train/{name}", value, prog_bar=name == "kl", batch_size=sampled.groups)
+        self.log("train/loss", sum(losses) / len(losses), batch_size=sampled.groups)
+        self._sampled = Sampled()
+
+
+def weighted_mean(values: Sequence[tuple[float, Tensor]]) -> float:
+    """The mean of scalars by their weights; 0 if all weights are.
+
+    >>> weighted_mean([(3.0, torch.tensor(1.0)), (1.0, torch.tensor(5.0))])
+    2.0
+    """
+    total = sum(weight for weight, _ in values)
+    return sum(weight * float(value) for weight, value in values) / total if total else 0.0

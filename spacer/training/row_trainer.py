@@ -17,7 +17,7 @@ from torch import Tensor
 from spacer.cpu.lanes import train_side_by_side
 from spacer.data.processing import VisionInputs
 from spacer.distributed import collectives
-from spacer.distributed.sharding import as_forward, is_sharded
+from spacer.distributed.sharding import as_forward, in_zero, is_sharded
 from spacer.models.forward import ComputeOptions, RowContext
 from spacer.models.logps import row_logps
 from spacer.models.unwrap import has_dropout, trains_vision
@@ -110,7 +110,10 @@ class RowTrainer:
         policy, vision, lanes = self._passes.policy, self._context.vision, self._passes.lanes
         sharded = is_sharded(policy)
         scale = collectives.world() if sharded else 1  # FSDP and DeepSpeed average over the processes
-        idle = self._passes.at_most(len(rows)) - len(rows)
+        most = self._passes.at_most(len(rows))
+        if in_zero(next(policy.parameters())):
+            most = max(most, 1)  # DeepSpeed's step takes gradients, of zero if no process has a row
+        idle = most - len(rows)
         backward = self._passes.backward_in(lanes)
 
         def train(policy: Any, row: PackedRow) -> tuple[Mapping[str, Tensor], Tensor, list[Tensor | None]]:

@@ -89,6 +89,11 @@ CASES = {
         objective={"updates_per_rollout": 2, "clip_low": 0.2, "clip_high": 0.2, "loss_mean": LossMean.token},
         logits=CHUNKED,
     ),
+    "dynamic": Case(
+        (*STEPS, (2, 4, BAD, BAD), (5, 0, 3, 1)),
+        objective={"drop_zero_variance": True, "dynamic_sampling": 3},
+        training={"accumulate": 1},
+    ),
     "lora": Case(STEPS[:2], model={"lora": LoraSettings(rank=4), "gradient_checkpointing": "all"}),
     "frozen": Case(STEPS[:2], model={"freeze_vision": True}, objective={"group_size": 3}),
     "sft": Case((*STEPS, (BAD, BAD, 0, 2)), sft=True, training={"clip": 0.5}),

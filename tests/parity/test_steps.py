@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
-from spacer.config.settings import Settings
+from spacer.config.choices import LossMean
+from spacer.config.settings import RewardSettings, Settings
 from spacer.data.loading import PromptDataset
 from spacer.data.processing import Prompt, PromptBatch, collate
 from spacer.data.samples import Fault
 from spacer.errors import UserError
 from spacer.models.load import load_policy
+from spacer.rewards import RewardParts, Scorer
 from spacer.training.sft import SftModule
 from spacer.training.tree_module import Training, TreeModule
 from tests.parity.conftest import prompts_of
@@ -208,3 +210,90 @@ def test_a_policy_whose_probabilities_are_none_is_not_stepped(settings: Settings
     checkpoint: dict[str, Any] = {"state_dict": module.state_dict()}
     with pytest.raises(UserError, match="the weights are NaN or infinite"):
         module.on_save_checkpoint(checkpoint)
+
+
+class Judged(Scorer):
+    """Rewards by the question: those in `silent` have the same for all completions, others a different one for each."""
+
+    def __init__(self, settings: RewardSettings, silent: set[str]) -> None:
+        super().__init__(settings)
+        self.silent = silent
+
+    def __call__(self, question: Any, completions: Sequence[str], *rest: Any) -> list[RewardParts]:
+        """The rewards."""
+        nothing = RewardParts(answer=0.0, map=0.0, format=0.0, length=0.0, temporal=0.0, drawn=False)
+        worth = [0.0 if question.id in self.silent else float(n % 3) for n in range(len(completions))]
+        return [replace(nothing, answer=value) for value in worth]
+
+
+def test_dynamic_sampling_gathers_groups_until_enough_teach(settings: Settings, prompts: list[Prompt]) -> None:
+    silent, other, teaches = prompts
+    judged = Judged(settings.reward, {silent.sample.id, other.sample.id})
+    batches = [collate([prompt]) for prompt in (silent, other, teaches, teaches, silent, other, silent, teaches)]
+    still = replace(training(settings).optimizer, learning_rate=1e-12)  # so that gradients can be compared
+
+    def steps(most: int | None) -> Steps:
+        module = grpo(settings, settings.model, Training(still), drop_zero_variance=True, dynamic_sampling=most)
+        module._scorer = judged
+        return fit_on(module, batches)
+
+    each, found = steps(None), steps(3)
+    # the third group, the fourth, three that teach nothing, and what is left of the epoch
+    assert [row["rollout/groups"] for row in found.logged] == [3, 1, 3, 1]
+    assert [row["rollout/filled"] for row in found.logged] == [1, 1, 0, 1]
+    assert [row["rollout/groups_zero_variance"] for row in found.logged] == pytest.approx([2 / 3, 0, 1, 0])
+    assert [row["train/kept_share"] for row in found.logged] == pytest.approx([1 / 3, 1, 0, 1])
+    for step, alone in ((0, 2), (1, 3), (3, 7)):
+        assert found.logged[step]["train/loss"] == pytest.approx(each.logged[alone]["train/loss"], rel=1e-4)
+        assert found.gradients[step].keys() == each.gradients[alone].keys()
+        for name, gradient in each.gradients[alone].items():
+            torch.testing.assert_close(found.gradients[step][name], gradient, rtol=1e-3, atol=1e-6, msg=name)
+    assert not found.gradients[2] and norm_of(found.gradients[0]) > 1e-3
+
+
+def test_groups_that_teach_count_alike_whichever_batch_they_came_in(settings: Settings, prompts: list[Prompt]) -> None:
+    """A step of two processes' worth of prompts: of one batch, a group teaches; of the next, both."""
+    silent, *teach = prompts
+    model = replace(settings.model, dtype="float64")
+    plan = training(settings, batch_size=2)
+    module = grpo(settings, model, plan, drop_zero_variance=True, dynamic_sampling=4, loss_mean="token", beta=0.0)
+    module._scorer = Judged(settings.reward, {silent.sample.id})
+    rollouts: list[Any] = []
+
+    class Keep(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
+            rollouts.append(pl_module.last_rollout[1])
+
+    asked = [[silent, teach[0]], teach]
+    capture = Steps()
+    trainer = pl.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        devices=1,
+        precision="64-true",
+        logger=False,
+        callbacks=[capture, Keep()],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    module.policy.train()
+    trainer.fit(module, Several([doubled(collate(some)) for some in asked]))
+    (gradients,) = capture.gradients
+    objective = replace(
+        settings.objective,
+        group_size=GROUP,
+        max_completion_length=LENGTH,
+        loss_mean=LossMean.token,
+        beta=0.0,
+        drop_zero_variance=True,
+    )
+    before = AutoModelForImageTextToText.from_pretrained(model.name_or_path, dtype=torch.float64)
+    counts = [float(found.rollout.mask_BC[~found.zero_variance_B].sum()) for found in rollouts]
+    for some, found, count in zip(asked, rollouts, counts, strict=True):
+        (naive_loss(before, None, some, found, objective) * count / sum(counts)).backward()
+    naive = {name: p.grad for name, p in before.named_parameters() if p.grad is not None}
+    largest = max(float(gradient.abs().max()) for gradient in naive.values())
+    assert naive.keys() == gradients.keys() and largest > 1e-6
+    for name, gradient in naive.items():
+        assert float((gradients[name] - gradient).abs().max()) <= 5e-7 * largest, name

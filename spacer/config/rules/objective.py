@@ -88,6 +88,44 @@ def reused_rollouts_accumulate_nothing(s: Settings) -> str | None:
     return None
 
 
+def dynamic_sampling_drops_groups(s: Settings) -> str | None:
+    if s.objective.dynamic_sampling is not None and not s.objective.drop_zero_variance:
+        return (
+            f"objective.dynamic_sampling={s.objective.dynamic_sampling} replaces groups of equal rewards, which "
+            "objective.drop_zero_variance=false counts in the loss: set it to true, as objective=dapo does"
+        )
+    return None
+
+
+def dynamic_sampling_reuses_no_rollout(s: Settings) -> str | None:
+    if s.objective.dynamic_sampling is not None and s.objective.updates_per_rollout > 1:
+        return (
+            f"objective.dynamic_sampling={s.objective.dynamic_sampling} gathers rollouts for one step, and "
+            f"objective.updates_per_rollout={s.objective.updates_per_rollout} takes several on each: set the latter to "
+            "1, or objective.dynamic_sampling=null"
+        )
+    return None
+
+
+def dynamic_sampling_counts_steps(s: Settings) -> str | None:
+    if s.stage.name == "train" and s.objective.dynamic_sampling is not None and s.trainer.max_steps == -1:
+        return (
+            f"objective.dynamic_sampling={s.objective.dynamic_sampling} makes an unknown number of steps in an epoch, "
+            "and the learning rate's schedule has to know it: set trainer.max_steps=1000, and trainer.max_epochs=-1 to "
+            "make them all"
+        )
+    return None
+
+
+def penalty_within_completions(s: Settings) -> str | None:
+    if s.reward.overlong is not None and s.reward.overlong.max_tokens > s.objective.max_completion_length:
+        return (
+            f"reward.overlong.max_tokens={s.reward.overlong.max_tokens} is never reached: completions end at "
+            f"objective.max_completion_length={s.objective.max_completion_length}: lower the former to that"
+        )
+    return None
+
+
 def training_ends(s: Settings) -> str | None:
     if (
         trains(s)
@@ -109,5 +147,9 @@ RULES: tuple[Rule, ...] = (
     clip_bounds_together,
     reused_rollouts_are_clipped,
     reused_rollouts_accumulate_nothing,
+    dynamic_sampling_drops_groups,
+    dynamic_sampling_reuses_no_rollout,
+    dynamic_sampling_counts_steps,
+    penalty_within_completions,
     training_ends,
 )

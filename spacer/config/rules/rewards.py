@@ -9,7 +9,7 @@ from spacer.config.settings import RewardFunctionSettings, Settings
 from spacer.files import read_ordinary
 
 # names that the metrics under `reward/` have already
-TAKEN = ("total", "answer", "map", "map_quality", "format", "length", "temporal")
+TAKEN = ("total", "answer", "map", "map_quality", "format", "length", "temporal", "overlong")
 
 
 def reward_function_faults(settings: Settings) -> list[str]:

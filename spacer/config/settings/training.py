@@ -32,6 +32,15 @@ class TemporalBonusSettings(Section):
 
 
 @dataclass(frozen=True, config=CONFIG)
+class OverlongSettings(Section):
+    """DAPO's soft overlong punishment: completions lose reward over the last `buffer` of their maximum length."""
+
+    max_tokens: PositiveInt = 1024  # at which the whole penalty is due
+    buffer: PositiveShare = 0.2  # share of max_tokens over which it grows, from 0
+    penalty: NonNegativeFloat = 0.5  # subtracted from the total
+
+
+@dataclass(frozen=True, config=CONFIG)
 class RewardFunctionSettings(Section):
     """A reward from the user's own file, besides the published ones."""
 
@@ -60,6 +69,7 @@ class RewardSettings(Section):
     strict: bool = True  # parses answers as published: a bare letter, the first number; false: as in evaluation
     length: LengthBonusSettings | None = None  # null: no length bonus
     temporal: TemporalBonusSettings | None = None  # null: no temporal bonus
+    overlong: OverlongSettings | None = None  # null: no penalty for long completions
     functions: tuple[RewardFunctionSettings, ...] = ()  # rewards of your own, beside these
 
 
@@ -87,6 +97,8 @@ class ObjectiveSettings(Section):
     clip_low: Share | None = None
     clip_high: NonNegativeFloat | None = None
     drop_zero_variance: bool = False
+    # DAPO's dynamic sampling: up to so many times the prompts of a step, until enough groups teach; null: no more
+    dynamic_sampling: Annotated[int, Field(ge=2, description="a multiple of the prompts of a step")] | None = None
     mask_truncated: bool = False
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from spacer.config.rules.rewards import TAKEN, reward_function_faults
-from spacer.config.settings import RewardFunctionSettings, RewardSettings
+from spacer.config.settings import OverlongSettings, RewardFunctionSettings, RewardSettings
 from spacer.errors import UserError
 from spacer.rewards import Scorer
 from spacer.rewards.custom import KEYWORDS
@@ -117,7 +117,7 @@ def test_what_cannot_be_called_is_told_before_anything_is_scored(tmp_path: Path,
 
 
 def test_names_of_built_in_terms_are_taken() -> None:
-    (parts,) = Scorer(RewardSettings())(Asked(), [COMPLETION], [40])
+    (parts,) = Scorer(RewardSettings(overlong=OverlongSettings()))(Asked(), [COMPLETION], [40])
     assert set(TAKEN) == set(parts.as_row())
 
 

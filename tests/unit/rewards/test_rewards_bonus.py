@@ -2,8 +2,8 @@
 
 import pytest
 
-from spacer.config.settings import LengthBonusSettings, TemporalBonusSettings
-from spacer.rewards import length_bonus, temporal_bonus
+from spacer.config.settings import LengthBonusSettings, OverlongSettings, TemporalBonusSettings
+from spacer.rewards import length_bonus, overlong_penalty, temporal_bonus
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,16 @@ def test_length_bonus_follows_its_settings() -> None:
 def test_length_bonus_wants_one_length_for_each_answer() -> None:
     with pytest.raises(ValueError, match="2 answer rewards but 1 lengths"):
         length_bonus([1, 1], [400], LengthBonusSettings())
+
+
+@pytest.mark.parametrize(
+    ("length", "expected"),
+    # the paper's own numbers: 20480 tokens at most, of which the last 4096 are the buffer
+    [(1, 0), (16384, 0), (16385, -1 / 4096), (18432, -0.5), (20479, -4095 / 4096), (20480, -1), (30000, -1)],
+)
+def test_overlong_penalty_is_that_of_dapo(length: int, expected: float) -> None:
+    settings = OverlongSettings(max_tokens=20480, buffer=0.2, penalty=1.0)
+    assert overlong_penalty([length, 1], settings) == [pytest.approx(expected), 0]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from spacer.config.settings import LengthBonusSettings, RewardSettings, TemporalBonusSettings
+from spacer.config.settings import LengthBonusSettings, OverlongSettings, RewardSettings, TemporalBonusSettings
 from spacer.rewards import RewardParts, length_bonus, score_group
 
 TRUE_MAP = {"chair": [[1, 2]], "tv": [[3, 4]]}
@@ -263,3 +263,13 @@ def test_importing_the_rewards_does_not_import_torch() -> None:
         "sys.exit(any(name in sys.modules for name in ('torch', 'torchmetrics', 'nltk', 'numpy')))"
     )
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+def test_a_long_completion_is_penalised_whatever_it_answers() -> None:
+    settings = RewardSettings(overlong=OverlongSettings(max_tokens=100, buffer=0.5, penalty=0.5))
+    texts = [completion("B"), completion("B"), completion("A")]
+    parts = score_group(texts, [50, 75, 100], **(GROUP | {"settings": settings}))
+    assert [part.overlong for part in parts] == [0, -0.25, -0.5]
+    assert [part.total for part in parts] == [2, 1.75, 0.5]
+    assert [part.terms["overlong"] for part in parts] == [0, -0.25, -0.5]
+    assert "overlong" not in one(completion("B")).as_row()
