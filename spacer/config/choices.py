@@ -34,6 +34,7 @@ class Advantage(Choice):
 
     std = "std"  # (r - mean) / (std + eps), GRPO as published
     mean = "mean"  # r - mean, Dr. GRPO
+    terms = "terms"  # the weighted sum of (t - mean) / (std + eps) over the terms t of the reward, GDPO
 
 
 class LossMean(Choice):

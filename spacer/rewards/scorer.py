@@ -24,6 +24,19 @@ class Scorer:
         penalty = () if settings.overlong is None else ("overlong",)
         self.terms = (*TERMS, *penalty, *self.custom_terms)  # the names of the parts that it gives
 
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """The weight of each of `terms` where each is normalised alone: what it is worth at most, by the settings."""
+        settings = self.settings
+        bonuses = {
+            "length": settings.length.bonus if settings.length else 0.0,
+            "temporal": settings.temporal.bonus if settings.temporal else 0.0,
+            "overlong": settings.overlong.penalty if settings.overlong else 0.0,
+        }
+        # what a function gives is weighted already, so that its sign is in its values
+        bonuses |= {reward.name: abs(reward.weight) for reward in self._custom}
+        return tuple(bonuses.get(term, 1.0) for term in self.terms)
+
     def __call__(
         self,
         question: Question,

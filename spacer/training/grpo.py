@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spacer.config.choices import Advantage
 from spacer.config.settings import ObjectiveSettings
 from spacer.cpu.lanes import side_by_side
 from spacer.data.processing import PromptBatch
@@ -23,7 +25,7 @@ from spacer.models.probe import ModelProbe
 from spacer.models.selfcheck import check_drift
 from spacer.models.unwrap import trains_vision
 from spacer.models.vision import encode_vision
-from spacer.objective.advantages import group_advantages, zero_variance
+from spacer.objective.advantages import group_advantages, term_advantages, zero_variance
 from spacer.objective.loss import PolicyBatch, kept_completions, loss_denominator, policy_loss
 from spacer.rewards import RewardParts, Scorer
 from spacer.rollout.completion import Rollout
@@ -265,8 +267,7 @@ class GrpoModule(TreeModule):
             mine = slice(n * group, (n + 1) * group)
             parts += self._scorer(item, rollout.texts[mine], lengths[mine], shuffled_texts[n])
         rewards_NG = torch.tensor([part.total for part in parts], device=self.device).view(len(batch.samples), group)
-        advantages_NG = group_advantages(rewards_NG, kind=self._objective.advantage, eps=self._objective.advantage_eps)
-        silent_B = zero_variance(rewards_NG)
+        advantages_NG, silent_B = self._advantages(rewards_NG, parts)
         counted_B = ~silent_B if self._objective.drop_zero_variance else torch.ones_like(silent_B)
         rows = self._pack(batch, completions, counted_B)
         return ScoredRollout(
@@ -278,6 +279,20 @@ class GrpoModule(TreeModule):
             counted_B=counted_B,
             ref_logp_BC=self._reference_logps(batch, context, rollout, rows) if self._objective.beta else None,
         )
+
+    def _advantages(self, rewards_NG: Tensor, parts: Sequence[RewardParts]) -> tuple[Tensor, Tensor]:
+        """The advantages (N, G), and whether each completion's group has none (B,)."""
+        objective = self._objective
+        if objective.advantage != Advantage.terms:
+            found_NG = group_advantages(rewards_NG, kind=objective.advantage, eps=objective.advantage_eps)
+            return found_NG, zero_variance(rewards_NG)
+        terms, weights = self._scorer.terms, rewards_NG.new_tensor(self._scorer.weights)
+        # a cancelled answer counts for nothing, as in the total
+        counted = [part.terms | {"answer": part.answered - part.map} for part in parts]
+        rows = [[held.get(term, math.nan) for term in terms] for held in counted]
+        terms_NGK = rewards_NG.new_tensor(rows).view(*rewards_NG.shape, len(terms))
+        found_NG = term_advantages(terms_NGK, weights, eps=objective.advantage_eps)
+        return found_NG, (found_NG == 0).all(1).repeat_interleave(rewards_NG.shape[1])
 
     def _pack(self, batch: PromptBatch, completions: Sequence[Completion], counted_B: Tensor) -> tuple[PackedRow, ...]:
         """The trees of the completions that count, in rows that number them among all."""

@@ -18,7 +18,7 @@ from spacer.rollout.completion import Rollout
 
 # columns of the table besides the terms of the reward
 _OF_MAPS = ("rollout/map_drawn", "rollout/map_quality")
-_OF_ROLLOUT = ("rollout/length", "rollout/truncated")
+_OF_ROLLOUT = ("rollout/length", "rollout/truncated", "rollout/entropy")
 
 
 def _columns(terms: Sequence[str]) -> list[str]:
@@ -38,12 +38,18 @@ def measure(parts: Sequence[RewardParts], rollout: Rollout, terms: Sequence[str]
         for part in parts
     ]
     rewards = torch.tensor(rows, dtype=torch.float64).view(len(parts), 1 + len(terms) + len(_OF_MAPS))
-    written = torch.stack([rollout.mask_BC.sum(1), rollout.truncated_B], 1).to("cpu", torch.float64)
+    lengths_B = rollout.mask_BC.sum(1)
+    surprise_B = -rollout.logp_BC.masked_fill(~rollout.mask_BC, 0.0).double().sum(1) / lengths_B.clamp(min=1)
+    written = torch.stack([lengths_B, rollout.truncated_B, surprise_B], 1).to("cpu", torch.float64)
     return torch.cat([rewards, written], 1)
 
 
 def rollout_metrics(table_BK: Tensor, group: int, terms: Sequence[str]) -> dict[str, float]:
-    """Means over the completions: the reward and its terms, maps, lengths; and of groups, as `group_stats` has it.
+    """Means over the completions: the reward and its terms, maps, lengths; and of groups, as `group_stats` has it. Of
+    each term, the std over all completions too (ddof = 1).
+
+    `rollout/entropy` is the mean of -log p over a completion's sampled tokens, in nats: without top-p its expectation
+    is the policy's entropy at the sampling temperature.
 
     A mean is over the completions that have a value, and is left out where none has: a term that does not apply, the
     quality of a map that was not drawn.
@@ -54,8 +60,8 @@ def rollout_metrics(table_BK: Tensor, group: int, terms: Sequence[str]) -> dict[
     >>> rollout = Rollout(written.long(), written, written.float(), torch.tensor([True, False]), ("", ""))
     >>> table = measure(parts, rollout, TERMS)
     >>> found = rollout_metrics(table, group=2, terms=TERMS)
-    >>> found["reward/total"], found["rollout/length"], found["rollout/truncated"]
-    (1.5, 3.0, 0.5)
+    >>> found["reward/total"], found["rollout/length"], found["rollout/truncated"], found["rollout/std_format"]
+    (1.5, 3.0, 0.5, 0.0)
     """
     names = _columns(terms)
     means = zip(names, table_BK.nanmean(0).tolist(), strict=True)
@@ -63,6 +69,11 @@ def rollout_metrics(table_BK: Tensor, group: int, terms: Sequence[str]) -> dict[
     rewards_NG, answers_NG = (
         table_BK[:, names.index(name)].float().view(-1, group) for name in ("reward/total", "reward/answer")
     )
+    for term in ("total", *terms):
+        values = table_BK[:, names.index(f"reward/{term}")]
+        values = values[~values.isnan()]
+        if len(values) > 1:
+            metrics[f"rollout/std_{term}"] = float(values.std())
     lengths_B = table_BK[:, names.index("rollout/length")]
     metrics |= {"rollout/length_min": float(lengths_B.min()), "rollout/length_max": float(lengths_B.max())}
     metrics |= {"rollout/pass_at_group": float((answers_NG == 1).any(1).float().mean())}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from spacer.config.choices import Advantage
-from spacer.objective.advantages import group_advantages, group_stats, zero_variance
+from spacer.objective.advantages import group_advantages, group_stats, term_advantages, zero_variance
 from spacer.rollout.endings import completion_mask, truncated
 from tests.unit.test_objective import close
 
@@ -28,7 +29,45 @@ def test_advantages_worked_out_by_hand() -> None:
     close(group_advantages(rewards_NG, eps=1.0)[0], torch.tensor([-0.5, 0, 0.5], dtype=torch.float64))
 
 
-@pytest.mark.parametrize("kind", list(Advantage))
+OF_TOTALS = [kind for kind in Advantage if kind != Advantage.terms]
+
+
+def test_terms_are_normalised_each_by_itself() -> None:
+    """Against the plain computation, a term and a group at a time; None is where a term does not apply."""
+    terms = [
+        [[1.0, 0.2, None], [0.0, 0.0, 3.0], [1.0, 0.2, 1.0], [1.0, 0.0, None]],
+        [[1.0, 0.1, 2.0], [1.0, 0.1, None], [1.0, 0.1, None], [1.0, 0.3, None]],
+    ]
+    weights = (1.0, 0.2, 0.5)
+    expected = [[0.0] * 4 for _ in terms]
+    for n, group in enumerate(terms):
+        for k, weight in enumerate(weights):
+            held = [(g, row[k]) for g, row in enumerate(group) if row[k] is not None]
+            values = [value for _, value in held]
+            if len(set(values)) > 1:
+                mean, std = statistics.fmean(values), statistics.stdev(values)
+                for g, value in held:
+                    expected[n][g] += weight * (value - mean) / (std + 1e-4)
+    held = [[[math.nan if value is None else value for value in row] for row in group] for group in terms]
+    terms_NGK = torch.tensor(held, dtype=torch.float64)
+    found_NG = term_advantages(terms_NGK, torch.tensor(weights, dtype=torch.float64))
+    close(found_NG, torch.tensor(expected, dtype=torch.float64))
+    close(found_NG.sum(1), torch.zeros(2, dtype=torch.float64))
+
+
+def test_terms_keep_apart_what_totals_join() -> None:
+    """Right in no form, and wrong in form, come to one total: to GRPO they are alike."""
+    terms_NGK = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, 0.0]]], dtype=torch.float64)
+    totals_NG = terms_NGK.sum(2)
+    assert group_advantages(totals_NG)[0, 0] == group_advantages(totals_NG)[0, 1]
+    found = term_advantages(terms_NGK, torch.ones(2, dtype=torch.float64))[0]
+    assert found[0] != pytest.approx(float(found[1]))
+    assert term_advantages(torch.full((1, 3, 2), 0.1), torch.ones(2)).eq(0).all()
+    with pytest.raises(ValueError, match="inf"):
+        term_advantages(torch.tensor([[[math.inf], [0.0]]]), torch.ones(1))
+
+
+@pytest.mark.parametrize("kind", OF_TOTALS)
 def test_equal_rewards_have_no_advantage(kind: Advantage) -> None:
     rewards_NG = torch.tensor([[0.1] * 7, [1.7] * 7])  # float32, whose mean is not exactly 0.1
     assert group_advantages(rewards_NG, kind=kind).eq(0).all()
@@ -51,7 +90,7 @@ groups = st.integers(2, 9).flatmap(
 
 
 @hypothesis_settings(max_examples=50, deadline=None)
-@given(rewards=groups, constant=eighths, kind=st.sampled_from(Advantage))
+@given(rewards=groups, constant=eighths, kind=st.sampled_from(OF_TOTALS))
 def test_advantages_sum_to_zero_and_ignore_a_constant(
     rewards: list[list[float]], constant: float, kind: Advantage
 ) -> None:

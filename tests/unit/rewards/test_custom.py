@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import fmean, stdev
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from spacer.config.choices import Advantage
 from spacer.config.rules.rewards import TAKEN, reward_function_faults
-from spacer.config.settings import OverlongSettings, RewardFunctionSettings, RewardSettings
+from spacer.config.settings import ObjectiveSettings, OverlongSettings, RewardFunctionSettings, RewardSettings
 from spacer.errors import UserError
-from spacer.rewards import Scorer
+from spacer.rewards import RewardParts, Scorer
 from spacer.rewards.custom import KEYWORDS
 from spacer.rollout.completion import Rollout
+from spacer.training.grpo import GrpoModule
 from spacer.training.metrics import measure, rollout_metrics
 from tests.unit.configs import only_problem
 
@@ -143,3 +147,30 @@ def test_the_configuration_names_what_a_file_lacks_and_does_not_run_it(tmp_path:
     assert not reward_function_faults(Checked(RewardFunctionSettings(paths[-1])))  # type: ignore[arg-type]
     weighed = [{"path": paths[-1], "weight": math.inf}]
     assert only_problem(reward__functions=weighed) == "reward.functions[0].weight: is inf, must be finite"
+
+
+def test_a_group_is_compared_term_by_term(tmp_path: Path) -> None:
+    """Weights stand for what a term is worth; an answer that a map has cancelled is worth nothing."""
+    code = "def mine(tokens):\n    return [None if n == 40 else n / 10 for n in tokens]\n"
+    score = scorer(tmp_path, code, weight=0.3)
+    objective = ObjectiveSettings(advantage=Advantage.terms, advantage_eps=0.0)
+    base = RewardParts(answer=1.0, map=0.0, format=1.0, length=0.0, temporal=0.0, drawn=True)
+    mine = score._custom[0]
+    parts = [
+        replace(base, custom={"mine": mine.weight * 1.0}),
+        replace(base, cancelled=True, custom={"mine": mine.weight * 3.0}),
+        replace(base, answer=0.0),
+        replace(base, format=0.0, custom={"mine": mine.weight * 2.0}),
+    ]
+    held: Any = SimpleNamespace(_objective=objective, _scorer=score)
+    rewards_NG = torch.tensor([[part.total for part in parts]], dtype=torch.float64)
+    found_NG, silent_B = GrpoModule._advantages(held, rewards_NG, parts)
+    answers, formats, mines = [1.0, 0.0, 0.0, 1.0], [1.0, 1.0, 1.0, 0.0], [1.0, 3.0, None, 2.0]
+    expected = [0.0] * 4
+    for weight, values in ((1.0, answers), (1.0, formats), (mine.weight, mines)):
+        present = [value for value in values if value is not None]
+        for n, value in enumerate(values):
+            if value is not None:
+                expected[n] += weight * (value - fmean(present)) / stdev(present)
+    assert found_NG[0].tolist() == pytest.approx(expected)
+    assert not silent_B.any()
