@@ -17,6 +17,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
+import spacer
 from spacer.config.load import forgiving, load_settings
 from spacer.config.model_files import check_model
 from spacer.config.paths import ROOT, export_paths
@@ -95,6 +96,13 @@ def run() -> None:
     """Runs the command line of this process."""
     logging.raiseExceptions = False  # report a full disk once, not in a traceback for each log line
     keep_caches()
+    if "--version" in sys.argv[1:]:  # Hydra would tell its own
+        print(f"spacer {spacer.__version__}")
+        return
+    if {"--help", "-h"} & set(sys.argv[1:]):  # Hydra lists the groups of conf/ alone
+        for group in ("experiments", "sweeps"):
+            names = sorted(file.stem for file in (ROOT / group).glob("*.yaml"))
+            os.environ[f"SPACER_{group.upper()}"] = ", ".join(names)
     groups = {folder.name for folder in (ROOT / "conf").iterdir() if folder.is_dir()} | {"experiments", "sweeps"}
     if missing := missing_plugin(sys.argv[1:], (ROOT, ROOT / "conf")):
         sys.exit(missing)

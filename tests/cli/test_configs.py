@@ -20,6 +20,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
+import spacer
 from spacer.config.load import load_settings
 from spacer.config.settings import JsonlSettings, LengthBonusSettings, Settings, TemporalBonusSettings
 
@@ -293,6 +294,8 @@ def test_help_shows_the_groups_and_examples(run):
         assert f"{folder.relative_to(CONF)}: {', '.join(options)}\n" in done.stdout
     for example in ("python run.py stage=evaluate", "python run.py experiments=spacer_7b", "--cfg job"):
         assert example in done.stdout
+    for group in ("experiments", "sweeps"):
+        assert f"{group}: {', '.join(sorted(file.stem for file in (ROOT / group).glob('*.yaml')))}\n" in done.stdout
 
 
 @pytest.mark.parametrize("resolve", [[], ["--resolve"]])
@@ -313,3 +316,8 @@ def test_an_unknown_option_is_answered_with_those_there_are(run):
     for option in OPTIONS:
         if option.startswith("model="):
             assert option.removeprefix("model=") in done.stderr
+
+
+def test_the_version_is_spacers(run):
+    done = run("--version")
+    assert done.returncode == 0 and done.stdout == f"spacer {spacer.__version__}\n"
