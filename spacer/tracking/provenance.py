@@ -76,14 +76,20 @@ def flat_config(settings: Settings, index: QuestionIndex | None = None) -> dict[
     questions. Secrets are masked.
     """
     config = _flat(asdict(settings), "")
-    if HydraConfig.initialized():
-        choices = HydraConfig.get().runtime.choices
-        config |= {f"choice/{name}": choices[name] for name in choices if not name.startswith("hydra/")}
+    config |= {f"choice/{name}": option for name, option in options_chosen().items()}
     config |= {"run/command": shlex.join(sys.argv), "run/folder": str(Path(settings.output_dir).resolve())}
     config |= {f"run/{name}": value for name, value in git_state(ROOT).items()}
     if index is not None:
         config |= {"data/digest": index.digest, "data/questions": len(index.rows)}
     return {name: masked_values(value) for name, value in config.items()}
+
+
+def options_chosen() -> dict[str, str | None]:
+    """Group → the option that was chosen for it; empty for settings that Hydra did not compose."""
+    if not HydraConfig.initialized():
+        return {}
+    choices = HydraConfig.get().runtime.choices
+    return {name: choices[name] for name in choices if not name.startswith("hydra/")}
 
 
 def git_state(root: Path) -> dict[str, str | bool | None]:

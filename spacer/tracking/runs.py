@@ -22,7 +22,7 @@ from spacer.report.history import HistoryLogger, read_history
 from spacer.report.labels import STEP_AXIS
 from spacer.terminal.masking import masked
 from spacer.tracking.loggers import CsvHistory, TensorBoardHistory, WandbHistory
-from spacer.tracking.provenance import QuestionIndex, flat_config
+from spacer.tracking.provenance import QuestionIndex, flat_config, options_chosen
 
 log = logging.getLogger(__name__)
 Index = Callable[[], QuestionIndex]  # called only if needed
@@ -63,7 +63,7 @@ def _wandb_run(settings: Settings, folder: Path, index: Index | None) -> tuple[A
         project=settings.logger.project,
         entity=settings.logger.entity,
         group=masked(settings.logger.group or "") or None,
-        name=masked(settings.logger.name or folder.name),
+        name=masked(settings.logger.name or run_name(folder, settings.stage.name, options_chosen())),
         job_type=settings.stage.name,
         id=_run_id(folder),
         resume="allow",
@@ -85,6 +85,26 @@ def _wandb_run(settings: Settings, folder: Path, index: Index | None) -> tuple[A
         run.define_metric(f"{group}/*", step_metric=STEP_AXIS, step_sync=True)
     use_inputs(run, settings.model, questions, folder)
     return run, held
+
+
+def run_name(folder: Path, stage: str, chosen: Mapping[str, str | None]) -> str:
+    """A run's name in W&B: its folder's, as a user or a sweep named it, or what it does where that is a time.
+
+    `chosen` are the options of the groups.
+
+    >>> chosen = {"model": "qwen7b", "dataset": "jsonl", "reward": "grpo", "objective": "dapo", "experiments": None}
+    >>> run_name(Path("outputs/2026-11-22/21-50-00"), "train", chosen)
+    'train qwen7b jsonl grpo dapo 11-22 21:50:00'
+    >>> run_name(Path("outputs/2026-11-22/21-50-00"), "train", chosen | {"experiments": "spacer_7b"})
+    'train spacer_7b 11-22 21:50:00'
+    """
+    if not re.fullmatch(r"\d\d-\d\d-\d\d", folder.name):
+        return folder.name
+    groups = {"train": ("model", "dataset", "reward", "objective"), "evaluate": ("model", "benchmark")}
+    named = chosen.get("experiments")
+    said = [named] if named else [chosen.get(group) for group in groups.get(stage, ("model", "dataset"))]
+    day = folder.parent.name.partition("-")[2]
+    return " ".join(part for part in (stage, *said, day, folder.name.replace("-", ":")) if part)
 
 
 def _run_id(folder: Path) -> str:
