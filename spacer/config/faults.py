@@ -9,8 +9,9 @@ from string import Template
 from spacer.config.settings import BenchmarkSettings, DatasetSettings, Settings
 
 PROMPTS_RULE = (
-    "There must be `map` and `plain`, templates with $question and, where wanted, $options, $categories and $answer, "
-    "and one line for each problem type: conf/dataset/prompts/default.yaml is an example"
+    "There must be `map`, for questions with a true map, or `plain`, templates with $question and, where wanted, "
+    "$options, $categories and $answer, and one line for each problem type of the data: "
+    "conf/dataset/prompts/default.yaml is an example"
 )
 PROMPTS = ("map", "plain", "multiple choice", "numerical", "OCR", "free-form", "regression")
 
@@ -53,7 +54,9 @@ def run_faults(s: Settings) -> list[str]:
 
 def prompt_faults(d: DatasetSettings | BenchmarkSettings) -> list[str]:
     """The faults of a data set's or a benchmark's prompt templates."""
-    faults = [f"{name!r} is missing" for name in PROMPTS if name not in d.prompts]
+    faults = [] if {"map", "plain"} & d.prompts.keys() else ["neither 'map' nor 'plain' is there"]
+    if isinstance(d, BenchmarkSettings):  # what its questions need is known only with its files
+        faults = [f"{name!r} is missing" for name in PROMPTS if name not in d.prompts]
     faults += [f"{name!r} is not known" for name in d.prompts if name not in (*PROMPTS, "system")]
     for name in ("map", "plain"):
         text = d.prompts.get(name, "$question")

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from string import Template
 
 import numpy as np
 
 from spacer.data.samples import CognitiveMap, Sample
+from spacer.errors import UserError
+
+
+def check_templates(samples: Iterable[Sample], prompts: Mapping[str, str], at: str) -> None:
+    """Raises UserError if the questions need templates that `prompts` lacks; `at` is their place in the settings."""
+    needed: dict[str, str] = {}
+    for sample in samples:
+        needed.setdefault(_template(sample), sample.id)
+        needed.setdefault(sample.problem_type, sample.id)
+    if missing := sorted(needed.keys() - prompts.keys()):
+        named = ", ".join(f"{name!r} (question {needed[name]})" for name in missing)
+        raise UserError(
+            f"{at}.prompts lacks templates that the data need: {named}. Add them to {at}.prompts_file; "
+            "conf/dataset/prompts/default.yaml is an example"
+        )
 
 
 def prompt_text(sample: Sample, prompts: Mapping[str, str]) -> str:
@@ -20,13 +35,17 @@ def prompt_text(sample: Sample, prompts: Mapping[str, str]) -> str:
     Raises:
         KeyError: a template uses another name.
     """
-    template = prompts["plain" if sample.true_map is None else "map"]
+    template = prompts[_template(sample)]
     options = "".join(f"\n{option}" for option in sample.options)
     categories = ", ".join(sorted(sample.true_map or ()))
     filled = Template(template).substitute(
         question=sample.problem, options=options, categories=categories, answer=prompts[sample.problem_type]
     )
     return filled.strip()
+
+
+def _template(sample: Sample) -> str:
+    return "plain" if sample.true_map is None else "map"
 
 
 def map_literal(true_map: CognitiveMap) -> str:

@@ -25,7 +25,7 @@ from spacer.config.settings import DatasetSettings, RenderedSettings, Settings, 
 from spacer.data.leakage import Withheld
 from spacer.data.loading import MixedDataset, PromptDataset, Prompts, TrainLoader
 from spacer.data.processing import PromptBatch
-from spacer.data.prompts import prompt_text, worked_completion
+from spacer.data.prompts import check_templates, prompt_text, worked_completion
 from spacer.data.samples import Fault
 from spacer.data.scenes import rooms
 from spacer.data.sources import DatasetSplits, load_splits
@@ -89,6 +89,8 @@ class Run:
                 self.missing = check_media(self.questions, settings.benchmark)
             else:
                 self.splits = load_splits(settings, settings.stage.name != "evaluate", guarded_videos)
+                for (at, dataset), data in zip(sections(settings), self.splits, strict=True):
+                    check_templates((*data.train.samples, *data.heldout.samples), dataset.prompts, at)
             train, heldout = (
                 sum(len(getattr(data, split).samples) for data in self.splits) for split in ("train", "heldout")
             )

@@ -12,6 +12,8 @@ from PIL import Image
 
 from spacer.config.settings import RoomsSettings
 from spacer.data.processing import Prompt, prepare
+from spacer.data.prompts import check_templates
+from spacer.errors import UserError
 from tests.unit.configs import PROMPTS, load, only_problem, problems
 from tests.unit.data.making import RULE, sample
 
@@ -83,8 +85,6 @@ def test_everything_wrong_with_templates_is_told_at_once_and_with_other_mistakes
         dataset__video__fps=0,
     )
     expected = [
-        "'OCR' is missing",
-        "'regression' is missing",
         "'extra' is not known",
         "'map' names $nonsense",
         "'map' names $other",
@@ -110,6 +110,18 @@ def test_names_that_are_no_text_are_not_known(tmp_path: Path) -> None:
     own = written(tmp_path / "own.yaml", yaml.safe_dump(OWN) + "2: x\non: y\n")
     found = problems(dataset__prompts_file=own)
     assert len(found) == 2 and all("is not known" in problem for problem in found)
+
+
+def test_only_the_templates_that_the_data_use_are_needed(tmp_path: Path) -> None:
+    own = written(tmp_path / "own.yaml", {"plain": "$question $answer", "numerical": "Give the number."})
+    prompts = load(dataset__prompts_file=own).dataset.prompts
+    counted = sample("a", problem_type="numerical", true_map=None)
+    check_templates([counted], prompts, "dataset")
+    mapped = sample("b", problem_type="OCR", true_map={"chair": [(1, 2)]})
+    with pytest.raises(UserError, match=r"dataset\.prompts lacks .*: 'OCR' \(question b\), 'map' \(question b\)\. Add"):
+        check_templates([counted, mapped], prompts, "dataset")
+    none = written(tmp_path / "none.yaml", {"numerical": "Give the number."})
+    assert "neither 'map' nor 'plain' is there" in only_problem(dataset__prompts_file=none)
 
 
 # ---- what the model is told
