@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,26 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from spacer.files import append_rows, drop_torn_line, read_rows, write_rows
 from spacer.report.steps import by_step
+
+
+class Repeats:
+    """Recognises a step's metrics that come again: Lightning logs them anew after a batch that made no step."""
+
+    def __init__(self) -> None:
+        self._last: tuple[int | None, dict[str, Any]] = (None, {})
+
+    def __call__(self, metrics: Mapping[str, Any], step: int | None) -> bool:
+        """Whether these are the metrics of the step before them.
+
+        >>> repeats = Repeats()
+        >>> [repeats(row, 3) for row in ({"train/loss": 1.0}, {"eval/during/reward/total": 1.0}, {"train/loss": 1.0})]
+        [False, False, True]
+        """
+        if "train/loss" not in metrics:
+            return False
+        again = self._last == (step, metrics)
+        self._last = (step, dict(metrics))
+        return again
 
 
 class HistoryLogger(Logger):
@@ -23,6 +44,7 @@ class HistoryLogger(Logger):
         super().__init__()
         self._path = path
         self._begun = False
+        self._repeats = Repeats()
         drop_torn_line(path)
 
     @property
@@ -38,6 +60,8 @@ class HistoryLogger(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Appends a line."""
+        if self._repeats(metrics, step):
+            return
         if not self._begun and step is not None:
             self._begun = True
             rows = read_rows(self._path)

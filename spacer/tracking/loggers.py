@@ -14,7 +14,7 @@ from typing import Any
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from spacer.report.history import read_history
+from spacer.report.history import Repeats, read_history
 
 Row = dict[str, Any]
 
@@ -33,6 +33,7 @@ class CsvHistory(CSVLogger):
         super().__init__(save_dir=folder, name="", version="csv", flush_logs_every_n_steps=1)
         self._history = history
         self._begun = False
+        self._repeats = Repeats()
 
     @rank_zero_only
     def save(self) -> None:
@@ -43,6 +44,8 @@ class CsvHistory(CSVLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Adds a row."""
+        if self._repeats(metrics, step):
+            return
         if not self._begun and step is not None:
             self._begun = True
             for row, made in earlier(self._history, 0, step):
@@ -82,10 +85,13 @@ class WandbHistory(WandbLogger):
         self._history = history
         self._held = held
         self._begun = False
+        self._repeats = Repeats()
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Logs the metrics, tables or pictures of a step; without a step, at the run's last one."""
+        if self._repeats(metrics, step):
+            return
         if not self._begun:
             self._begun = True
             for row, made in earlier(self._history, self._held, sys.maxsize if step is None else step):
