@@ -16,7 +16,13 @@ pytestmark = pytest.mark.long
 DAPO = (
     *[word for word in BRIEF if not word.startswith(("trainer.max_steps", "dataset.train_scenes", "stage.evaluate"))],
     *("objective=dapo", "objective.mask_truncated=false", "reward=dapo", "stage.evaluate_before=false"),
-    *("stage.evaluate_after=false", "dataset.train_scenes=12", "trainer.max_steps=4", "trainer.max_epochs=-1"),
+    *(
+        "stage.evaluate_after=false",
+        "dataset.train_scenes=12",
+        "objective.group_size=4",
+        "trainer.max_steps=4",
+        "trainer.max_epochs=-1",
+    ),
 )
 DYNAMIC = (*DAPO, "objective.dynamic_sampling=4")
 
