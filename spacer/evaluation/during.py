@@ -162,7 +162,7 @@ class DuringTraining(Callback):
         return {"train/prompts_seen": float(module.prompts_seen)} | {
             name: value
             for name, value in logged.items()
-            if math.isfinite(value)  # one scene has no interval
+            if math.isfinite(value)  # few scenes have no interval
         }
 
     def _log(self, trainer: pl.Trainer) -> None:

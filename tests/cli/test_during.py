@@ -49,7 +49,7 @@ def test_curves_with_intervals_and_the_best_checkpoint(evaluated: tuple[Path, st
     for row, each in zip(found, asked, strict=True):
         total = sum(entry["reward"]["total"] for entry in each) / 5
         assert row["eval/during/reward/total"] == pytest.approx(total)
-        assert row["eval/during/reward/total/low"] <= total <= row["eval/during/reward/total/high"]
+        assert not [name for name in row if name.endswith("/low")]  # two scenes are too few for an interval
     # sampled from the same random numbers, so that they are among the answers of the whole evaluation
     whole = {row["id"]: row["completion"] for row in rows(folder / "predictions/before.jsonl")}
     assert [row["completion"] for row in asked[0]] == [whole[row["id"]] for row in asked[0]]
@@ -61,9 +61,8 @@ def test_curves_with_intervals_and_the_best_checkpoint(evaluated: tuple[Path, st
     assert held["global_step"] == best["step"]
     assert "evaluating 5 of 12 held-out questions every 1 steps, 4 times: at most 80 tokens each time" in said
     assert f"{folder}/checkpoints/best.ckpt" in said.replace("\n", "")
-    assert '"ends":' in (folder / "report.html").read_text()
-    columns = (folder / "csv/metrics.csv").read_text().splitlines()[0].split(",")
-    assert {"eval/during/reward/total", "eval/during/reward/total/low"} <= set(columns)
+    assert '"eval/during/reward/total"' in (folder / "report.html").read_text()
+    assert "eval/during/reward/total" in (folder / "csv/metrics.csv").read_text().splitlines()[0].split(",")
 
 
 @pytest.mark.long
