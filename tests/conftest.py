@@ -3,6 +3,7 @@
 import os
 import signal
 
+import hypothesis
 import pytest
 
 LONGEST = ("slurm", "test_spread.py", "test_several.py", "test_families.py", "test_evaluate_resumed.py")
@@ -15,6 +16,10 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # before torch is imported, here 
 # threads that wait for one another do not spin meanwhile: other workers have the cores; as in run.py
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+
+# cores are shared: how long an example takes says nothing
+hypothesis.settings.register_profile("shared cores", deadline=None)
+hypothesis.settings.load_profile("shared cores")
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # which a shell that starts pytest in the background hands on
     signal.signal(signal.SIGINT, signal.default_int_handler)  # for what tests start and interrupt

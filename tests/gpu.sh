@@ -29,12 +29,12 @@ part() { # NAME SECONDS COMMAND…: which is to write $out/NAME.json
     fi
 }
 
-run_tests() { # the tests that need a device; here on its junit file, there on its figures
+run_tests() { # the tests that need a device; here on its junit file, there on its metrics
     "$python" -m pytest -q -n 0 tests/cuda --junitxml="$out/tests.xml" &&
         "$python" -c 'import json, sys, time, xml.etree.ElementTree as E
 suite = E.parse(sys.argv[1]).getroot().find("testsuite")
-figures = {key: int(suite.get(key)) for key in ("tests", "failures", "errors", "skipped")}
-told = {"part": "tests", "dry": bool(sys.argv[3:]), "date": time.strftime("%Y-%m-%d"), "figures": figures}
+metrics = {key: int(suite.get(key)) for key in ("tests", "failures", "errors", "skipped")}
+told = {"part": "tests", "dry": bool(sys.argv[3:]), "date": time.strftime("%Y-%m-%d"), "metrics": metrics}
 json.dump(told | {"seconds": float(suite.get("time"))}, open(sys.argv[2], "w"))' \
             "$out/tests.xml" "$out/tests.json" "${dry[@]}"
 }
@@ -49,7 +49,7 @@ resume() { # one process of fsdp trains, stops at a checkpoint, and goes on from
     rm -rf "$folder"
     "$python" run.py "${words[@]}" trainer.max_steps=1 &&
         "$python" run.py "${words[@]}" trainer.max_steps=2 ckpt_path=last &&
-        printf '{"part": "resume", "dry": %s, "date": "%s", "seconds": %d, "figures": {"steps": 2}}\n' \
+        printf '{"part": "resume", "dry": %s, "date": "%s", "seconds": %d, "metrics": {"steps": 2}}\n' \
             "$([ ${#dry[@]} -eq 0 ] && echo false || echo true)" "$(date +%F)" $((SECONDS - started)) >"$out/resume.json"
 }
 

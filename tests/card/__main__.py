@@ -1,4 +1,4 @@
-"""`python -m tests.card PART FILE [--dry]` measures a part and writes its figures to FILE;
+"""`python -m tests.card PART FILE [--dry]` measures a part and writes its metrics to FILE;
 `python -m tests.card --page FOLDER` prints the page of results from the files in FOLDER."""
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def main() -> None:
     if not given.dry and not torch.cuda.is_available():
         sys.exit("tests.card: no CUDA device is here; --dry runs the same code at tiny sizes on the CPU")
     start = time.monotonic()
-    figures = PARTS[given.part](DRY if given.dry else CARD)
-    found = {"part": given.part, "dry": given.dry, "date": time.strftime("%Y-%m-%d"), "figures": figures}
+    metrics = PARTS[given.part](DRY if given.dry else CARD)
+    found = {"part": given.part, "dry": given.dry, "date": time.strftime("%Y-%m-%d"), "metrics": metrics}
     given.file.write_text(json.dumps(found | {"seconds": round(time.monotonic() - start, 1)}, indent=1) + "\n")
-    if bad := [name for name, row in figures.items() if isinstance(row, dict) and row.get("holds") is False]:
+    if bad := [name for name, row in metrics.items() if isinstance(row, dict) and row.get("holds") is False]:
         sys.exit(f"tests.card: {', '.join(bad)}: beyond the limit")
 
 

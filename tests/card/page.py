@@ -39,7 +39,7 @@ def _steps(rows: list[dict[str, Any]]) -> str:
 
 def _section(part: dict[str, Any]) -> str:
     lines = [f"\n## {part['part']}\n", f"{part['date']}, {part['seconds']:.0f} s\n"]
-    rows = part["figures"]
+    rows = part["metrics"]
     nested = {name: row for name, row in rows.items() if isinstance(row, dict)}
     if nested:
         names = list(dict.fromkeys(key for row in nested.values() for key in row))

@@ -16,7 +16,7 @@ from tests.pages import DOCS, ROOT
 
 
 def test_without_results_the_page_says_so(tmp_path: Path) -> None:
-    dry = {"part": "flex", "dry": True, "date": "2026-01-01", "seconds": 1.0, "figures": {"48": {"error": 0.1}}}
+    dry = {"part": "flex", "dry": True, "date": "2026-01-01", "seconds": 1.0, "metrics": {"48": {"error": 0.1}}}
     (tmp_path / "flex.json").write_text(json.dumps(dry))
     assert page(tmp_path) == HEAD + NONE
 
@@ -27,11 +27,11 @@ def test_the_page_shows_what_each_part_has_told(tmp_path: Path) -> None:
         "dry": False,
         "date": "2026-01-01",
         "seconds": 2.0,
-        "figures": {"card": "A", "vllm": None},
+        "metrics": {"card": "A", "vllm": None},
     }
     (tmp_path / "a.json").write_text(json.dumps(told))
     (tmp_path / "b.json").write_text(
-        json.dumps(told | {"part": "flex", "figures": {"8": {"x": 0.123456}, "9": {"y": 2}}})
+        json.dumps(told | {"part": "flex", "metrics": {"8": {"x": 0.123456}, "9": {"y": 2}}})
     )
     (tmp_path / "step.json").write_text(json.dumps({"rows": [{"system": "spacer", "wall_s": 1.5}]}))
     shown = page(tmp_path)

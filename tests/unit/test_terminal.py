@@ -88,7 +88,7 @@ def test_markdown_of_hostile_text_is_text() -> None:
         "a\\|b # x &lt;script&gt;alert(1)&lt;/script&gt; \\[l\\](javascript:x) \\`c\\` \\*\\*d\\*\\* !\\[i\\](http://e)"
     )
     assert metric_table([MetricValue("a|<b>\n", "eval/\x1bx/y", 1.0, None, None)]).splitlines()[2:] == [
-        "| a\\|&lt;b&gt; | eval/\\\\x1bx/y | 1.000 |  |"
+        "| a\\|&lt;b&gt; | eval/\\\\x1bx/y | 1.000 | none |"
     ]
 
 
