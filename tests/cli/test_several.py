@@ -16,6 +16,7 @@ from tests.cli.test_train import rows
 pytestmark = pytest.mark.long
 
 STEPS = 4
+ROWS = STEPS + 2  # of the history, with the evaluations at its start and after three steps
 STRATEGIES = ("ddp", "fsdp")
 JOB = (
     *SMALL,
@@ -64,7 +65,7 @@ def test_two_devices_do_what_one_does(alone: Path, two: tuple[str, Path, str]) -
     assert (folder / "predictions/before.jsonl").read_bytes() == (alone / "predictions/before.jsonl").read_bytes()
     assert not list(folder.glob("predictions/*.part.jsonl"))
     expected, found = (rows(path / "history.jsonl") for path in (alone, folder))
-    assert len(expected) == STEPS
+    assert len(expected) == ROWS
     for one, other in zip(expected, found, strict=True):
         assert one.keys() == other.keys()
         kept = {name for name in one if not name.startswith("speed/")} - {"train/sampling_drift"}
@@ -119,4 +120,4 @@ def test_a_checkpoint_holds_the_whole_model_and_goes_on_with_other_numbers_of_de
     fails(command(*on(strategy, 1, 1, out, STEPS + 1), "ckpt_path=last"), "objective.prompts_per_rollout=2")
     fails(command(*on(other, 1, 2, out, STEPS + 1), "ckpt_path=last"), f"was written under cluster.strategy={strategy}")
     succeeds(command(*on(strategy, 1, 2, out, STEPS + 1), "ckpt_path=last"))
-    assert len(rows(out / "history.jsonl")) == STEPS + 1
+    assert len(rows(out / "history.jsonl")) == ROWS + 1

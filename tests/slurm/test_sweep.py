@@ -62,7 +62,8 @@ def test_the_others_finish_and_the_same_line_again_runs_the_killed_one_only(
     steps = [row["step"] for row in rows(history)]
     assert set(steps) == {0, 1, 2} and steps.count(0) == 1  # it went on, and did not begin anew
     table = {row["job"]: row for row in json.loads((tmp_path / "sweep.json").read_text())["jobs"]}
-    assert all(row["status"] == "done" and row["low"] <= row["score"] <= row["high"] for row in table.values())
+    assert all(row["status"] == "done" and isinstance(row["score"], float) for row in table.values())
+    assert all(row["low"] is row["high"] is None for row in table.values())  # of so few rooms there is no interval
 
 
 def test_jobs_left_in_the_queue_are_waited_for_and_not_submitted_again(
