@@ -106,5 +106,9 @@ def run() -> None:
     groups = {folder.name for folder in (ROOT / "conf").iterdir() if folder.is_dir()} | {"experiments", "sweeps"}
     if missing := missing_plugin(sys.argv[1:], (ROOT, ROOT / "conf")):
         sys.exit(missing)
-    sys.argv[1:] = masked_overrides(forgiving(placed(sys.argv[1:], ROOT / "conf"), groups))
+    try:
+        words = placed(sys.argv[1:], ROOT / "conf")
+    except UserError as error:
+        sys.exit(told(str(error)))
+    sys.argv[1:] = masked_overrides(forgiving(words, groups))
     main()

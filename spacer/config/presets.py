@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import yaml
+
+from spacer.config.load import ConfigError
 
 GROUPS = ("benchmark/protocol", "benchmark/prompts")
 
@@ -20,10 +23,26 @@ def placed(words: Sequence[str], conf: Path) -> list[str]:
     Args:
         words: the command line.
         conf: the folder of the configuration.
+
+    Raises:
+        ConfigError: a protocol's name is set by hand; or a sweep is over benchmarks, or over the protocols of several,
+            so that its jobs would not be asked as named.
     """
     chosen = dict(word.split("=", 1) for word in words if "=" in word)
     name = chosen.get("benchmark", "")
     parts = _parts(conf / "benchmark" / f"{name}.yaml")
+    for word in words:
+        key, _, option = word.lstrip("+").partition("=")
+        if re.fullmatch(r"benchmark(s\.\w+)?\.protocol", key):
+            raise ConfigError(
+                [f"{key}={option} would change a protocol's name alone: choose benchmark/protocol={option}"]
+            )
+    for group in GROUPS:
+        options = chosen.get(group, "")
+        if (options and "," in name) or (parts and "," in options):
+            raise ConfigError(
+                [f"benchmark={name} {group}={options} would mix protocols in a sweep: give a command for each of them"]
+            )
     found: list[str] = []
     for word in words:
         group, _, option = word.partition("=")

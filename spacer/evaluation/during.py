@@ -17,12 +17,13 @@ from pytorch_lightning.utilities.seed import isolate_rng
 
 from spacer.config.settings import EvaluationSettings
 from spacer.distributed import collectives
+from spacer.distributed.checkpoint_files import read
 from spacer.distributed.sharding import gathered
 from spacer.errors import UserError
 from spacer.evaluation.answering import Answering, EvaluationRequest
 from spacer.evaluation.kept import Row, by_medium
 from spacer.files import read_rows, write_rows
-from spacer.statistics.summaries import by_metric, mean_scores
+from spacer.statistics.summaries import METRICS, by_metric, mean_scores
 
 log = logging.getLogger(__name__)
 PREFIX = "eval/during/"  # of the metrics in logs
@@ -87,10 +88,10 @@ class DuringTraining(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Evaluates before the first step; after a restart, logs the last evaluation again, if it is of this step."""
         step = trainer.global_step
-        if trainer.is_global_zero:
-            for path in self._folder.glob("*.jsonl"):
-                if int(path.stem) > step:  # of steps that are made again
-                    path.unlink()
+        self._forget_after(step, trainer)
+        for judge in self._judges:
+            if isinstance(judge, EarlyStopping) and self._settings.patience is not None:
+                judge.patience = self._settings.patience  # a checkpoint has brought its own
         self._tell_cost(pl_module, step)
         if step == 0:
             self._evaluate(trainer, pl_module)
@@ -98,6 +99,7 @@ class DuringTraining(Callback):
             self._unlogged = (step, self._metrics(rows, pl_module))
         if self._out_of_patience:
             trainer.should_stop = True  # as the run had before it was killed
+            self._tell_patience()
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Logs the last evaluation, now that the metrics of the step before it are logged."""
@@ -111,9 +113,28 @@ class DuringTraining(Callback):
             self._evaluate(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Logs the last evaluation."""
-        if not self._halted():
+        """Logs the last evaluation, if no later run does."""
+        if not self._halted() or trainer.global_step == pl_module.training_plan.total_steps:
             self._log(trainer)
+
+    def _forget_after(self, step: int, trainer: pl.Trainer) -> None:
+        """Removes what a killed run evaluated in steps that are made again, the best checkpoint too if it is of one."""
+        best = [judge for judge in self._judges if isinstance(judge, ModelCheckpoint)]
+        gone = [judge for judge in best if _step_of(self._best(judge)) > step]
+        trainer.strategy.barrier()  # all have looked
+        for judge in gone:
+            judge.best_k_models, judge.best_model_path, judge.kth_best_model_path = {}, "", ""
+            judge.best_model_score = judge.current_score = None
+        if trainer.is_global_zero:
+            for judge in gone:
+                self._best(judge).unlink()
+            for path in self._folder.glob("*.jsonl"):
+                if int(path.stem) > step:
+                    path.unlink()
+
+    @staticmethod
+    def _best(judge: ModelCheckpoint) -> Path:
+        return Path(str(judge.dirpath)) / BEST
 
     def _evaluate(self, trainer: pl.Trainer, module: Any) -> None:
         start, step = time.monotonic(), trainer.global_step
@@ -126,7 +147,7 @@ class DuringTraining(Callback):
         wanted = self._settings.metric
         judged = [judge for judge in self._judges if wanted in means]
         if self._judges and not judged:
-            if step == 0:
+            if step == 0 and wanted not in METRICS:
                 raise UserError(
                     f"evaluation.metric={wanted} is not measured by the held-out questions: choose one of "
                     f"{', '.join(sorted(means))}"
@@ -182,9 +203,10 @@ class DuringTraining(Callback):
             told.append(f"{at.removeprefix(PREFIX)} {metrics[at]:.3f}{f' ({ends[0]} to {ends[1]})' if ends else ''}")
         log.info("held out after step %d, in %.0f s: %s", step, seconds, ", ".join(told))
         if self._out_of_patience:
-            log.info(
-                "training stops: %d evaluations brought no better %s", self._settings.patience, self._settings.metric
-            )
+            self._tell_patience()
+
+    def _tell_patience(self) -> None:
+        log.info("training stops: %d evaluations brought no better %s", self._settings.patience, self._settings.metric)
 
     def _tell_cost(self, module: Any, step: int) -> None:
         every, total = self._settings.every_n_steps, module.training_plan.total_steps
@@ -204,6 +226,11 @@ class DuringTraining(Callback):
 
     def _file(self, step: int) -> Path:
         return self._folder / f"{step}.jsonl"
+
+
+def _step_of(checkpoint: Path) -> int:
+    """The step after which a checkpoint was written; -1 if there is none."""
+    return int(read(checkpoint, mmap=True)["global_step"]) if checkpoint.exists() else -1
 
 
 def spread(count: int, wanted: int | None) -> list[int]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from spacer.errors import UserError
 from spacer.statistics.intervals import UNIT, Paired, paired
 from spacer.statistics.metrics import grouped, mean
 
+log = logging.getLogger(__name__)
 PER_QUESTION, SCORES = "per_question.jsonl", "scores.json"
 OVERALL = "overall"
 BEFORE, AFTER = "held-out questions, before training", "held-out questions"
@@ -82,10 +84,21 @@ def read_run(folder: Path) -> dict[str, Outcomes]:
     """
     below = sorted(path.parent for path in folder.glob(f"*/{PER_QUESTION}"))
     places = [folder, *below] if (folder / PER_QUESTION).exists() else below
-    found = {outcomes.subject: outcomes for outcomes in map(read_outcomes, places)}
+    found: dict[str, Outcomes] = {}
+
+    def add(outcomes: Outcomes, where: Path) -> None:
+        if outcomes.subject in found:
+            raise UserError(
+                f"{folder} holds several answers to {outcomes.subject}, one of them {where}: is it a folder of several "
+                "runs? Name one of them in runs"
+            )
+        found[outcomes.subject] = outcomes
+
+    for place in places:
+        add(read_outcomes(place), place)
     for name, subject in _HELD_OUT.items():
         if (path := folder / "predictions" / f"{name}.jsonl").exists():
-            found[subject] = Outcomes(folder, subject, _read(path, _heldout_outcome))
+            add(Outcomes(folder, subject, _read(path, _heldout_outcome)), path)
     if not found:
         raise UserError(f"{folder} holds neither {PER_QUESTION} nor answers to held-out questions: evaluate that run")
     return found
@@ -240,6 +253,8 @@ def compare_runs(folders: Sequence[Path], *, resamples: int, seed: int, any_prot
     found = []
     first, how = read[0], {"resamples": resamples, "seed": seed}
     for place, other in enumerate(read[1:], 1):
+        if alone := [*(f"{folders[0]}: {one}" for one in first if one not in other)]:
+            log.warning("not compared, since only one of the runs has it: %s", ", ".join(alone))
         pairs = [(first[subject], other[subject]) for subject in first if subject in other]
         for a, b in pairs or [(next(iter(first.values())), next(iter(other.values())))]:
             try:

@@ -37,7 +37,7 @@ def seconds_of_step(
     rollouts = setup.accumulate / setup.updates
     reading = read * rollouts / (speeds.bytes_per_s * speeds.utilisation)
     launched = text.layers * LAYER_OPERATORS + OTHER_OPERATORS
-    if setup.rank is not None and setup.sharded:
+    if setup.rank is not None and (setup.sharded or setup.product_bytes < 4):  # else merged
         launched += text.layers * ADAPTER_OPERATORS
     launching = steps * (2 if setup.shuffled else 1) * launched * speeds.operator_s * rollouts
     if setup.captured or not setup.on_gpu:

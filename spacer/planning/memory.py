@@ -139,8 +139,8 @@ def _logits(sizes: Sizes, work: Work, setup: Setup) -> dict[str, int]:
 
 
 def _casts(sizes: Sizes, setup: Setup) -> dict[str, int]:
-    """16-bit copies of matrices, whole on each GPU: those that decoding uses (`spacer.rollout.sampling_copy`, with
-    adapters merged, in whatever width), and those that autocast keeps for the backward pass.
+    """16-bit copies of matrices, whole on each GPU: those that decoding uses (`spacer.rollout.sampling_copy`, which
+    merges adapters in float32), and those that autocast keeps for the backward pass.
 
     Lightning disables autocast's weight cache, so each product makes its own copy, kept if a gradient needs it.
     Recomputed layers need one layer's copies at a time.
@@ -162,7 +162,8 @@ def _casts(sizes: Sizes, setup: Setup) -> dict[str, int]:
         else:
             kept, again = ends, vision.matrices // vision.blocks
     held = kept * narrow
-    sampling = 0 if setup.sharded else (text.matrices if setup.turned or setup.rank is not None else 0) + head
+    merged = setup.rank is not None and setup.product_bytes >= _FLOAT
+    sampling = text.matrices + head if (setup.turned or merged) and not setup.sharded else 0
     return {
         "rollout": held + sampling * narrow,
         "reference": held,

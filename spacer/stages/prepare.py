@@ -53,6 +53,7 @@ def prepare(settings: Settings, folder: Path) -> float:
         if lines and dataset.on_bad == OnBad.stop:
             root = Path(dataset.root).expanduser()
             raise DataError(root / dataset.index if all(is_of_index(fault) for fault in lines) else root, lines)
+        screen().print("Train on it with the same dataset and dataset.root, and stage=train or stage=sft.")
     return float(total)
 
 
@@ -85,4 +86,3 @@ def _show(settings: JsonlSettings, contents: Contents) -> None:
     unreadable = [fault for fault in contents.faults if fault.kind == UNREADABLE]
     if unreadable:
         console.print(describe(unreadable))
-    console.print("Train on it with the same dataset and dataset.root, and stage=train or stage=sft.")

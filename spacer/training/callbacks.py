@@ -51,12 +51,15 @@ class ProgressLines(Callback):
         self._every = every_n_steps
         self._told = 0
         self._names: tuple[str, ...] = ()
-        self._began = (0.0, 0)  # start time, and the steps made before
+        self._began: tuple[float, int] | None = None  # start time, and the steps made before
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Starts the clock."""
+        """Counts from the step that the run goes on from."""
         self._told = trainer.global_step
-        self._began = (time.monotonic(), trainer.global_step)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: PromptBatch, batch_idx: int) -> None:
+        """Starts the clock: an evaluation before the first step is no part of it."""
+        self._began = self._began or (time.monotonic(), trainer.global_step)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: PromptBatch, batch_idx: int
@@ -67,8 +70,8 @@ class ProgressLines(Callback):
             return
         self._told = step
         row = {"step": str(step) if total is None else f"{step}/{total}", **_short(trainer.progress_bar_metrics)}
-        start, first = self._began
-        if total is not None:
+        if total is not None and self._began is not None:
+            start, first = self._began
             left = timedelta(seconds=round((time.monotonic() - start) / (step - first) * (total - step)))
             row["left"] = str(left)
         if tuple(row) != self._names:

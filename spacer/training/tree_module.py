@@ -179,6 +179,8 @@ class TreeModule(pl.LightningModule):
         factor, loss = self._gathered.factor, self._gathered.loss * self._gathered.factor
         if factor != 1:
             scale_gradients(trained, factor)
+        if not self._gathered.total and trained and not in_zero(trained[0]):
+            optimizer.zero_grad()  # nothing counts in this step: no decay or momentum moves the weights either
         self._gathered = Gathered()
         norm = clip_gradients(trained, self.training_plan.clip)
         self.check_numbers("the loss or the gradients", norm.new_tensor(loss), norm)

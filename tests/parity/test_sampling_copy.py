@@ -62,10 +62,11 @@ def test_merged_adapters_sample_as_unmerged_ones(
     torch.testing.assert_close(found.logp_BC, expected.logp_BC)
 
 
+@pytest.mark.parametrize("with_adapters", [False, True])
 def test_weights_cast_once_sample_bit_for_bit_as_autocast_does(
-    settings: Settings, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
+    with_adapters: bool, settings: Settings, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = load_policy(settings.model)
+    model = adapted(settings) if with_adapters else load_policy(settings.model)
     with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
         found = sampled(settings, model, prompts)
         monkeypatch.setattr(decode, "sampling_weights", as_they_are)
@@ -74,7 +75,8 @@ def test_weights_cast_once_sample_bit_for_bit_as_autocast_does(
 
 
 @pytest.mark.parametrize("narrow", [False, True])
-def test_layers_are_plain_ones_meanwhile_and_their_own_again_whatever_happens(settings: Settings, narrow: bool) -> None:
+def test_layers_are_their_own_again_whatever_happens(settings: Settings, narrow: bool) -> None:
+    """Adapters are merged in float32 alone: in 16 bits, a small update of a weight would be rounded away."""
     model = adapted(settings)
     before = dict(model.named_parameters())
     values = {name: parameter.detach().clone() for name, parameter in before.items()}
@@ -82,7 +84,7 @@ def test_layers_are_plain_ones_meanwhile_and_their_own_again_whatever_happens(se
     tied = unwrap(model).get_input_embeddings().weight
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=narrow)
     with pytest.raises(KeyboardInterrupt), autocast, sampling_weights(model):
-        assert layers and all(layer.merged for layer in layers)
+        assert layers and all(layer.merged != narrow for layer in layers)
         dtypes = {layer.get_base_layer().weight.dtype for layer in layers} | {unwrap(model).lm_head.weight.dtype}
         assert dtypes == {torch.bfloat16 if narrow else torch.float32}
         assert tied.dtype == torch.float32  # an embedding that shares the head's matrix has not been cast
@@ -91,6 +93,12 @@ def test_layers_are_plain_ones_meanwhile_and_their_own_again_whatever_happens(se
     after = dict(model.named_parameters())
     assert after.keys() == before.keys() and all(after[name] is before[name] for name in before)
     assert all(torch.equal(after[name], values[name]) for name in values)
+
+
+def test_a_small_update_of_an_adapter_reaches_rollouts_in_16_bits(settings: Settings) -> None:
+    model = load_policy(replace(settings.model, dtype="bfloat16", lora=LoraSettings(rank=4, alpha=8, dropout=0.0)))
+    with sampling_weights(model):
+        assert not any(part.merged for part in model.modules() if hasattr(part, "merged_adapters"))
 
 
 def test_nothing_is_copied_where_nothing_is_to_be_merged_or_cast(settings: Settings) -> None:

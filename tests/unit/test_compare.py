@@ -305,6 +305,14 @@ def test_several_benchmarks_are_each_compared(tmp_path: Path) -> None:
     assert alone.a.subject == "blink"
 
 
+def test_of_a_folder_of_several_runs_none_is_taken_for_all(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_run(tmp_path / "day" / name, made_rows(0, 0.4))
+    write_run(tmp_path / "other", made_rows(1, 0.6))
+    with pytest.raises(UserError, match=r"holds several answers to .*one of them .*/b.*Name one of them in runs"):
+        compared(tmp_path / "day", tmp_path / "other")
+
+
 def test_a_sweep_stands_for_its_finished_jobs_wherever_it_is(tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
     for name, seed in (("one", 0), ("two", 1), ("three", 2)):

@@ -11,7 +11,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from spacer.config.choices import EASI, EndpointVideo, Shown
-from spacer.config.load import load_settings
+from spacer.config.load import ConfigError, load_settings
 from spacer.config.presets import placed
 from spacer.config.settings import BenchmarkSettings, EndpointSettings, ModelSettings, Settings
 from spacer.evaluation.conditions import protocol_of
@@ -52,6 +52,26 @@ def test_there_are_the_fields_protocols() -> None:
 )  # fmt: skip
 def test_a_choice_is_placed(words: list[str], found: list[str]) -> None:
     assert placed(words, CONF) == found
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["benchmark=vsi_bench,mindcube", "benchmark/protocol=official"],
+        ["benchmark=easi", "benchmark/protocol=official,easi"],
+        ["benchmark/prompts=direct,thinking", "benchmark=all"],
+    ],
+)
+def test_a_sweep_whose_jobs_would_not_be_asked_as_named_is_refused(words: list[str]) -> None:
+    """Variants go by the benchmark, and each of several benchmarks would be an axis of its own."""
+    with pytest.raises(ConfigError, match="would mix protocols in a sweep: give a command for each of them"):
+        placed(words, CONF)
+
+
+@pytest.mark.parametrize("key", ["benchmark.protocol", "benchmarks.blink.protocol", "++benchmark.protocol"])
+def test_a_name_alone_makes_no_protocol(key: str) -> None:
+    with pytest.raises(ConfigError, match="choose benchmark/protocol=easi"):
+        placed(["benchmark=blink", f"{key}=easi"], CONF)
 
 
 def test_one_choice_is_that_of_each_of_several_benchmarks() -> None:
