@@ -33,7 +33,8 @@ def sampling_weights(model: Any) -> Iterator[None]:
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     wide = (dtype or base.lm_head.weight.dtype) in (torch.float32, torch.float64)
     merged = [part for part in base.modules() if wide and hasattr(part, "get_base_layer")]  # peft's layers
-    cast = [part for part in (*text_model(base).modules(), base.lm_head) if isinstance(part, Linear) and dtype]
+    layers = [part for part in (*text_model(base).modules(), base.lm_head) if isinstance(part, Linear)]
+    cast = [layer for layer in layers if dtype is not None and layer.weight.dtype != dtype]
     exchanged = {*(part.get_base_layer() for part in merged), *cast}
     own = [(layer, name, getattr(layer, name)) for layer in exchanged for name in ("weight", "bias")]
     try:

@@ -103,7 +103,7 @@ def _flex_at(size: Size, length: int) -> Figures:
         for heads in (queries, keys, keys)
     )
     trained = size.device.type == "cuda"  # on a CPU it has no backward pass
-    attention = row_attention(row, "flex", size.device, 2)
+    attention = row_attention(row, "flex", size.device)
     given = [x.requires_grad_(trained) for x in (q, k, v)]
     out = attention(0, *given, channels**-0.5)
     weight = torch.randn(out.shape, generator=generator, device=size.device, dtype=size.dtype)
@@ -119,7 +119,7 @@ def _flex_at(size: Size, length: int) -> Figures:
     floating = 4 * pairs * channels * queries
     found: Figures = {"tokens": len(row), "pairs": pairs}
     exact = [x.detach().float().requires_grad_(trained) for x in given]
-    masked = row_attention(row, "masked", size.device, 2)(0, *exact, channels**-0.5)
+    masked = row_attention(row, "masked", size.device)(0, *exact, channels**-0.5)
     found["error"] = _off(out, masked)
     with torch.no_grad():
         found["forward_s"] = _seconds(forward, size.device)

@@ -20,7 +20,7 @@ from spacer.config.choices import Checkpointing
 from spacer.config.settings import LoraSettings, ObjectiveSettings, Settings
 from spacer.cpu.lanes import train_side_by_side
 from spacer.data.loading import PromptDataset
-from spacer.data.processing import Prompt, PromptBatch, collate
+from spacer.data.processing import Prompt, collate
 from spacer.models.forward import ComputeOptions
 from spacer.models.load import load_policy, load_reference
 from spacer.models.probe import probe_model
@@ -314,10 +314,11 @@ def test_further_updates_take_the_log_probabilities_kept_while_sampling(
     module = grpo(settings, settings.model, training(settings), updates_per_rollout=3, clip_low=0.2, clip_high=0.2)
     found: list[dict[str, float]] = []
 
-    def keep(batch: PromptBatch, updates: Sequence[dict[str, Tensor]]) -> None:
+    def keep(losses: Sequence[float]) -> None:
+        updates = (metrics for _, metrics in module._sampled.updates if "ratio_mean" in metrics)
         found.extend({name: float(value) for name, value in metrics.items()} for metrics in updates)
 
-    monkeypatch.setattr(module, "_log_objective", keep)
+    monkeypatch.setattr(module, "_log_step", keep)
     fit(module, collate(prompts))
     assert module.trainer.global_step == len(found) == 3
     assert found[0]["ratio_mean"] == 1.0
