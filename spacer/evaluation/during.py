@@ -21,7 +21,7 @@ from spacer.distributed.checkpoint_files import read
 from spacer.distributed.sharding import gathered
 from spacer.errors import UserError
 from spacer.evaluation.answering import Answering, EvaluationRequest
-from spacer.evaluation.kept import Row, by_medium
+from spacer.evaluation.kept import Row, by_medium, share_of
 from spacer.files import read_rows, write_rows
 from spacer.statistics.summaries import METRICS, by_metric, mean_scores
 
@@ -88,7 +88,7 @@ class DuringTraining(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Evaluates before the first step; after a restart, logs the last evaluation again, if it is of this step."""
         step = trainer.global_step
-        self._forget_after(step, trainer)
+        self._forget_after(step, trainer, pl_module)
         for judge in self._judges:
             if isinstance(judge, EarlyStopping) and self._settings.patience is not None:
                 judge.patience = self._settings.patience  # a checkpoint has brought its own
@@ -117,11 +117,13 @@ class DuringTraining(Callback):
         if not self._halted() or trainer.global_step == pl_module.training_plan.total_steps:
             self._log(trainer)
 
-    def _forget_after(self, step: int, trainer: pl.Trainer) -> None:
+    def _forget_after(self, step: int, trainer: pl.Trainer, module: Any) -> None:
         """Removes what a killed run evaluated in steps that are made again, the best checkpoint too if it is of one."""
         best = [judge for judge in self._judges if isinstance(judge, ModelCheckpoint)]
-        gone = [judge for judge in best if _step_of(self._best(judge)) > step]
-        trainer.strategy.barrier()  # all have looked
+        # checking a checkpoint reads all of it: one process does
+        steps = [_step_of(self._best(judge)) if trainer.is_global_zero else -1 for judge in best]
+        made = [max(collectives.gather(of_best, module.device)) for of_best in steps]
+        gone = [judge for judge, of_best in zip(best, made, strict=True) if of_best > step]
         for judge in gone:
             judge.best_k_models, judge.best_model_path, judge.kth_best_model_path = {}, "", ""
             judge.best_model_score = judge.current_score = None
@@ -161,8 +163,7 @@ class DuringTraining(Callback):
 
     def _ask(self, trainer: pl.Trainer, module: Any) -> list[Row]:
         """The rows of all processes, each of which asks its share of the questions, in the data set's order."""
-        rank, world, count = trainer.global_rank, trainer.world_size, len(self._chosen)
-        mine = self._chosen[count * rank // world : count * (rank + 1) // world]
+        mine = share_of(self._chosen, trainer.global_rank, trainer.world_size)
         rows: list[Row] = []
         # as in a trainer's validation; dropout, if any, is off
         with isolate_rng(), trainer.precision_plugin.val_step_context(), gathered(module.policy) as policy:

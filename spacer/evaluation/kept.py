@@ -87,6 +87,16 @@ def by_medium(indices: Sequence[int], samples: Sequence[Sample]) -> list[int]:
     return sorted(indices, key=lambda index: first[samples[index].path])
 
 
+def share_of(indices: Sequence[int], rank: int, world: int) -> Sequence[int]:
+    """A rank's contiguous share, so that questions about one medium stay together.
+
+    >>> share_of(range(5), 0, 2), share_of(range(5), 1, 2)
+    (range(0, 2), range(2, 5))
+    """
+    count = len(indices)
+    return indices[count * rank // world : count * (rank + 1) // world]
+
+
 def part_file(path: Path, rank: int) -> Path:
     """The file to which a rank appends."""
     return path.with_name(f"{path.stem}.{rank}.part.jsonl")

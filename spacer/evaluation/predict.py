@@ -23,7 +23,7 @@ from spacer.data.samples import Fault, Sample
 from spacer.distributed.sharding import gathered, is_sharded
 from spacer.distributed.strategies import shard_for
 from spacer.evaluation.answering import Answering, EvaluationRequest
-from spacer.evaluation.kept import Answer, AnswerFile, Row, append_answers, key_of, part_file
+from spacer.evaluation.kept import Answer, AnswerFile, Row, append_answers, key_of, part_file, share_of
 from spacer.rewards import (
     RewardParts,
     Scorer,
@@ -60,10 +60,8 @@ class PredictModule(pl.LightningModule):
         self._whole = self._held.enter_context(gathered(self.policy))
 
     def predict_dataloader(self) -> QuestionLoader:
-        """This rank's contiguous share of the questions, so that those about one video stay together."""
-        rank, world = self.trainer.global_rank, self.trainer.world_size
-        count = len(self._indices)
-        mine = self._indices[count * rank // world : count * (rank + 1) // world]
+        """This rank's share of the questions."""
+        mine = share_of(self._indices, self.trainer.global_rank, self.trainer.world_size)
         if not mine and is_sharded(self.policy):
             mine = self._indices[:1]  # Lightning skips a rank without questions, but gathering takes all ranks
         if self.trainer.is_global_zero:

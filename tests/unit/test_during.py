@@ -64,10 +64,11 @@ class Left(DuringTraining):
         return stopping, best
 
 
+MODULE: Any = SimpleNamespace(device=torch.device("cpu"))
+
+
 def resumed(at: int) -> Any:
-    return SimpleNamespace(
-        global_step=at, is_global_zero=True, should_stop=False, strategy=SimpleNamespace(barrier=lambda: None)
-    )
+    return SimpleNamespace(global_step=at, is_global_zero=True, should_stop=False)
 
 
 @pytest.mark.parametrize(("best_of", "kept"), [(15, True), (35, False)])
@@ -86,7 +87,7 @@ def test_a_best_checkpoint_of_steps_that_are_made_again_is_forgotten(best_of: in
             "kth_best_model_path": str(tmp_path / BEST),
         }
     )
-    during.on_train_start(resumed(20), None)
+    during.on_train_start(resumed(20), MODULE)
     assert (tmp_path / BEST).exists() == kept == bool(best.best_k_models) == (best.best_model_score is not None)
     assert (tmp_path / "15.jsonl").exists() and not (tmp_path / "35.jsonl").exists()
     if not kept:  # whatever comes next is the best so far
@@ -102,5 +103,5 @@ def test_patience_is_what_the_settings_say_now(
     stopping.load_state_dict({"wait_count": 3, "stopped_epoch": 0, "best_score": torch.tensor(0.5), "patience": 3})
     trainer = resumed(20)
     with caplog.at_level("INFO"):
-        during.on_train_start(trainer, None)
+        during.on_train_start(trainer, MODULE)
     assert trainer.should_stop == stops == ("training stops" in caplog.text)

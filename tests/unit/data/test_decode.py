@@ -20,6 +20,7 @@ from spacer.config.settings import VideoSettings
 from spacer.data.images import read_image
 from spacer.data.video import Video
 from spacer.errors import MediaError
+from tests.written_files import make_sound
 
 Decode = Callable[[Path, VideoSettings], Video]
 
@@ -78,18 +79,6 @@ def overwrite(path: Path) -> None:
     """Noise in place of the second half, where the pictures are."""
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2] + np.random.default_rng(0).bytes(len(whole) - len(whole) // 2))
-
-
-def make_sound(path: Path) -> Path:
-    """A sound file by a video's name."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=16_000)
-        for number in range(8):
-            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-            frame.sample_rate, frame.pts = 16_000, 1024 * number
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
 
 
 BROKEN: dict[str, Callable[[Path], object]] = {

@@ -23,6 +23,7 @@ from spacer.data.prepare.media import survey as survey_media
 from spacer.data.video import Video, read_video
 from spacer.errors import MediaError
 from tests.unit.data.odd_videos import HEIGHT, RATE, READ, TURNED, copied, decoded, number_of, picture, write
+from tests.written_files import make_sound
 
 Decode = Callable[[Path, VideoSettings], Video]
 RULES = [VideoSettings(8, 4.0, sampling=rule, min_frames=4) for rule in (Sampling.interval, Sampling.endpoints)]
@@ -64,17 +65,6 @@ def test_leaps_to_keyframes_find_the_same_frames(tmp_path: Path) -> None:
     path = write(tmp_path / "long.mkv", 250, base=Fraction(1, 25), options={"g": "25", "keyint_min": "25", "bf": "2"})
     found = read_video(path, VideoSettings(4, 1.0))
     assert [number_of(frame) for frame in found.frames_THWC] == [0, 62, 125, 187]
-
-
-def make_sound(path: Path) -> Path:
-    with av.open(str(path), "w", format="mp4") as out:
-        stream = out.add_stream("aac", rate=16_000)
-        for number in range(8):
-            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-            frame.sample_rate, frame.pts = 16_000, 1024 * number
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode())
-    return path
 
 
 def make_cover(path: Path) -> Path:
