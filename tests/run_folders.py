@@ -85,6 +85,22 @@ def training_run(
     return folder
 
 
+def with_controls(folder: Path, added: Mapping[str, float]) -> Path:
+    """Adds to a run's summary what its video adds to the accuracy of answers, by control."""
+    summary = json.loads((folder / "summary.json").read_text())
+    interval = {"questions": 40, "scenes": 20}
+    summary["controls"] = {
+        control: {
+            name: {"before": 0.5 - delta, "after": 0.5, "delta": delta, **interval}
+            | {"delta_low": delta - 0.1, "delta_high": delta + 0.1}
+            for name in ("reward/total", "reward/answer", "answer/object_counting", "completion/tokens")
+        }
+        for control, delta in added.items()
+    }
+    (folder / "summary.json").write_text(json.dumps(summary))
+    return folder
+
+
 def recorded(folder: Path, config: Mapping[str, Any], overrides: Sequence[str] = ("++seed=0",)) -> None:
     """What Hydra leaves in a run's folder."""
     (folder / ".hydra").mkdir(parents=True, exist_ok=True)

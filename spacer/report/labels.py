@@ -28,6 +28,12 @@ METRICS = {
     "completion/tokens": "tokens a completion",
     **{f"answer/{kind}": name for kind, name in QUESTION_TYPES.items()},
 }
+CONTROLS = {  # what is shown in place of the video, by the control's name, from the one nearest to it on
+    "other_video": "another scene's video",
+    "grey": "grey frames",
+    "none": "the text alone",
+    "prior": "priors of the training split",
+}
 SECTIONS = {
     "reward": "Reward",
     "map": "Map",

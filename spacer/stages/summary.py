@@ -24,6 +24,7 @@ from spacer.errors import MediaError
 from spacer.report.drawing import for_screen_and_paper
 from spacer.report.figures import before_after_bars, map_overlay, reward_curves
 from spacer.report.history import read_history
+from spacer.report.labels import CONTROLS
 from spacer.report.table import before_after_table, write_summary
 from spacer.rewards import parse_map
 from spacer.stages.report import report_at_end
@@ -172,13 +173,7 @@ def not_asked(rows: Rows) -> list[Fault]:
     return [Fault(str(row["id"]), *str(row["error"]).split(": ", 1)) for row in rows if "error" in row]
 
 
-# a control's name in tables: the title, and the heading of its column of answers
-_CONTROLS = {
-    "other_video": ("What the video adds to another scene's", "Other"),
-    "grey": ("What the video adds to grey frames", "Grey"),
-    "none": ("What the video adds to the text alone", "None"),
-    "prior": ("What the model adds to priors of the training split", "Prior"),
-}
+_HEADINGS = {"other_video": "Other", "grey": "Grey", "none": "None", "prior": "Prior"}  # of a control's answers
 
 
 def _video_adds(
@@ -197,8 +192,8 @@ def _video_adds(
 
 
 def adds_table(control: str, deltas: Mapping[str, PairedDelta]) -> Table:
-    title, column = _CONTROLS[control]
-    return before_after_table(deltas, title=title, headings=(column, "Own", "Adds"))
+    title = f"What the {'model' if control == 'prior' else 'video'} adds to {CONTROLS[control]}"
+    return before_after_table(deltas, title=title, headings=(_HEADINGS[control], "Own", "Adds"))
 
 
 def controls_as_json(adds: Mapping[str, Mapping[str, PairedDelta]]) -> dict[str, dict[str, Any]]:

@@ -12,10 +12,11 @@ from spacer.config.settings import ReportSettings
 from spacer.report.html.build import write_report
 from tests.browser.conftest import Page
 from tests.browser.test_clicking import clean, opened
-from tests.run_folders import scored_run, training_run
+from tests.run_folders import scored_run, training_run, with_controls
 
 pytestmark = pytest.mark.long
 WIDTHS = (390, 1024, 1440)
+REPORTS = ("trained", "two", "benchmark", "own")
 TABS = ("overview", "questions", "training", "settings")
 
 
@@ -33,6 +34,23 @@ def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of a benchmark: no maps, no training."""
     folder = tmp_path_factory.mktemp("benchmark")
     return write_report(folder / "report.html", [scored_run(folder / "run", 60, 0.5, 0)], ReportSettings(), 100, 0)
+
+
+@pytest.fixture(scope="session")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a run on data of the user's own, without maps and types, under controls."""
+    folder = tmp_path_factory.mktemp("own")
+    bare = {
+        "true_map": None,
+        "drawn": False,
+        "completion": "<think>So.</think><answer>3</answer>",
+        "question_type": "ours",
+    }
+    run = training_run(folder / "run", [False] * 40, [n < 20 for n in range(40)], changes={n: bare for n in range(40)})
+    before = run / "predictions/before.jsonl"
+    before.write_text((run / "predictions/after.jsonl").read_text())
+    with_controls(run, {"none": 0.3, "other_video": -0.02})
+    return write_report(folder / "report.html", [run], ReportSettings(), 100, 0)
 
 
 @pytest.fixture
@@ -55,7 +73,7 @@ def tabs(page: Page) -> list[str]:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("report", ["trained", "two", "benchmark"])
+@pytest.mark.parametrize("report", REPORTS)
 def test_nothing_scrolls_sideways_and_every_number_is_on_the_screen(
     report: str, width: int, page: Page, screen: Any, request: pytest.FixtureRequest
 ) -> None:
@@ -73,7 +91,7 @@ def test_nothing_scrolls_sideways_and_every_number_is_on_the_screen(
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("report", ["trained", "two", "benchmark"])
+@pytest.mark.parametrize("report", REPORTS)
 def test_a_screen_reader_and_weak_eyes_are_served(
     report: str, theme: str, page: Page, screen: Any, request: pytest.FixtureRequest
 ) -> None:
@@ -124,3 +142,36 @@ def test_longer_is_not_better(page: Page, tmp_path: Path) -> None:
       .map((row) => [row.querySelector('th').textContent, row.querySelector('.change').className]))""")
     assert "better" in judged["answer"]
     assert "better" not in judged["tokens a completion"] and "worse" not in judged["tokens a completion"]
+
+
+def test_what_the_video_adds_comes_first_and_nothing_is_told_of_maps_that_are_not_there(page: Page, own: Path) -> None:
+    opened(page, own, "overview")
+    assert page.texts(".page h2")[0] == "What the video adds"
+    cards = page.texts(".card")
+    assert cards[0] == "to another scene's video−2.0points52.0 → 50.0 % [−12.0, +8.0]"
+    assert cards[1] == "to the text alone+30.0points20.0 → 50.0 % [+20.0, +40.0]"
+    assert page.texts(".card .better") == ["[+20.0, +40.0]"]
+    assert [card[:12] for card in cards[2:]] == ["Answer accur", "Total reward"]
+    assert not [text for text in page.texts(".scores tbody th") if "map" in text]
+    page.find("#adds summary").click()
+    assert page.texts("#adds tbody tr") == [
+        "answer accuracy−2.0[−12.0, +8.0]+30.0 *[+20.0, +40.0]",
+        "object count−2.0[−12.0, +8.0]+30.0 *[+20.0, +40.0]",
+    ]
+    clean(page)
+
+
+def test_what_the_video_adds_to_each_of_several_runs(page: Page, tmp_path: Path) -> None:
+    runs = [training_run(tmp_path / name, [False] * 40, [True] * 40) for name in "ab"]
+    with_controls(runs[1], {"grey": 0.2})
+    opened(page, write_report(tmp_path / "report.html", runs, ReportSettings(), 100, 0), "overview")
+    assert page.texts(".card")[0] == "to grey framesB after+20.0[+10.0, +30.0]"
+
+
+def test_curves_that_never_change_are_folded_away_and_named(page: Page, own: Path) -> None:
+    opened(page, own, "training")
+    assert page.texts(".still summary") == ["Never changed: train/kl 0.01"]
+    assert page.texts(".page > section .panel figcaption") == ["total", "answer"]
+    page.find(".still summary").click()
+    assert page.find(".still .panel svg").is_displayed()
+    clean(page)

@@ -30,7 +30,10 @@ from spacer.report.html.texts import CHUNK, RIGHT, by_worth, chunks, plain_json
 from spacer.report.labels import METRICS
 
 NAME = "report.html"
-_SCRIPTS = ("dom.js", "charts.js", "data.js", "overview.js", "training.js", "questions.js", "detail.js", "main.js")
+_SCRIPTS = (
+    *("dom.js", "charts.js", "data.js", "added.js", "overview.js", "training.js", "questions.js", "detail.js"),
+    "main.js",
+)
 PAGE = 100_000  # characters: style, script and the frame around the contents
 _TEXT_SHARE = 0.8  # of the file for texts, so that some room is left for pictures
 

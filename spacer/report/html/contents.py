@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +50,26 @@ class Answered:
 
 
 @dataclass(frozen=True)
+class Added:
+    """A metric of the questions as a control changes them (`without` the video), of the unchanged ones (`own`), and the
+    difference with the ends of its 95 % interval, None if it has none."""
+
+    without: float
+    own: float
+    delta: float
+    low: float | None
+    high: float | None
+    questions: int
+    scenes: int
+
+
+@dataclass(frozen=True)
 class EvaluationResult:
     """All questions of a subject (a benchmark, or the held-out questions) as answered by one model.
 
     `phase` distinguishes the evaluations of one run: before, after, or empty. `metrics` are the subject's own
     recorded metrics: name → value, low, high. `graded` are the benchmark's questions by id, if its files are available.
+    `adds` is what the video adds: control → metric → the difference.
     """
 
     subject: str
@@ -64,6 +79,7 @@ class EvaluationResult:
     metrics: Mapping[str, tuple[float, float | None, float | None]]
     graded: Mapping[str, Question]
     conditions: Mapping[str, Any]
+    adds: Mapping[str, Mapping[str, Added]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

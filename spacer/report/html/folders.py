@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from spacer.errors import UserError
 from spacer.files import parse_yaml, read_ordinary
+from spacer.report.html.added import read_added
 from spacer.report.html.contents import EvaluationResult, RunFolder
 from spacer.report.html.evaluations import benchmark_evaluation, heldout_evaluation
 from spacer.report.html.lines import Line, latest, read_lines, read_object
@@ -104,11 +106,12 @@ def name_of(folder: Path) -> str:
 def _evaluations(folder: Path, recorded: Mapping[str, Any], notes: list[str]) -> Iterator[EvaluationResult]:
     scores = read_object(folder / "scores.json")
     if (folder / "per_question.jsonl").exists():
-        yield benchmark_evaluation(folder, scores or {}, notes)
+        yield replace(benchmark_evaluation(folder, scores or {}, notes), adds=read_added(folder))
     elif scores is not None:
         notes.append("per_question.jsonl is not there: the questions are not shown")
     for below in sorted(path.parent for path in folder.glob("*/per_question.jsonl")):
-        yield benchmark_evaluation(below, read_object(below / "scores.json") or {}, notes)
+        scored = benchmark_evaluation(below, read_object(below / "scores.json") or {}, notes)
+        yield replace(scored, adds=read_added(below))
     data = recorded.get("dataset")
     made = data.get("kind", "rooms") in ("rooms", "stills") if isinstance(data, dict) else True
     heldout = "rooms" if made else "heldout"  # as `spacer.config.rules.heldout_name`
@@ -119,13 +122,15 @@ def _evaluations(folder: Path, recorded: Mapping[str, Any], notes: list[str]) ->
     whole = {path.stem: path for path in (folder / _NAME).glob("*.jsonl") if path not in unfinished}
     for name in [*(name for name in _PHASES if name in whole), *sorted(whole.keys() - {*_PHASES})]:
         if name in _PHASES:
-            yield heldout_evaluation(whole[name], heldout, name, notes)
+            asked = heldout_evaluation(whole[name], heldout, name, notes)
+            yield replace(asked, adds=read_added(folder)) if name == "after" else asked
         elif name in taken:
             continue
         elif name != heldout and (folder / _NAME / f"{name}.conditions.json").exists():  # answers to a benchmark
             notes.append(f"{_NAME}/{name}.jsonl: these answers are not scored yet, or others were since: not shown")
         else:
-            yield heldout_evaluation(whole[name], name, "", notes)
+            asked = heldout_evaluation(whole[name], name, "", notes)
+            yield replace(asked, adds=read_added(folder)) if name == heldout else asked
 
 
 def _is_step(line: Line) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 from spacer.files import parse_yaml
 from spacer.report.comparison import letter
+from spacer.report.html.added import added_entries
 from spacer.report.html.contents import EvaluationResult, RunFolder
 from spacer.report.html.published import PUBLISHED
 from spacer.report.html.scores import rows
@@ -91,6 +92,7 @@ def subject_entry(subject: Subject, media: Sequence[int], resamples: int, seed: 
         "answers": [_short(subject.questions, place) for place in range(len(evaluations))],
         "against": against,
         "metrics": [asdict(row) for row in rows(evaluations, against, resamples, seed)],
+        "adds": [added_entries(evaluation) for evaluation in evaluations],
         "published": [] if chosen else [asdict(entry) for entry in PUBLISHED if entry.benchmark == subject.name],
         "notes": _overlaps(subject) + _protocols(subject) + ([_CHOSEN] if chosen else []),
         "protocols": [str(evaluation.conditions.get("protocol", "")) for evaluation in evaluations],

@@ -54,6 +54,13 @@ class Line:
             return value
         raise self._wrong(name, "an object of numbers", value)
 
+    def object(self, name: str) -> Line:
+        """An object, validated as a line is; without fields if absent."""
+        value = self.row.get(name) or {}
+        if isinstance(value, dict):
+            return Line(f"{self.where}: {name}", value)
+        raise self._wrong(name, "an object", value)
+
     def grid(self, name: str) -> dict[str, list[list[float]]] | None:
         """A cognitive map, None if absent."""
         value = self.row.get(name)

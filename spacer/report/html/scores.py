@@ -17,6 +17,7 @@ from spacer.statistics.summaries import METRICS, QUESTION_TYPES
 
 OVERALL, QUESTIONS = "overall", "questions"  # the benchmark's own metric, and the mean over questions
 _RARE = ("reward/length", "reward/temporal")  # omitted if no completion earned one
+_OF_MAPS = ("reward/map", "map/quality", "map/drawn")  # omitted if there is no map, true or drawn
 
 
 @dataclass(frozen=True)
@@ -156,10 +157,15 @@ def _heldout_rows(evaluations: Sequence[EvaluationResult], tell: _Tell) -> list[
     """Rewards and properties of completions, over all questions, and answers by question type."""
     answers = [answer for evaluation in evaluations for answer in evaluation.answers.values()]
     found = []
+    maps = any(answer.values.get("map/drawn") for answer in answers) or any(
+        asked.true_map for evaluation in evaluations for asked in evaluation.questions.values()
+    )
     values = dict.fromkeys(name for answer in answers for name in answer.values)
     custom = [name for name in values if name not in METRICS]
     for name in [*METRICS, *custom]:
         if name in _RARE and not any(answer.values.get(name, 0.0) for answer in answers):
+            continue
+        if name in _OF_MAPS and not maps:
             continue
         told = tell(partial(_over_all, name), name).get(name)
         if told is None:  # no completion that it is a metric of

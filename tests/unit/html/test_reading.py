@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from spacer.errors import UserError
+from spacer.report.html.added import added_entries
+from spacer.report.html.contents import Added
 from spacer.report.html.folders import read_run, read_runs
 from spacer.report.html.index import curves, differences, subjects
 from tests.benchmarks_as_distributed import MAKERS
-from tests.run_folders import heldout_row, lines, recorded, scored_run, steps, training_run
+from tests.run_folders import heldout_row, lines, recorded, scored_run, steps, training_run, with_controls
 
 
 @pytest.fixture
@@ -184,3 +186,28 @@ def test_settings_that_differ_are_told(tmp_path: Path) -> None:
         {"key": "model.lora", "values": ["None", "—"]},
         {"key": "model.lora.rank", "values": ["—", "8"]},
     ]
+
+
+def test_what_the_video_adds_is_that_of_the_last_answers(trained: Path) -> None:
+    before, after = read_run(with_controls(trained, {"none": 0.3, "grey": 0.1})).evaluations
+    assert before.adds == {} and list(after.adds) == ["none", "grey"]
+    assert after.adds["none"]["reward/answer"] == Added(0.2, 0.5, 0.3, pytest.approx(0.2), 0.4, 40, 20)
+    nearest, _ = added_entries(after)
+    assert (nearest["control"], [entry["label"] for entry in nearest["metrics"]]) == (
+        "grey",
+        ["answer accuracy", "object count"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("controls", "said"),
+    [
+        ([], "'controls' must be an object, not \\[1\\]"),
+        ({"grey": [1]}, "summary.json: controls: 'grey' must be an object"),
+        ({"grey": {"reward/answer": {"before": 0.5}}}, "controls: grey: reward/answer: lacks 'questions'"),
+    ],
+)
+def test_controls_that_no_run_writes_are_refused(trained: Path, controls: object, said: str) -> None:
+    (trained / "summary.json").write_text(json.dumps({"controls": controls or [1]}))
+    with pytest.raises(UserError, match=said):
+        read_run(trained)

@@ -4,6 +4,7 @@ function overview() {
   const subject = index.subjects[state.subject];
   const view = el("div", { class: "page" }, ...notes());
   if (!subject) return fill(view, {}, [el("p", { class: "quiet" }, "These runs answered no questions: see Training.")]);
+  if (subject.adds.some((entries) => entries.length)) view.append(added(subject));
   view.append(headline(subject), scores(subject));
   if (subject.published.length) view.append(published(subject));
   view.append(failures(subject));

@@ -14,6 +14,12 @@ const GROUPS = {
 const groupOf = (name) => GROUPS[name.split("/")[0]] || "Optimisation";
 const ORDER = ["Reward", "Maps", "Completions", "Rollouts", "Optimisation", "Evaluation", "Speed"];
 
+// The value of curves that never change, null where they do or are of a single step.
+function constant(series) {
+  const values = series.flatMap((one) => one.points.map((point) => point[1]));
+  return series.some((one) => one.points.length > 1) && values.every((value) => value === values[0]) ? values[0] : null;
+}
+
 function training() {
   const view = el("div", { class: "page" }, ...notes());
   const runs = index.runs.map((run, place) => ({ ...run, place })).filter((run) => run.curves.length);
@@ -42,6 +48,7 @@ function training() {
         ),
       ),
     );
+  const still = [];
   for (const group of ORDER) {
     const inside = names.filter((name) => groupOf(name) === group);
     const panels = inside.flatMap((name) => {
@@ -56,25 +63,33 @@ function training() {
             title: one.label,
           })),
       );
-      const flat = series.every((one) => one.points.every((point) => point[1] === 0));
-      return flat
-        ? []
-        : [
-            curve(
-              series[0].title === name
-                ? name.split("/").slice(1).join(" ").replaceAll("_", " ") || name
-                : series[0].title,
-              series,
-            ),
-          ];
+      const title =
+        series[0].title === name ? name.split("/").slice(1).join(" ").replaceAll("_", " ") || name : series[0].title;
+      const value = constant(series);
+      if (value === null) return [curve(title, series)];
+      still.push({ title, value, group, series });
+      return [];
     });
     if (panels.length) view.append(el("section", {}, el("h2", {}, group), el("div", { class: "panels" }, ...panels)));
   }
+  if (still.length)
+    view.append(
+      el(
+        "details",
+        { class: "still" },
+        el(
+          "summary",
+          {},
+          `Never changed: ${still.map((one) => `${one.title} (${one.group.toLowerCase()}) ${short(one.value)}`).join(", ")}`,
+        ),
+        el("div", { class: "panels" }, ...still.map((one) => curve(one.title, one.series))),
+      ),
+    );
   view.append(
     el(
       "p",
       { class: "quiet" },
-      "Over training steps: each step thin, a mean over about a tenth of the run thick. What was 0 throughout is left out. A resumed run is one line. Bars are 95 % intervals.",
+      "Over training steps: each step thin, a mean over about a tenth of the run thick. A resumed run is one line. Bars are 95 % intervals.",
     ),
   );
   return view;
