@@ -101,6 +101,31 @@ def with_controls(folder: Path, added: Mapping[str, float]) -> Path:
     return folder
 
 
+def sweep_folder(folder: Path) -> Path:
+    """A sweep of two rewards with two seeds each, and a job that failed; the best job is told first."""
+    jobs = []
+    for place, (reward, seed, right) in enumerate(
+        (("grpo", 1, 30), ("grpo", 0, 26), ("accuracy", 0, 20), ("accuracy", 1, 12))
+    ):
+        job = training_run(
+            folder / f"reward={reward},seed={seed}", [n < 10 for n in range(40)], [n < right for n in range(40)]
+        )
+        with_controls(job, {"other_video": 0.3 - 0.1 * place})
+        lines(job / "history.jsonl", steps(30, rate=float(seed)))
+        recorded(job, {"reward": {"name": reward}, "seed": seed, "stage": {"name": "train"}})
+        values = {"overrides": [f"reward={reward}", f"seed={seed}"], "status": "done", "seconds": 100.0 * (1 + place)}
+        jobs.append({"job": job.name, "folder": str(job), "reason": None} | values)
+    failed = {
+        "overrides": ["reward=grpo", "seed=2"],
+        "status": "failed",
+        "reason": "out of memory\nat step 3",
+        "seconds": None,
+    }
+    jobs.append({"job": "reward=grpo,seed=2", "folder": str(folder / "reward=grpo,seed=2")} | failed)
+    (folder / "sweep.json").write_text(json.dumps({"name": "reward_ablation", "ranked_by": "answer", "jobs": jobs}))
+    return folder
+
+
 def recorded(folder: Path, config: Mapping[str, Any], overrides: Sequence[str] = ("++seed=0",)) -> None:
     """What Hydra leaves in a run's folder."""
     (folder / ".hydra").mkdir(parents=True, exist_ok=True)

@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from spacer.config.faults import SWEEP
 from spacer.config.settings import Settings
 from spacer.errors import UserError
 from spacer.report.html.build import NAME, write_report
-from spacer.report.html.lines import read_object
+from spacer.report.html.sweep import read_sweep
 from spacer.terminal.screen import screen
 
 
 def report_runs(settings: Settings, folder: Path) -> float:
-    """Writes the report of `runs` into the run's folder. Returns its size in megabytes.
+    """Writes the report of `runs`, or of a sweep, into the run's folder. Returns its size in megabytes.
 
     Raises:
         UserError: a run's files cannot be read; all are listed.
     """
     runs = run_folders(settings.runs)
-    path = write_report(folder / NAME, runs, settings.report, settings.evaluation.resamples, settings.seed)
+    # a sweep beside other runs is some runs more
+    sweep = read_sweep(_folder(settings.runs[0])) if len(settings.runs) == 1 else None
+    path = write_report(folder / NAME, runs, settings.report, settings.evaluation.resamples, settings.seed, sweep)
     _tell(f"report: {path}")
     return path.stat().st_size / 1e6
 
@@ -48,17 +49,16 @@ def run_folders(named: Sequence[str]) -> list[Path]:
     """
     found: list[Path] = []
     for name in named:
-        folder = Path(name).expanduser().resolve()
-        if not (folder / SWEEP).is_file():
-            found.append(folder)
-            continue
-        jobs = read_object(folder / SWEEP) or {}
-        done = [Path(str(job["folder"])) for job in jobs.get("jobs", ()) if job.get("status") == "done"]
-        if not done:
+        folder = _folder(name)
+        sweep = read_sweep(folder)
+        if sweep is not None and not sweep.done:
             raise UserError(f"{folder}: no job of this sweep is done: run it again, which goes on with what is missing")
-        # a sweep's folder may have moved since
-        found += [job if job.is_dir() else folder / job.name for job in done]
+        found += [folder] if sweep is None else sweep.done
     return list(dict.fromkeys(found))
+
+
+def _folder(name: str) -> Path:
+    return Path(name).expanduser().resolve()
 
 
 def _tell(words: str) -> None:

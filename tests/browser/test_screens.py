@@ -10,13 +10,14 @@ import pytest
 
 from spacer.config.settings import ReportSettings
 from spacer.report.html.build import write_report
+from spacer.report.html.sweep import read_sweep
 from tests.browser.conftest import Page
 from tests.browser.test_clicking import clean, opened
-from tests.run_folders import scored_run, training_run, with_controls
+from tests.run_folders import scored_run, sweep_folder, training_run, with_controls
 
 pytestmark = pytest.mark.long
 WIDTHS = (390, 1024, 1440)
-REPORTS = ("trained", "two", "benchmark", "own")
+REPORTS = ("trained", "two", "benchmark", "own", "sweep")
 TABS = ("overview", "questions", "training", "settings")
 
 
@@ -51,6 +52,15 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     before.write_text((run / "predictions/after.jsonl").read_text())
     with_controls(run, {"none": 0.3, "other_video": -0.02})
     return write_report(folder / "report.html", [run], ReportSettings(), 100, 0)
+
+
+@pytest.fixture(scope="session")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a sweep: two rewards with two seeds each, and a job that failed."""
+    folder = sweep_folder(tmp_path_factory.mktemp("sweep"))
+    found = read_sweep(folder)
+    assert found is not None
+    return write_report(folder / "report.html", found.done, ReportSettings(), 100, 0, found)
 
 
 @pytest.fixture
@@ -174,4 +184,29 @@ def test_curves_that_never_change_are_folded_away_and_named(page: Page, own: Pat
     assert page.texts(".page > section .panel figcaption") == ["total", "answer"]
     page.find(".still summary").click()
     assert page.find(".still .panel svg").is_displayed()
+    clean(page)
+
+
+def test_a_sweep_is_one_page(page: Page, sweep: Path) -> None:
+    opened(page, sweep, "overview")
+    assert page.texts(".page h2") == ["What the video adds", "Jobs", "Scores by setting", "Where it fails A"]
+    assert page.texts("#adds .each li") == [
+        "reward=grpo+25.0+20.0 to +30.0 over 2 seeds",
+        "reward=accuracy+5.0+0.0 to +10.0 over 2 seeds",
+    ]
+    heads = ["job", "reward", "seed", "Answer accuracy", "Total reward", "Map score", "Completions with a map"]
+    assert page.texts("#jobs thead th") == [*heads, "adds to another scene's video", "time"]
+    first, *_, failed = page.texts("#jobs tbody tr")
+    assert first.startswith(" Agrpo175.0 %") and first.endswith("+30.0[+20.0, +40.0]100 s")
+    assert failed == "failedout of memorygrpo2––––––"
+    means = dict(
+        zip(page.texts("#settings tbody th[scope=row]"), page.texts("#settings tr:not(.section) td"), strict=False)
+    )
+    assert means["total"] == "1.7001.650 – 1.750"
+    assert page.texts(".top strong") == ["reward_ablation: 5 jobs"]
+    page.find("#tab-training").click()
+    assert page.texts(".legend.wide li") == ["reward=grpo 2 seeds", "reward=accuracy 2 seeds"]
+    seeds = page.driver.execute_script("""return [...document.querySelectorAll('.page > section .panel')].map((panel) =>
+      [panel.querySelectorAll('.raw').length, panel.querySelectorAll('.soft').length])""")
+    assert seeds == [[4, 2]] * 3
     clean(page)

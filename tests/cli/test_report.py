@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from tests.cli.conftest import Command, fails, succeeds
-from tests.run_folders import scored_run, training_run
+from tests.run_folders import scored_run, sweep_folder, training_run
 from tests.unit.html.test_building import elements
 
 
@@ -21,6 +21,22 @@ def test_of_several_runs_without_torch(without_torch: Command, tmp_path: Path) -
     assert [run["name"] for run in index["runs"]] == ["trained", "all", "scored"]
     told = {subject["name"]: [column["label"] for column in subject["columns"]] for subject in index["subjects"]}
     assert told == {"rooms": ["A before", "A after"], "vsi_bench": ["B", "C"]}
+
+
+def test_of_a_sweep(without_torch: Command, tmp_path: Path) -> None:
+    """Its folder, which was moved since it ran, is one page, with the jobs that are not done."""
+    sweep = sweep_folder(tmp_path / "before").rename(tmp_path / "sweep")
+    succeeds(without_torch("stage=report", f"runs=[{sweep}]", f"hydra.run.dir={tmp_path / 'out'}", cwd=tmp_path))
+    index = elements(tmp_path / "out/report.html")["index"]
+    assert index["sweep"]["keys"] == ["reward", "seed"]
+    jobs = [(*job["values"], job["status"], job["run"]) for job in index["sweep"]["jobs"]]
+    assert jobs[:2] == [("grpo", "1", "done", 0), ("grpo", "0", "done", 1)]
+    assert jobs[-1] == ("grpo", "2", "failed", None)
+    assert index["sweep"]["settings"] == [
+        {"label": "reward=grpo", "runs": [0, 1]},
+        {"label": "reward=accuracy", "runs": [2, 3]},
+    ]
+    assert [column["label"] for column in index["subjects"][0]["columns"]] == ["A", "B", "C", "D"]
 
 
 def test_comparing_runs_leaves_one_of_both(command: Command, tmp_path: Path) -> None:

@@ -26,13 +26,14 @@ from spacer.report.html.folders import read_runs
 from spacer.report.html.index import Subject, differences, run_entry, subject_entry, subjects
 from spacer.report.html.media import Medium, embedded
 from spacer.report.html.rollouts import rollout_entries
+from spacer.report.html.sweep import SweepFolder, last_answers, sweep_entry
 from spacer.report.html.texts import CHUNK, RIGHT, by_worth, chunks, plain_json
 from spacer.report.labels import METRICS
 
 NAME = "report.html"
 _SCRIPTS = (
-    *("dom.js", "charts.js", "data.js", "added.js", "overview.js", "training.js", "questions.js", "detail.js"),
-    "main.js",
+    *("dom.js", "charts.js", "data.js", "added.js", "overview.js", "sweep.js", "training.js"),
+    *("questions.js", "detail.js", "main.js"),
 )
 PAGE = 100_000  # characters: style, script and the frame around the contents
 _TEXT_SHARE = 0.8  # of the file for texts, so that some room is left for pictures
@@ -46,20 +47,32 @@ class Element:
     json: str
 
 
-def write_report(path: Path, folders: Sequence[Path], settings: ReportSettings, resamples: int, seed: int) -> Path:
+def write_report(
+    path: Path,
+    folders: Sequence[Path],
+    settings: ReportSettings,
+    resamples: int,
+    seed: int,
+    sweep: SweepFolder | None = None,
+) -> Path:
     """Writes a report of the runs in the folders to a file, and returns its path.
 
-    Intervals use `resamples` resamples, drawn with `seed`.
+    Intervals use `resamples` resamples, drawn with `seed`. If the folders are the jobs of a `sweep`, the page begins
+    with their table.
 
     Raises:
         UserError: a run's file cannot be read; the message names it.
     """
     runs = read_runs(folders)
-    write_text(path, page(_elements(runs, settings, resamples, seed)))
+    if sweep is not None:
+        runs = [last_answers(run) for run in runs]
+    write_text(path, page(_elements(runs, settings, resamples, seed, sweep)))
     return path
 
 
-def _elements(runs: Sequence[RunFolder], settings: ReportSettings, resamples: int, seed: int) -> list[Element]:
+def _elements(
+    runs: Sequence[RunFolder], settings: ReportSettings, resamples: int, seed: int, sweep: SweepFolder | None
+) -> list[Element]:
     found = subjects(runs)
     media, places = _media(found)
     base = _base_of([medium.path for medium in media if medium.path is not None])
@@ -73,6 +86,7 @@ def _elements(runs: Sequence[RunFolder], settings: ReportSettings, resamples: in
         "labels": METRICS,
         "runs": [run_entry(run, place) for place, run in enumerate(runs)],
         "subjects": [subject_entry(subject, at, resamples, seed) for subject, at in zip(found, places, strict=True)],
+        "sweep": None if sweep is None else sweep_entry(sweep, runs),
         "differences": differences(runs) if len(runs) > 1 else [],
     }
     room = max(0, settings.max_megabytes * 1_000_000 - len(plain_json(index)) - PAGE)

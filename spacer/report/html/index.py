@@ -115,15 +115,16 @@ def _short(questions: Questions, place: int) -> dict[str, list[Any]]:
 def _overlaps(subject: Subject) -> list[str]:
     """Notes on columns that cover different questions."""
     first, *others = subject.questions.evaluations
-    notes = []
+    found: dict[tuple[int, int], list[str]] = {}
     for column, other in zip(subject.columns[1:], others, strict=True):
         both = len(first.questions.keys() & other.questions.keys())
         if both < max(len(first.questions), len(other.questions)):
-            notes.append(
-                f"{subject.columns[0].label} and {column.label} have {both} questions in common, of "
-                f"{len(first.questions)} and {len(other.questions)}: differences are over those alone"
-            )
-    return notes
+            found.setdefault((both, len(other.questions)), []).append(column.label)
+    return [
+        f"{subject.columns[0].label} and {', '.join(labels)} have {both} questions in common, of "
+        f"{len(first.questions)} and {count}: differences are over those alone"
+        for (both, count), labels in found.items()
+    ]
 
 
 def _protocols(subject: Subject) -> list[str]:

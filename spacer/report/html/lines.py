@@ -61,6 +61,13 @@ class Line:
             return Line(f"{self.where}: {name}", value)
         raise self._wrong(name, "an object", value)
 
+    def lines(self, name: str) -> list[Line]:
+        """A list of objects, each validated as a line is; empty if absent."""
+        value = self.row.get(name) or []
+        if isinstance(value, list) and all(isinstance(item, dict) for item in value):
+            return [Line(f"{self.where}: {name}: {place}", item) for place, item in enumerate(value)]
+        raise self._wrong(name, "a list of objects", value)
+
     def grid(self, name: str) -> dict[str, list[list[float]]] | None:
         """A cognitive map, None if absent."""
         value = self.row.get(name)

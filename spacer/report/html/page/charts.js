@@ -78,7 +78,8 @@ const short = (value) =>
       ? Math.round(value).toLocaleString("en")
       : Number(value.toPrecision(3)).toString();
 
-// Series of {label, points, colour}, and ends where there are intervals, over training steps.
+// Series of {label, points, colour}, ends where there are intervals, and each where points are the mean of several
+// curves, over training steps.
 function curve(title, series) {
   const width = 350,
     height = 204,
@@ -86,7 +87,7 @@ function curve(title, series) {
     right = 12,
     top = 10,
     bottom = 40;
-  const all = series.flatMap((one) => one.points);
+  const all = series.flatMap((one) => [one.points, ...(one.each || [])].flat());
   let [x0, x1] = [Math.min(...all.map((p) => p[0])), Math.max(...all.map((p) => p[0]))];
   const ends = series.flatMap((one) => (one.ends || []).flatMap((end) => end.slice(1)));
   const heights = [...all.map((p) => p[1]), ...ends];
@@ -133,7 +134,8 @@ function curve(title, series) {
       drawing.append(
         svg("line", { x1: px(x), x2: px(x), y1: py(low), y2: py(high), class: "raw", stroke: one.colour }),
       );
-    if (one.points.length >= 20) drawing.append(svg("path", { d: line(one.points), class: "raw", stroke: one.colour }));
+    const thin = one.each || (one.points.length >= 20 ? [one.points] : []);
+    drawing.append(...thin.map((points) => svg("path", { d: line(points), class: "raw", stroke: one.colour })));
     if (one.points.length === 1)
       drawing.append(svg("circle", { cx: px(one.points[0][0]), cy: py(one.points[0][1]), r: 3, fill: one.colour }));
     drawing.append(

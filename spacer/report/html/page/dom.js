@@ -64,8 +64,14 @@ function hover(node, lines) {
 }
 
 const percent = (value, digits = 1) => (100 * value).toFixed(digits);
-const signed = (value, digits) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(digits);
+const signed = (value, digits) => (Number(value.toFixed(digits)) < 0 ? "−" : "+") + Math.abs(value).toFixed(digits);
 const count = (number, one, many) => `${number.toLocaleString("en")} ${number === 1 ? one : many || one + "s"}`;
+const duration = (seconds) =>
+  seconds < 120
+    ? `${seconds.toFixed(0)} s`
+    : seconds < 7200
+      ? `${(seconds / 60).toFixed(1)} min`
+      : `${(seconds / 3600).toFixed(1)} h`;
 const counted = (numbers) => {
   const found = numbers.filter((n) => Number.isFinite(n));
   return found.length ? found.reduce((a, b) => a + b, 0) / found.length : null;

@@ -130,7 +130,9 @@ function settings() {
 
 function render() {
   tip.hidden = true;
-  const names = index.runs.map((run) => (index.runs.length > 1 ? `${run.letter} ${run.name}` : run.name));
+  const names = index.sweep
+    ? [`${index.sweep.name}: ${count(index.sweep.jobs.length, "job")}`]
+    : index.runs.map((run) => (index.runs.length > 1 ? `${run.letter} ${run.name}` : run.name));
   const tabs = el(
     "nav",
     { role: "tablist" },

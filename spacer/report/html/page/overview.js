@@ -4,6 +4,7 @@ function overview() {
   const subject = index.subjects[state.subject];
   const view = el("div", { class: "page" }, ...notes());
   if (!subject) return fill(view, {}, [el("p", { class: "quiet" }, "These runs answered no questions: see Training.")]);
+  if (index.sweep) return fill(view, {}, sweepOverview(subject));
   if (subject.adds.some((entries) => entries.length)) view.append(added(subject));
   view.append(headline(subject), scores(subject));
   if (subject.published.length) view.append(published(subject));
@@ -40,6 +41,8 @@ const NAMES = {
 const valueOf = (row, value) => (row.share ? percent(value) : value.toFixed(row.name === "completion/tokens" ? 1 : 3));
 const changeOf = (row, value) =>
   row.share ? signed(100 * value, 1) : signed(value, row.name === "completion/tokens" ? 1 : 3);
+const nameOf = (row) => NAMES[row.name] || row.label[0].toUpperCase() + row.label.slice(1);
+const rangeOf = (row, { low, high }) => `${valueOf(row, low)} – ${valueOf(row, high)}`;
 const sure = (change) => change && change.low !== null && (change.low > 0 || change.high < 0);
 
 // The places of the runs' last columns.
@@ -55,7 +58,6 @@ function card(subject, row) {
   const last = row.cells.length - 1,
     cell = row.cells[last],
     change = row.changes[last];
-  const name = NAMES[row.name] || row.label[0].toUpperCase() + row.label.slice(1);
   const box = el(
     "div",
     {
@@ -63,7 +65,7 @@ function card(subject, row) {
       tip: () =>
         row.cells.flatMap((each, place) => (each ? [`${subject.columns[place].label}: ${said(row, each)}`] : [])),
     },
-    el("h3", {}, name),
+    el("h3", {}, nameOf(row)),
   );
   const unit = row.share ? el("span", { class: "unit" }, "%") : null;
   const ends = lasts(subject);
@@ -163,13 +165,7 @@ function scores(subject) {
               tip: cell ? () => [`${columns[place].label}: ${said(row, cell)}`] : null,
             },
             cell ? valueOf(row, cell.value) : "–",
-            cell
-              ? el(
-                  "span",
-                  { class: "range" },
-                  cell.low === null ? cell.why : `${valueOf(row, cell.low)} – ${valueOf(row, cell.high)}`,
-                )
-              : null,
+            cell ? el("span", { class: "range" }, cell.low === null ? cell.why : rangeOf(row, cell)) : null,
           ),
         ),
         ...compared
@@ -293,9 +289,8 @@ function groups(column, labels, names) {
   return [...found.values()].sort((a, b) => a.sum / a.count - b.sum / b.count || b.count - a.count);
 }
 
-function failures(subject) {
-  const column = subject.columns.length - 1,
-    base = subject.against[column] ?? 0;
+function failures(subject, column = subject.columns.length - 1) {
+  const base = subject.against[column] ?? 0;
   const tally = { right: 0, wrong: 0, unread: 0, error: 0, absent: 0 };
   subject.id.forEach((_, place) => {
     tally[verdict(state.subject, column, place)] += 1;
@@ -330,7 +325,7 @@ function failures(subject) {
       : null;
   };
   const disagree =
-    subject.columns.length > 1
+    column !== base
       ? el(
           "div",
           {},

@@ -16,8 +16,27 @@ const ORDER = ["Reward", "Maps", "Completions", "Rollouts", "Optimisation", "Eva
 
 // The value of curves that never change, null where they do or are of a single step.
 function constant(series) {
-  const values = series.flatMap((one) => one.points.map((point) => point[1]));
+  const values = series.flatMap((one) => [one.points, ...(one.each || [])].flat().map((point) => point[1]));
   return series.some((one) => one.points.length > 1) && values.every((value) => value === values[0]) ? values[0] : null;
+}
+
+// What curves are drawn of: each run, in the colour of its last column beside the others, or each setting of a sweep.
+function byRun(runs) {
+  const last = (run) => {
+    const columns = index.subjects.length ? index.subjects[0].columns : [];
+    const place = columns.findLastIndex((column) => column.run === run.place);
+    return colour(place < 0 ? run.place + 1 : place);
+  };
+  return runs.map((run) => ({ label: run.letter, told: run.name, colour: last(run), runs: [run] }));
+}
+
+function bySetting(runs) {
+  return index.sweep.settings.map((setting, place) => ({
+    label: setting.label,
+    told: setting.runs.length > 1 ? count(setting.runs.length, "seed") : "",
+    colour: tint(place),
+    runs: runs.filter((run) => setting.runs.includes(run.place)),
+  }));
 }
 
 function training() {
@@ -25,26 +44,14 @@ function training() {
   const runs = index.runs.map((run, place) => ({ ...run, place })).filter((run) => run.curves.length);
   if (!runs.length) return fill(view, {}, [el("p", { class: "quiet" }, "These runs trained nothing.")]);
   const names = [...new Set(runs.flatMap((run) => run.curves.map((one) => one.name)))];
-  const tint = (run) => {
-    // that of its last column beside the others
-    const place = index.subjects.length
-      ? index.subjects[0].columns.findLastIndex((column) => column.run === run.place)
-      : -1;
-    return colour(place < 0 ? run.place + 1 : place);
-  };
-  if (runs.length > 1)
+  const drawn = index.sweep ? bySetting(runs) : byRun(runs);
+  if (drawn.length > 1)
     view.append(
       el(
         "ul",
         { class: "legend wide" },
-        ...runs.map((run) =>
-          el(
-            "li",
-            {},
-            el("span", { class: "swatch", style: { background: tint(run) } }),
-            `${run.letter} `,
-            el("span", { class: "quiet" }, run.name),
-          ),
+        ...drawn.map((one) =>
+          el("li", {}, swatch(one.colour), `${one.label} `, el("span", { class: "quiet" }, one.told)),
         ),
       ),
     );
@@ -52,17 +59,12 @@ function training() {
   for (const group of ORDER) {
     const inside = names.filter((name) => groupOf(name) === group);
     const panels = inside.flatMap((name) => {
-      const series = runs.flatMap((run) =>
-        run.curves
-          .filter((one) => one.name === name)
-          .map((one) => ({
-            label: run.letter,
-            points: one.points,
-            ends: one.ends || [],
-            colour: tint(run),
-            title: one.label,
-          })),
-      );
+      const series = drawn.flatMap((one) => {
+        const curves = one.runs.flatMap((run) => run.curves.filter((each) => each.name === name));
+        return curves.length
+          ? [{ label: one.label, colour: one.colour, title: curves[0].label, ...overRuns(curves) }]
+          : [];
+      });
       const title =
         series[0].title === name ? name.split("/").slice(1).join(" ").replaceAll("_", " ") || name : series[0].title;
       const value = constant(series);
@@ -89,7 +91,9 @@ function training() {
     el(
       "p",
       { class: "quiet" },
-      "Over training steps: each step thin, a mean over about a tenth of the run thick. A resumed run is one line. Bars are 95 % intervals.",
+      index.sweep
+        ? "Over training steps, a line for each setting: its seeds thin, a moving mean of their mean thick. Bars are 95 % intervals."
+        : "Over training steps: each step thin, a mean over about a tenth of the run thick. A resumed run is one line. Bars are 95 % intervals.",
     ),
   );
   return view;
