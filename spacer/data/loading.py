@@ -116,6 +116,8 @@ class TrainLoader:
     rank are left for another epoch. If a bunch fills several batches of all ranks, one worker makes all of them, so
     that it decodes the file once.
 
+    With several `parts`, a batch is as many smaller ones, one after the other, each spread over the ranks as said.
+
     `weights` belong to a `MixedDataset`: its parts' shares of an epoch, which is as long as all parts together.
 
     `waited` is the time in seconds that the caller has waited for batches, `lasted` the time since the first request.
@@ -130,6 +132,7 @@ class TrainLoader:
         *,
         batch_size: int,
         seed: int,
+        parts: int = 1,
         together: int = 1,
         weights: Sequence[float] | None = None,
         rank: int = 0,
@@ -137,6 +140,7 @@ class TrainLoader:
     ) -> None:
         self._dataset = dataset
         self.batch_size = batch_size
+        self._parts = parts
         self._seed = seed
         self._together = together
         self._weights = weights
@@ -198,7 +202,7 @@ class TrainLoader:
         first = -self._given % self._unit  # remaining batches of a unit that a restart has split
         cuts = [0, *range(first, len(left), self._unit), len(left)]
         units = [left[start:end] for start, end in itertools.pairwise(cuts) if start < end]
-        batches = self._timed(_loader(self._dataset, units))
+        batches = self._timed(_loader(self._dataset, units, self._parts))
         for batch in batches:
             self._given += 1
             yield batch
@@ -221,9 +225,10 @@ class TrainLoader:
         return epoch_order(self._dataset.samples, self._together, rng)
 
     def _uses(self, order: np.ndarray, batch: int) -> list[SampleDraw]:
-        start = batch * self._everyones + self._rank * self.batch_size
+        each = self.batch_size // self._parts
+        starts = ((batch * self._parts + n) * each * self._world + self._rank * each for n in range(self._parts))
         before = self._epoch * self._per_epoch * self._everyones
-        return [SampleDraw(before + start + i, int(order[start + i])) for i in range(self.batch_size)]
+        return [SampleDraw(before + i, int(order[i])) for start in starts for i in range(start, start + each)]
 
 
 def mixed_order(
@@ -282,16 +287,17 @@ def epoch_order(samples: Sequence[Sample], together: int, rng: np.random.Generat
     return np.array(mixed + last)
 
 
-def _loader(dataset: Prompts, units: list[list[list[SampleDraw]]]) -> Iterator[list[PromptBatch]]:
+def _loader(dataset: Prompts, units: list[list[list[SampleDraw]]], parts: int) -> Iterator[list[PromptBatch]]:
     """Yields units: lists of consecutive batches that one worker makes."""
-    return made_by_workers(_UnitBatches(dataset), units, dataset.workers)
+    return made_by_workers(_UnitBatches(dataset, parts), units, dataset.workers)
 
 
 class _UnitBatches:
     """A worker's item: the batches of a unit."""
 
-    def __init__(self, dataset: Prompts) -> None:
+    def __init__(self, dataset: Prompts, parts: int) -> None:
         self._dataset = dataset
+        self._parts = parts
 
     def __getitem__(self, unit: list[list[SampleDraw]]) -> list[PromptBatch]:
-        return [collate([self._dataset[use] for use in batch]) for batch in unit]
+        return [collate([self._dataset[use] for use in batch], self._parts) for batch in unit]

@@ -89,7 +89,7 @@ class PromptBatch:
 
     `targets` are completions to imitate, one per prompt; None outside of sft. `shuffled_video_pixels` are the same
     videos' patches with frames in random order (T-GRPO). `faults` are samples that could not be read, which have no
-    prompt.
+    prompt. `part_sizes` are the numbers of samples of its parts (`spacer.data.parts`), one after the other.
     """
 
     samples: tuple[Sample, ...]
@@ -99,6 +99,7 @@ class PromptBatch:
     targets: tuple[Tensor, ...] | None
     shuffled_video_pixels: Tensor | None
     faults: tuple[Fault, ...]
+    part_sizes: tuple[int, ...]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PromptBatch:
         """The batch with patches and grids on `device`; called by Lightning. Token rows are moved when packed."""
@@ -318,9 +319,13 @@ def tokens_of(
     return asked(chat, media, processor, data)
 
 
-def collate(items: Sequence[Prompt | Fault]) -> PromptBatch:
-    """Merges prompts into a batch that stores each medium once. If all items are faults, the batch has no prompts."""
+def collate(items: Sequence[Prompt | Fault], parts: int = 1) -> PromptBatch:
+    """Merges prompts into a batch that stores each medium once. If all items are faults, the batch has no prompts.
+
+    The batch has so many `parts`, which divide the number of items.
+    """
     prompts = [item for item in items if isinstance(item, Prompt)]
+    each = len(items) // parts
     first = {_medium(prompt): prompt for prompt in reversed(prompts) if prompt.grid_thw is not None}
     media = [first[key] for key in dict.fromkeys(map(_medium, prompts)) if key in first]
     starts: dict[tuple[tuple[object, ...], str], int] = {}
@@ -344,6 +349,7 @@ def collate(items: Sequence[Prompt | Fault]) -> PromptBatch:
         targets=tuple(p.target_ids for p in prompts if p.target_ids is not None) or None,
         shuffled_video_pixels=cat_given([p.shuffled_pixels_PD for p in media if p.of_kind("video") is not None]),
         faults=tuple(item for item in items if isinstance(item, Fault)),
+        part_sizes=tuple(sum(isinstance(item, Prompt) for item in items[n * each :][:each]) for n in range(parts)),
     )
 
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from spacer.attention.interface import TREE
-from spacer.data.processing import PromptBatch, VisionInputs
+from spacer.data.parts import shown_at
+from spacer.data.processing import PromptBatch
 from spacer.errors import UserError
 from spacer.models.forward import RowContext
 from spacer.models.logps import row_logps
@@ -148,7 +149,7 @@ def plain_logps(model: Any, batch: PromptBatch, completion: Completion, temperat
     pixels, at the same positions."""
     base = unwrap(model)
     prompt, count = batch.forest.prompt(completion.prompt), len(completion.ids_C)
-    pictures = pictures_of(batch, completion.prompt, base.config.vision_config.spatial_merge_size)
+    pictures, _ = shown_at(batch.pictures, prompt.vision_L, base.config.vision_config.spatial_merge_size)
     device = base.lm_head.weight.device
     positions = torch.cat([prompt.positions_3L, prompt.positions_3L[:, -1:] + torch.arange(1, count + 1)], 1)
     logits = base(
@@ -163,28 +164,6 @@ def plain_logps(model: Any, batch: PromptBatch, completion: Completion, temperat
     ).logits[0, :-1]
     logp = (logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature).log_softmax(-1)
     return logp.gather(1, completion.ids_C.to(device)[:, None])[:, 0]
-
-
-def pictures_of(batch: PromptBatch, prompt: int, merge: int) -> VisionInputs:
-    """The pictures that one prompt of a batch is about."""
-    vision_L = batch.forest.prompt(prompt).vision_L
-    wanted = set(vision_L[vision_L >= 0].tolist())
-    found: list[Tensor | None] = []
-    feature = 0
-    for pixels, grids in (
-        (batch.pictures.image_pixels, batch.pictures.image_grids),
-        (batch.pictures.video_pixels, batch.pictures.video_grids),
-    ):
-        patch, patches, kept = 0, [], []
-        for grid in () if grids is None else grids:
-            count = int(grid.prod())
-            if feature in wanted:
-                assert pixels is not None
-                patches.append(pixels[patch : patch + count])
-                kept.append(grid)
-            patch, feature = patch + count, feature + count // merge**2
-        found += [torch.cat(patches) if patches else None, torch.stack(kept) if kept else None]
-    return VisionInputs(*found)
 
 
 @contextlib.contextmanager

@@ -34,7 +34,7 @@ def seconds_of_step(
     read = steps * weights + keys * (steps * work.prompt_tokens + work.completions * steps * (steps + 1) // 2)
     if setup.shuffled:
         read += steps * (weights + keys * work.prompt_tokens) + keys * work.completions // 2 * steps * (steps + 1) // 2
-    rollouts = setup.accumulate / setup.updates
+    rollouts = setup.accumulate / setup.steps_per_rollout
     reading = read * rollouts / (speeds.bytes_per_s * speeds.utilisation)
     launched = text.layers * LAYER_OPERATORS + OTHER_OPERATORS
     if setup.rank is not None and (setup.sharded or setup.product_bytes < 4):  # else merged
@@ -50,4 +50,4 @@ def seconds_of_step(
 def days_of(questions: int, seconds: float, work: Work, setup: Setup) -> float:
     """Days of one pass over all questions, on all GPUs."""
     batches = questions / (work.prompts * setup.ranks)
-    return batches * setup.updates / setup.accumulate * seconds / _DAY
+    return batches * setup.steps_per_rollout / setup.accumulate * seconds / _DAY

@@ -24,7 +24,8 @@ def tree_flops(sizes: Sizes, work: Work, setup: Setup) -> dict[str, int]:
     """FLOPs of an optimiser step on prefix trees: part → count."""
     adapters = setup.adapters(sizes)
     prefill, decode = _rollout(sizes, work, work.group, setup, adapters)
-    encodings = setup.updates
+    # a frozen tower's features serve all updates; those of parts that train it are not the rollout's
+    encodings = setup.updates + (setup.parts > 1) if setup.vision_trained else 1
     if setup.shuffled:
         encodings += 1
         more = _rollout(sizes, work, work.group // 2, setup, adapters)
@@ -46,7 +47,7 @@ def tree_flops(sizes: Sizes, work: Work, setup: Setup) -> dict[str, int]:
         "vision_backward": seen_back * setup.updates,
     }
     # several steps per batch, or several batches per step
-    return {part: round(value * setup.accumulate / setup.updates) for part, value in batch.items()}
+    return {part: round(value * setup.accumulate / setup.steps_per_rollout) for part, value in batch.items()}
 
 
 def plain_flops(sizes: Sizes, work: Work, setup: Setup) -> dict[str, int]:
@@ -56,7 +57,7 @@ def plain_flops(sizes: Sizes, work: Work, setup: Setup) -> dict[str, int]:
     """
     alone = replace(work, pictures=work.pictures[:1], questions=1, group=1)
     found = tree_flops(sizes, alone, replace(setup, shuffled=False))
-    batches = setup.accumulate / setup.updates
+    batches = setup.accumulate / setup.steps_per_rollout
     seen = _vision(sizes, alone.pictures) * batches
     found["vision"] += round(seen)  # once for sampling, once for training
     if setup.reference and not _reference_sees(setup):

@@ -42,6 +42,7 @@ class Setup:
     eight_bit: bool
     reference: bool
     shuffled: bool
+    parts: int
     updates: int
     accumulate: int
     on_gpu: bool
@@ -57,6 +58,11 @@ class Setup:
     def turned(self) -> bool:
         """Whether each product casts its weights to a narrower dtype."""
         return self.product_bytes < self.seen_bytes
+
+    @property
+    def steps_per_rollout(self) -> int:
+        """Optimizer steps that a rollout makes, of one batch."""
+        return self.parts * self.updates
 
     @property
     def adapters_turned(self) -> bool:
@@ -103,6 +109,7 @@ def setup_of(settings: Settings) -> Setup:
         eight_bit=optimizer is not None and optimizer.kind == OptimizerKind.adamw_8bit,
         reference=settings.objective.beta > 0,
         shuffled=settings.reward.temporal is not None,
+        parts=settings.objective.rollout_parts,
         updates=settings.objective.updates_per_rollout,
         accumulate=settings.trainer.accumulate_grad_batches,
         on_gpu=on_gpu,

@@ -36,6 +36,11 @@ class Rollout:
         """The log-probabilities at sampling of each completion's tokens, without padding."""
         return [logp_C[:length] for logp_C, length in zip(self.logp_BC, self.lengths, strict=True)]
 
+    def part(self, start: int, stop: int) -> Rollout:
+        """The completions from `start` to `stop`."""
+        cut = slice(start, stop)
+        return Rollout(self.ids_BC[cut], self.mask_BC[cut], self.logp_BC[cut], self.truncated_B[cut], self.texts[cut])
+
     def completions(self, group: int) -> list[Completion]:
         """The completions as leaves of the forest, `group` per prompt."""
         ids_BC = self.ids_BC.cpu()

@@ -148,13 +148,14 @@ class Run:
         ]
         return parts[0] if len(parts) == 1 else MixedDataset(parts)
 
-    def loader(self, batch_size: int, **options: Any) -> TrainLoader:
-        """This rank's share of the training samples, in batches."""
+    def loader(self, batch_size: int, parts: int = 1, **options: Any) -> TrainLoader:
+        """This rank's share of the training samples, in batches of so many parts."""
         place = place_of(self.settings.cluster)
         return TrainLoader(
             self.dataset("train", **options),
             batch_size=batch_size,
             seed=self.settings.seed,
+            parts=parts,
             together=self.settings.dataset.questions_per_video,
             weights=[data.weight for data in self.splits],
             rank=place.rank,

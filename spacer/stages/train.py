@@ -16,16 +16,19 @@ def train(run: Run) -> float:
     settings, stage = run.settings, run.settings.stage
     assert isinstance(stage, TrainStage)
     before = ask_heldout(run, "before") if run.asks(stage.evaluate_before) else None
-    loader = run.loader(settings.objective.prompts_per_rollout, shuffle_frames=settings.reward.temporal is not None)
-    needs_reference = settings.objective.beta > 0 and settings.model.lora is None
+    objective = settings.objective
+    loader = run.loader(
+        objective.prompts_per_rollout, objective.rollout_parts, shuffle_frames=settings.reward.temporal is not None
+    )
+    needs_reference = objective.beta > 0 and settings.model.lora is None
     module = GrpoModule(
         run.policy,
         load_reference(settings.model, run.attention.vision) if needs_reference else None,
         run.probe,
-        settings.objective,
+        objective,
         Scorer(settings.reward),
         run.compute,
-        run.training(loader, settings.objective.updates_per_rollout),
+        run.training(loader, objective.rollout_parts * objective.updates_per_rollout),
         settings.seed,
     )
     loggers = run.fit(module, loader)

@@ -59,7 +59,7 @@ class Checkpoints(ModelCheckpoint):
     def __init__(self, folder: Path, every_n_steps: int, watch: SignalWatcher) -> None:
         super().__init__(
             dirpath=folder,
-            every_n_train_steps=every_n_steps,
+            every_n_train_steps=1,  # of those below
             save_last=True,
             save_top_k=0,  # no other files than last.ckpt
             enable_version_counter=False,  # overwrite last.ckpt, without a -v1
@@ -68,19 +68,28 @@ class Checkpoints(ModelCheckpoint):
         self._folder = folder
         self._every = every_n_steps
         self._watch = watch
+        self._before = 0  # the step before the batch
+        self._saved = 0  # the last step that is saved
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Starts watching for signals; not earlier, since Lightning installs its own handlers when fitting starts."""
         super().on_train_start(trainer, pl_module)
         self._watch.begin_training()
+        self._saved = trainer.global_step
         if trainer.global_step:
             log.info("resuming after step %d", trainer.global_step)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Remembers the step before the batch, which may make several."""
+        self._before = trainer.global_step
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Saves if a checkpoint is due, or if any process received a signal to stop."""
         if not pl_module.steps_now(batch_idx):
             return  # accumulated gradients are not part of checkpoints
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if self._before // self._every != trainer.global_step // self._every:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+            self._saved = trainer.global_step
         if trainer.strategy.reduce_boolean_decision(self._watch.told is not None, all=False):
             self.stopped = trainer.should_stop = True
             self._save_unless_saved(trainer)
@@ -97,5 +106,5 @@ class Checkpoints(ModelCheckpoint):
         self._watch.end_training()
 
     def _save_unless_saved(self, trainer: pl.Trainer) -> None:
-        if trainer.global_step % self._every and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set late
+        if trainer.global_step != self._saved and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set late
             trainer.save_checkpoint(self._folder / LAST)

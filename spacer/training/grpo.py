@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,7 +15,8 @@ from torch import Tensor
 from spacer.config.choices import Advantage
 from spacer.config.settings import ObjectiveSettings
 from spacer.cpu.lanes import side_by_side
-from spacer.data.processing import PromptBatch
+from spacer.data.parts import part_of
+from spacer.data.processing import PromptBatch, VisionInputs
 from spacer.distributed import collectives
 from spacer.distributed.sharding import gathered
 from spacer.distributed.strategies import shard_for
@@ -23,51 +24,18 @@ from spacer.models.forward import ComputeOptions, RowContext
 from spacer.models.logps import row_logps
 from spacer.models.probe import ModelProbe
 from spacer.models.selfcheck import check_drift
-from spacer.models.unwrap import trains_vision
-from spacer.models.vision import encode_vision
+from spacer.models.unwrap import trains_vision, unwrap
+from spacer.models.vision import VisionFeatures, encode_vision
 from spacer.objective.advantages import group_advantages, term_advantages, zero_variance
 from spacer.objective.loss import PolicyBatch, kept_completions, loss_denominator, policy_loss
 from spacer.rewards import RewardParts, Scorer
-from spacer.rollout.completion import Rollout
 from spacer.rollout.decode import Sampler
 from spacer.rollout.sampling import Decoding
+from spacer.training.lessons import Lesson, Sampled, ScoredRollout, places
 from spacer.training.metrics import measure, rollout_metrics
 from spacer.training.row_trainer import RowLoss, RowTrainer, VisionGradient
 from spacer.training.tree_module import Training, TreeModule
-from spacer.tree.forest import Completion
 from spacer.tree.packing import PackedRow, pack
-
-
-@dataclass(frozen=True)
-class ScoredRollout:
-    """The completions of a batch of prompts, with what the objective needs. B = N·G, group by group.
-
-    `rows` are the packed trees that both the reference and the policy compute: those of `counted_B`, all or, under
-    drop_zero_variance, those of groups that teach.
-    """
-
-    rollout: Rollout
-    rows: tuple[PackedRow, ...]
-    parts: tuple[RewardParts, ...]
-    advantages_B: Tensor
-    zero_variance_B: Tensor
-    counted_B: Tensor
-    ref_logp_BC: Tensor | None
-
-
-@dataclass
-class Sampled:
-    """What was sampled for a step so far, over all processes.
-
-    `tables` are of completions, a batch each; `updates` are metrics, each with the number of completions that it is the
-    mean of: an entry for each batch, or for each update on one.
-    """
-
-    batches: int = 0
-    groups: int = 0
-    teaching: int = 0  # of the groups, those whose rewards differ
-    tables: list[Tensor] = field(default_factory=list)
-    updates: list[tuple[float, Mapping[str, Tensor]]] = field(default_factory=list)
 
 
 class GrpoModule(TreeModule):
@@ -98,6 +66,7 @@ class GrpoModule(TreeModule):
         super().__init__(policy, compute, training)
         self.reference = reference
         self.last_rollout: tuple[PromptBatch, ScoredRollout] | None = None  # for callbacks
+        self.lessons: tuple[Lesson, ...] = ()  # of the last rollout
         self._probe = probe
         self._objective = objective
         self._scorer = scorer
@@ -120,32 +89,35 @@ class GrpoModule(TreeModule):
             if (loss := self.step(batch_idx)) is not None:
                 self._log_step([loss])
             return
+        group, sizes = self._objective.group_size, batch.part_sizes
+        each = [counts] if len(sizes) == 1 else [collectives.gather(size, self.device) for size in sizes]
         tower = VisionGradient(self.passes, batch.pictures)
-        context = RowContext(tower.encode(), self.compute, self._objective.temperature)
+        with torch.set_grad_enabled(len(sizes) == 1):  # parts have gradients of their own
+            context = RowContext(tower.encode(), self.compute, self._objective.temperature)
         start = time.monotonic()
         sampled_in = replace(context, vision=context.vision.detach())
-        scored = self._roll_out(batch, sampled_in, batch_idx, sum(counts[: self.global_rank]))
+        scored = self._roll_out(batch, sampled_in, batch_idx, places(each, self.global_rank))
         self.rollout_seconds = time.monotonic() - start
         if batch.samples:
             self.last_rollout = (batch, scored)
-        if scored.ref_logp_BC is not None:
-            self.check_numbers("the reference's log-probabilities", scored.ref_logp_BC)
+        self.lessons = self._lessons(batch, tower, context.vision, scored)
         self._sampled.tables.append(
             collectives.join(measure(scored.parts, scored.rollout, self._scorer.terms), self.device)
         )
         self._sampled.groups += sum(counts)
-        teaching = int((~scored.zero_variance_B).sum()) // self._objective.group_size
+        teaching = int((~scored.zero_variance_B).sum()) // group
         self._sampled.teaching += sum(collectives.gather(teaching, self.device))
         self._complete = self._completes(batch_idx)
         losses: list[float] = []
-        for update in range(self._objective.updates_per_rollout):
-            if update:
-                if self.trainer.global_step == self.trainer.max_steps:
-                    break
-                context = replace(context, vision=tower.encode())
-            metrics = self._backward(tower, context, scored, update)
+        taught = [lesson for lesson, shares in zip(self.lessons, each, strict=True) if sum(shares)]
+        for number, lesson in enumerate(taught * self._objective.updates_per_rollout):
+            if number and self.trainer.global_step == self.trainer.max_steps:
+                break
+            fresh = number == 0 and len(sizes) == 1
+            vision = lesson.seen if fresh or self._sees_alike else lesson.tower.encode()
+            metrics = self._backward(lesson, replace(context, vision=vision), on_policy=number == 0)
             self._sampled.updates += metrics
-            if not update and self.training_plan.self_check:
+            if not number and self.training_plan.self_check:
                 check_drift(float(metrics[0][1]["sampling_drift"]), self.policy, self._objective.temperature)
             if (loss := self.step(batch_idx)) is not None:
                 losses.append(loss)
@@ -179,11 +151,12 @@ class GrpoModule(TreeModule):
         return plan.batch_size * self.trainer.world_size * plan.accumulate
 
     def _backward(
-        self, tower: VisionGradient, context: RowContext, scored: ScoredRollout, update: int
+        self, lesson: Lesson, context: RowContext, on_policy: bool
     ) -> list[tuple[float, Mapping[str, Tensor]]]:
         """Accumulates the gradient of the policy loss over all groups; returns its metrics, each with the number of
         completions that it is the mean of: those that were computed, then all. The loss is accumulated too, since a
-        step may have several batches."""
+        step may have several batches. `on_policy` is whether the weights are those that sampled."""
+        scored, ref_logp_BC = lesson.scored, lesson.ref_logp_BC
         rollout = scored.rollout
         kept_B = kept_completions(
             rollout.mask_BC,
@@ -213,9 +186,8 @@ class GrpoModule(TreeModule):
                     logp_BC=logp_BC,
                     advantages_B=scored.advantages_B[mine],
                     mask_BC=rollout.mask_BC[mine, :width],
-                    # the first update is on-policy: the ratio is 1
-                    old_logp_BC=rollout.logp_BC[mine, :width] if update else None,
-                    ref_logp_BC=None if scored.ref_logp_BC is None else scored.ref_logp_BC[mine, :width],
+                    old_logp_BC=None if on_policy else rollout.logp_BC[mine, :width],  # else the ratio is 1
+                    ref_logp_BC=None if ref_logp_BC is None else ref_logp_BC[mine, :width],
                     truncated_B=rollout.truncated_B[mine],
                     zero_variance_B=scored.zero_variance_B[mine],
                 ),
@@ -225,29 +197,31 @@ class GrpoModule(TreeModule):
             logged = {name: value * len(mine) / computed.clamp(min=1) for name, value in found.metrics.items()}
             logged["kept_share"] = found.metrics["kept_share"] * len(mine) / completions  # of all
             logged["loss"] = found.loss.detach()
-            if not update:
+            if on_policy:
                 drift = (logp_BC.detach() - rollout.logp_BC[mine, :width]).abs() * rollout.mask_BC[mine, :width]
                 logged["sampling_drift"] = drift.sum() / tokens.clamp(min=1)
             return found.loss, logged
 
         _, nothing = loss_of([], rollout.logp_BC[[]])  # provides the metrics' names if this process has no rows
         parts = RowTrainer(self.passes, context).backward(
-            scored.rows, lambda row, logp_N: loss_of(row.completions, row.unpack(logp_N)), tower
+            lesson.rows, lambda row, logp_N: loss_of(row.completions, row.unpack(logp_N)), lesson.tower
         )
         totals = collectives.add(torch.stack([torch.stack(list(part.values())) for part in (nothing, *parts)]).sum(0))
         found = dict(zip(nothing, totals, strict=True))
         self._gathered.loss += float(found.pop("loss"))
         return [(float(computed), found), (float(completions), {"kept_share": found.pop("kept_share")})]
 
-    def _roll_out(self, batch: PromptBatch, context: RowContext, batch_idx: int, before: int) -> ScoredRollout:
-        """Samples and scores the batch's completions. `before` is the number of prompts in lower ranks' batches."""
+    def _roll_out(
+        self, batch: PromptBatch, context: RowContext, batch_idx: int, numbers: Sequence[int]
+    ) -> ScoredRollout:
+        """Samples and scores the batch's completions. `numbers` are its prompts' among those of all processes."""
         group = self._objective.group_size
         shuffled_texts: list[tuple[str, ...] | None] = [None] * len(batch.samples)
         with gathered(self.policy) as policy:
             sampler = Sampler(policy, self._probe, self.compute, self._decoding)
             # the 0 is the stream's number; the rank is not part of the seed, so completions do not depend on it
             words = [self._seed, 0, self.current_epoch, batch_idx]
-            seeds = [[*words, 0, before * group + i] for i in range(len(batch.samples) * group)]
+            seeds = [[*words, 0, n * group + i] for n in numbers for i in range(group)]
             rollout = sampler.sample(batch.forest, context.vision, seeds)
             self.check_numbers("the sampled tokens' log-probabilities", rollout.logp_BC)
             completions = rollout.completions(group)
@@ -256,7 +230,7 @@ class GrpoModule(TreeModule):
                 with torch.no_grad():
                     mixed = encode_vision(policy, batch.shuffled(), self.compute.lanes)
                 half = group // 2
-                seeds = [[*words, 1, before * half + i] for i in range(len(batch.samples) * half)]
+                seeds = [[*words, 1, n * half + i] for n in numbers for i in range(half)]
                 shuffled = sampler.sample(batch.forest, mixed, seeds)
                 for n, item in enumerate(batch.samples):
                     if item.data_type == "video":
@@ -269,16 +243,28 @@ class GrpoModule(TreeModule):
         rewards_NG = torch.tensor([part.total for part in parts], device=self.device).view(len(batch.samples), group)
         advantages_NG, silent_B = self._advantages(rewards_NG, parts)
         counted_B = ~silent_B if self._objective.drop_zero_variance else torch.ones_like(silent_B)
-        rows = self._pack(batch, completions, counted_B)
-        return ScoredRollout(
-            rollout=rollout,
-            rows=rows,
-            parts=tuple(parts),
-            advantages_B=advantages_NG.flatten(),
-            zero_variance_B=silent_B,
-            counted_B=counted_B,
-            ref_logp_BC=self._reference_logps(batch, context, rollout, rows) if self._objective.beta else None,
-        )
+        return ScoredRollout(rollout, tuple(parts), advantages_NG.flatten(), silent_B, counted_B)
+
+    def _lessons(
+        self, batch: PromptBatch, tower: VisionGradient, seen: VisionFeatures, scored: ScoredRollout
+    ) -> tuple[Lesson, ...]:
+        """The rollout's parts, each with its share of the batch."""
+        group, merge = self._objective.group_size, unwrap(self.policy).config.vision_config.spatial_merge_size
+        lessons, start = [], 0
+        with self._as_reference() if self._objective.beta else contextlib.nullcontext() as reference:
+            for number, size in enumerate(batch.part_sizes):
+                mine, mine_of, saw = batch, tower, seen
+                if len(batch.part_sizes) > 1:
+                    mine, features_M = part_of(batch, number, merge)
+                    mine_of, saw = VisionGradient(self.passes, mine.pictures), seen.take(features_M)
+                found = scored.part(start * group, (start + size) * group)
+                rows = self._pack(mine, found)
+                logp_BC = None
+                if reference is not None:
+                    logp_BC = self._reference_logps(reference, mine.pictures, saw.detach(), rows, found.rollout.logp_BC)
+                lessons.append(Lesson(mine, mine_of, saw, found, rows, logp_BC))
+                start += size
+        return tuple(lessons)
 
     def _advantages(self, rewards_NG: Tensor, parts: Sequence[RewardParts]) -> tuple[Tensor, Tensor]:
         """The advantages (N, G), and whether each completion's group has none (B,)."""
@@ -294,26 +280,28 @@ class GrpoModule(TreeModule):
         found_NG = term_advantages(terms_NGK, weights, eps=objective.advantage_eps)
         return found_NG, (found_NG == 0).all(1).repeat_interleave(rewards_NG.shape[1])
 
-    def _pack(self, batch: PromptBatch, completions: Sequence[Completion], counted_B: Tensor) -> tuple[PackedRow, ...]:
+    def _pack(self, batch: PromptBatch, scored: ScoredRollout) -> tuple[PackedRow, ...]:
         """The trees of the completions that count, in rows that number them among all."""
-        counted = counted_B.nonzero()[:, 0].tolist()
+        completions = scored.rollout.completions(self._objective.group_size)
+        counted = scored.counted_B.nonzero()[:, 0].tolist()
         rows = pack(batch.forest, [completions[i] for i in counted], self.compute.row_tokens)
         return tuple(replace(row, completions=tuple(counted[i] for i in row.completions)) for row in rows)
 
     @torch.no_grad()
     def _reference_logps(
-        self, batch: PromptBatch, context: RowContext, rollout: Rollout, rows: Sequence[PackedRow]
+        self, model: Any, pictures: VisionInputs, seen: VisionFeatures, rows: Sequence[PackedRow], like_BC: Tensor
     ) -> Tensor:
-        logp_BC = torch.zeros_like(rollout.logp_BC)
-        with self._as_reference() as model:
-            own = context.vision if self._sees_alike else encode_vision(model, batch.pictures, self.compute.lanes)
-            mine = replace(context, vision=own)
+        """Log-probabilities of the rows' completions under the reference, in the shape of `like_BC`."""
+        logp_BC = torch.zeros_like(like_BC)
+        vision = seen if self._sees_alike else encode_vision(model, pictures, self.compute.lanes)
+        context = RowContext(vision, self.compute, self._objective.temperature)
 
-            def logps(row: PackedRow) -> Tensor:
-                return row.unpack(row_logps(model, row, mine))
+        def logps(row: PackedRow) -> Tensor:
+            return row.unpack(row_logps(model, row, context))
 
-            for row, found in zip(rows, side_by_side(logps, rows, self.compute.lanes), strict=True):
-                logp_BC[list(row.completions), : found.shape[1]] = found.to(logp_BC.dtype)
+        for row, found in zip(rows, side_by_side(logps, rows, self.compute.lanes), strict=True):
+            logp_BC[list(row.completions), : found.shape[1]] = found.to(logp_BC.dtype)
+        self.check_numbers("the reference's log-probabilities", logp_BC)
         return logp_BC
 
     @contextlib.contextmanager

@@ -85,6 +85,21 @@ def test_further_updates_leave_the_policy_that_sampled(command: Command, tmp_pat
     assert row["train/ratio_mean"] != 1
 
 
+def test_parts_of_a_rollout_make_a_step_each(command: Command, tmp_path: Path) -> None:
+    clipped = ("objective.clip_low=0.2", "objective.clip_high=0.2", "stage.optimizer.schedule=constant")
+    parts = ("objective.prompts_per_rollout=4", "objective.rollout_parts=4", "trainer.checkpoint_every_n_steps=3")
+    whole, halves = f"hydra.run.dir={tmp_path / 'whole'}", f"hydra.run.dir={tmp_path / 'halves'}"
+    succeeds(command(*QUICK, *clipped, *parts, "trainer.max_steps=8", whole))
+    history = rows(tmp_path / "whole/history.jsonl")
+    assert [row["step"] for row in history] == [0, 4]
+    assert [row["train/prompts_seen"] for row in history] == [4, 8]
+    assert all(row["train/ratio_mean"] != 1 and row["train/sampling_drift"] < 1e-4 for row in history)
+    succeeds(command(*QUICK, *clipped, *parts, "trainer.max_steps=4", halves))
+    succeeds(command(*QUICK, *clipped, *parts, "trainer.max_steps=8", "ckpt_path=last", halves))
+    one, other = weights(tmp_path / "whole/model"), weights(tmp_path / "halves/model")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 def test_accumulation_takes_one_step_for_several_batches(command: Command, tmp_path: Path) -> None:
     done = command(*QUICK, "trainer.accumulate_grad_batches=2", f"hydra.run.dir={tmp_path}")
     assert done.returncode == 0, done.stdout + done.stderr

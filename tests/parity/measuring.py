@@ -173,10 +173,10 @@ def measuring(module: GrpoModule, monkeypatch: pytest.MonkeyPatch) -> Iterator[M
         found.flops["reference"] = since()
         return logps
 
-    def backed(self: Any, tower: Any, context: Any, scored: Any, update: int) -> Any:
+    def backed(self: Any, lesson: Any, context: Any, on_policy: bool) -> Any:
         live.enter("policy")
-        rows_left[0] = len(scored.rows)
-        return back(self, tower, context, scored, update)
+        rows_left[0] = len(lesson.rows)
+        return back(self, lesson, context, on_policy)
 
     def logps_of_row(*args: Any, **kwargs: Any) -> Tensor:
         before, logits = own(), live.logits

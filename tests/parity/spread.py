@@ -89,6 +89,10 @@ CASES = {
         objective={"updates_per_rollout": 2, "clip_low": 0.2, "clip_high": 0.2, "loss_mean": LossMean.token},
         logits=CHUNKED,
     ),
+    "parts": Case(
+        ((0, 1, 2, 3), (4, BAD, 0, 1), (BAD, WORSE, 5, 2)),
+        objective={"rollout_parts": 2, "clip_low": 0.2, "clip_high": 0.2},
+    ),
     "dynamic": Case(
         (*STEPS, (2, 4, BAD, BAD), (5, 0, 3, 1)),
         objective={"drop_zero_variance": True, "dynamic_sampling": 3},
@@ -114,15 +118,17 @@ class Handed:
     batches: Sequence[Sequence[int]]
     place: Place
     start: int = 0  # the first batch to be handed out
+    parts: int = 1
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[PromptBatch]:
         for batch in self.batches[self.start :]:
-            each = len(batch) // self.place.world
-            mine = batch[each * self.place.rank : each * (self.place.rank + 1)]
-            yield collate([self.items[i] for i in mine])
+            parts = [batch[n * len(batch) // self.parts :][: len(batch) // self.parts] for n in range(self.parts)]
+            each = len(parts[0]) // self.place.world
+            mine = [i for part in parts for i in part[each * self.place.rank :][:each]]
+            yield collate([self.items[i] for i in mine], self.parts)
 
 
 class Notes(pl.Callback):
@@ -213,7 +219,8 @@ def run(
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    handed = Handed(items_of(settings), case.batches, place_of(cluster), start.after if start else 0)
+    parts = case.objective.get("rollout_parts", 1)
+    handed = Handed(items_of(settings), case.batches, place_of(cluster), start.after if start else 0, parts)
     trainer.fit(module, handed, ckpt_path=start and start.path, weights_only=True)
     weights = whole_state(module.policy)
     return {

@@ -20,7 +20,8 @@ from spacer.models.forward import ComputeOptions
 from spacer.models.load import load_policy, load_reference
 from spacer.models.probe import probe_model
 from spacer.rewards import Scorer
-from spacer.training.grpo import GrpoModule, ScoredRollout
+from spacer.training.grpo import GrpoModule
+from spacer.training.lessons import ScoredRollout
 from spacer.training.tree_module import Training
 from tests.parity.conftest import composed, prompts_of
 
@@ -84,9 +85,14 @@ def naive_logps(model: Any, prompt: Prompt, completion: torch.Tensor) -> torch.T
 
 
 def naive_loss(
-    policy: Any, reference: Any, prompts: list[Prompt], scored: ScoredRollout, objective: ObjectiveSettings
+    policy: Any,
+    reference: Any,
+    prompts: list[Prompt],
+    scored: ScoredRollout,
+    objective: ObjectiveSettings,
+    on_policy: bool = True,
 ) -> torch.Tensor:
-    """The published loss (spec, group-relative policy optimisation), on-policy, in loops."""
+    """The published loss (spec, group-relative policy optimisation), in loops."""
     group = objective.group_size
     per_completion, token_count, kept = [], 0, 0
     for n, prompt in enumerate(prompts):
@@ -104,14 +110,17 @@ def naive_loss(
             if objective.advantage == "std":
                 advantage /= spread + objective.advantage_eps
             new = naive_logps(policy, prompt, ids)
-            old = new.detach()
+            old = new.detach() if on_policy else scored.rollout.logp_BC[i][: len(ids)]
             total: Any = 0.0
             log_ratio = (new - old).mean() if objective.ratio == "sequence" else None
             with torch.no_grad():
                 ref = naive_logps(reference, prompt, ids) if objective.beta else None
             for t in range(len(ids)):
                 ratio = torch.exp(log_ratio if log_ratio is not None else new[t] - old[t])
-                total = total + ratio * advantage
+                gain = ratio * advantage
+                if objective.clip_low is not None and objective.clip_high is not None:
+                    gain = torch.min(gain, ratio.clamp(1 - objective.clip_low, 1 + objective.clip_high) * advantage)
+                total = total + gain
                 if ref is not None:
                     d = (ref[t] - new[t]).clamp(-objective.kl_clamp, objective.kl_clamp)
                     total = total - objective.beta * (torch.exp(d) - d - 1)

@@ -102,6 +102,16 @@ def test_bounds_hold_for_settings_made_in_python_too() -> None:
         ({"objective__clip_high": 0.2}, "objective.clip_low and objective.clip_high go together", "set both"),
         ({"objective__updates_per_rollout": 2}, "objective.updates_per_rollout=2 learns", "objective.clip_low=0.2"),
         (
+            {"objective__rollout_parts": 2, "objective__clip_low": 0.2, "objective__clip_high": 0.2},
+            "does not divide objective.prompts_per_rollout=1",
+            "objective.prompts_per_rollout=2",
+        ),
+        (
+            {"objective__rollout_parts": 2, "objective__prompts_per_rollout": 4},
+            "objective.rollout_parts=2 learns from completions of an older policy",
+            "objective.rollout_parts=1",
+        ),
+        (
             {
                 "objective__updates_per_rollout": 4,
                 "objective__clip_low": 0.2,

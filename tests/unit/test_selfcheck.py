@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from spacer.attention.interface import TREE
+from spacer.data.parts import shown_at
 from spacer.data.processing import Prompt, PromptBatch, collate
 from spacer.models import selfcheck
 from spacer.models.forward import ComputeOptions, RowContext
-from spacer.models.selfcheck import LIMITS, TreeMismatch, check_tree, pictures_of
+from spacer.models.selfcheck import LIMITS, TreeMismatch, check_tree
 from spacer.models.vision import VisionFeatures, encode_vision
 from spacer.tree.forest import Completion, Forest
 from spacer.tree.packing import PackedRow, pack
@@ -325,6 +326,6 @@ def test_each_prompt_has_its_own_pictures(family: str, shown: list[tuple[str, in
     prompts = [prompts[i] for i in rng.permutation(len(prompts))]
     batch = collate(prompts)
     for n, prompt in enumerate(prompts):
-        found = pictures_of(batch, n, merge=2)
+        found, _ = shown_at(batch.pictures, batch.forest.prompt(n).vision_L, merge=2)
         parts = [found.image_pixels, found.image_grids, found.video_pixels, found.video_grids]
         assert all(map(same, parts, pictures_expected(prompt)))

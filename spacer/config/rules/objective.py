@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from spacer.config.choices import Shown, Surrogate
 from spacer.config.derived import sections, trains
 from spacer.config.rules.rule import Rule
@@ -69,19 +71,22 @@ def clip_bounds_together(s: Settings) -> str | None:
 
 def reused_rollouts_are_clipped(s: Settings) -> str | None:
     clipped = s.objective.clip_low is not None or s.objective.clip_high is not None
-    if s.objective.updates_per_rollout > 1 and s.objective.surrogate != Surrogate.sapo and not clipped:
+    several = _several_steps(s)
+    if several is not None and s.objective.surrogate != Surrogate.sapo and not clipped:
+        setting, value = several
         return (
-            f"objective.updates_per_rollout={s.objective.updates_per_rollout} learns from completions of an older "
-            "policy, which takes a clipped ratio: set objective.clip_low=0.2 objective.clip_high=0.2, or "
-            "objective.updates_per_rollout=1"
+            f"{setting}={value} learns from completions of an older policy, which takes a clipped ratio: set "
+            f"objective.clip_low=0.2 objective.clip_high=0.2, or {setting}=1"
         )
     return None
 
 
 def reused_rollouts_accumulate_nothing(s: Settings) -> str | None:
-    if s.stage.name == "train" and s.objective.updates_per_rollout > 1 and s.trainer.accumulate_grad_batches > 1:
+    several = _several_steps(s)
+    if s.stage.name == "train" and several is not None and s.trainer.accumulate_grad_batches > 1:
+        setting, value = several
         return (
-            f"objective.updates_per_rollout={s.objective.updates_per_rollout} takes its steps on one rollout, and "
+            f"{setting}={value} takes its steps on one rollout, and "
             f"trainer.accumulate_grad_batches={s.trainer.accumulate_grad_batches} would take them on several: set the "
             "latter to 1 and raise objective.prompts_per_rollout, which objective.row_tokens cuts to fit the memory"
         )
@@ -98,12 +103,31 @@ def dynamic_sampling_drops_groups(s: Settings) -> str | None:
 
 
 def dynamic_sampling_reuses_no_rollout(s: Settings) -> str | None:
-    if s.objective.dynamic_sampling is not None and s.objective.updates_per_rollout > 1:
+    several = _several_steps(s)
+    if s.objective.dynamic_sampling is not None and several is not None:
+        setting, value = several
         return (
             f"objective.dynamic_sampling={s.objective.dynamic_sampling} gathers rollouts for one step, and "
-            f"objective.updates_per_rollout={s.objective.updates_per_rollout} takes several on each: set the latter to "
-            "1, or objective.dynamic_sampling=null"
+            f"{setting}={value} takes several on each: set the latter to 1, or objective.dynamic_sampling=null"
         )
+    return None
+
+
+def rollout_parts_are_even(s: Settings) -> str | None:
+    prompts, parts = s.objective.prompts_per_rollout, s.objective.rollout_parts
+    if prompts % parts:
+        return (
+            f"objective.rollout_parts={parts} does not divide objective.prompts_per_rollout={prompts}, and parts "
+            f"are equal: set objective.prompts_per_rollout={math.ceil(prompts / parts) * parts}"
+        )
+    return None
+
+
+def _several_steps(s: Settings) -> tuple[str, int] | None:
+    """The setting by which a rollout makes several optimizer steps, with its value."""
+    for name in ("rollout_parts", "updates_per_rollout"):
+        if (value := getattr(s.objective, name)) > 1:
+            return f"objective.{name}", value
     return None
 
 
@@ -149,6 +173,7 @@ RULES: tuple[Rule, ...] = (
     reused_rollouts_accumulate_nothing,
     dynamic_sampling_drops_groups,
     dynamic_sampling_reuses_no_rollout,
+    rollout_parts_are_even,
     dynamic_sampling_counts_steps,
     penalty_within_completions,
     training_ends,

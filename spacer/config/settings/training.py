@@ -83,6 +83,7 @@ class ObjectiveSettings(Section):
     temperature: Annotated[float, Field(gt=0, description="greedy completions would all be equal")] = 1.0
     top_p: PositiveShare = 0.95
     max_completion_length: PositiveInt = 1024
+    rollout_parts: PositiveInt = 1
     updates_per_rollout: PositiveInt = 1
     beta: NonNegativeFloat = 0.04
     kl_clamp: PositiveFloat = 10.0
