@@ -21,6 +21,7 @@ from spacer.report.drawing import (
     GREEN,
     GREY,
     INK,
+    ORANGE,
     PURPLE,
     SCREEN,
     SKY,
@@ -40,15 +41,18 @@ __all__ = ["before_after_bars", "map_overlay", "reward_curves"]
 _CURVES = {
     "reward/total": ("Total reward", "mean reward", BLUE, False),
     "reward/answer": ("Answer", "mean reward", GREEN, True),
-    "reward/map": ("Map, where it counts", "mean reward", VERMILION, True),
+    "reward/map": ("Map that counts", "mean reward", VERMILION, True),
     "reward/format": ("Format", "mean reward", PURPLE, True),
+    "reward/length": ("Length bonus", "mean reward", ORANGE, False),
     "rollout/map_drawn": ("Maps drawn", "share", VERMILION, True),
+    "rollout/map_quality": ("Map quality", "mean score", VERMILION, True),
     "train/loss": ("Loss", "nats a token", INK, False),
     "train/kl": ("KL to the reference", "nats a token", INK, False),
     "rollout/length": ("Completion length", "tokens", INK, False),
     "eval/during/reward/total": ("Held out, total reward", "mean reward", BLUE, False),
     "eval/during/reward/answer": ("Held out, answer", "mean reward", GREEN, True),
 }
+_OFTEN_ABSENT = ("reward/map", "reward/length", "rollout/map_drawn")  # 0 where the data or the reward have none
 
 
 def reward_curves(
@@ -58,9 +62,10 @@ def reward_curves(
 
     Args:
         history: a row per training step with `step` and any of the keys reward/total, reward/answer, reward/map,
-            reward/format, rollout/map_drawn, rollout/length, train/loss, train/kl and eval/during/reward/total and
-            answer, these with their intervals from …/low and …/high; a panel is omitted where no row
-            has its key. Where a step occurs twice (a resumed run), its last row counts.
+            reward/format, reward/length, rollout/map_drawn, rollout/map_quality, rollout/length, train/loss, train/kl
+            and eval/during/reward/total and answer, these with their intervals from …/low and …/high; a panel is
+            omitted where no row has its key, and that of maps or the length bonus where it is 0 throughout. Where a
+            step occurs twice (a resumed run), its last row counts.
         path: where to write, or None.
         look: in a paper column, panels are in two columns.
     """
@@ -68,7 +73,7 @@ def reward_curves(
     series = {key: _series(rows, key) for key in _CURVES}
     if len(series["train/kl"][0]):
         del series["train/loss"]  # the value of a policy loss means little on its own; the KL in it does
-    keys = [key for key, (steps, _) in series.items() if len(steps)]
+    keys = [key for key, (_, values) in series.items() if len(values) and (key not in _OFTEN_ABSENT or values.any())]
     if look.width is None:
         lines = 2 if len(keys) > 1 else 1
         columns = max(1, math.ceil(len(keys) / lines))
@@ -135,14 +140,22 @@ def smooth(values: NDArray[Any], window: int) -> NDArray[Any]:
     )
 
 
+Scores = Mapping[str, Mapping[str, float]]  # as `mean_scores` returns them: metric → mean, low, high
+
+
 def before_after_bars(
-    deltas: Mapping[str, PairedDelta], path: str | Path | None = None, *, look: Look = SCREEN
+    deltas: Mapping[str, PairedDelta],
+    path: str | Path | None = None,
+    *,
+    scores: tuple[Scores, Scores] = ({}, {}),
+    look: Look = SCREEN,
 ) -> Figure:
-    """Answer accuracy before and after, overall and per question type, beside the change with its interval.
+    """Answer accuracy before and after, overall and per question type, beside the change, all with their intervals.
 
     Args:
         deltas: as returned by `spacer.statistics.summaries.compare`; reads reward/answer and answer/<question_type>.
         path: where to write, or None.
+        scores: the metrics before and after with the ends of their intervals, NaN where there is none.
     """
     metrics = [name for name in deltas if name == "reward/answer" or name.startswith("answer/")]
     chosen = [deltas[name] for name in metrics]
@@ -157,10 +170,16 @@ def before_after_bars(
     rows = np.arange(len(metrics))
     bars.barh(rows - 0.19, [delta.before for delta in chosen], height=0.36, color=SKY, label="before")
     bars.barh(rows + 0.19, [delta.after for delta in chosen], height=0.36, color=BLUE, label="after")
+    for offset, found in zip((-0.19, 0.19), scores, strict=True):
+        for row, name in zip(rows, metrics, strict=True):
+            low, high = (found.get(name, {}).get(end, math.nan) for end in ("low", "high"))
+            if math.isfinite(low):
+                bars.plot([low, high], [row + offset, row + offset], color=INK, linewidth=look.line / 2)
     bars.set_xlim(0, 1)
     bars.set_yticks(rows, names)
     bars.set_ylim(len(metrics) - 0.4, -0.6)
-    bars.set_xlabel("answer accuracy (numbers: mean relative accuracy)" if wide else "accuracy", fontsize=look.label)
+    told = "answer accuracy, 95 % intervals (numbers: mean relative accuracy)"
+    bars.set_xlabel(told if wide else "accuracy, with its\n95 % interval", fontsize=look.label)
     bars.legend(
         frameon=False,
         fontsize=look.label,

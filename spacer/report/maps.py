@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from spacer.report.drawing import (
 )
 
 Point = tuple[float, float]  # x, y on the grid
+_TITLE, _LINE = 105, 0.17  # characters of a line of the title, inches of a further one
 
 
 def map_overlay(
@@ -56,14 +58,19 @@ def map_overlay(
         raise ValueError(f"frame must be (height, width, 3) uint8, not {frame.shape} {frame.dtype}")
     # Positions are fixed: many of these are drawn during training, where a layout solver would cost more than drawing.
     wide = look.width is None
-    figure = new_figure(10, 4.4, layout=None) if wide else new_figure(look.width or 0, 4.5, layout=None)
+    lines = textwrap.wrap(title, _TITLE)
+    tall = 4.4 + _LINE * max(0, len(lines) - 1) if wide else 4.6
+    figure = new_figure(look.width or 10, tall, layout=None)
     if wide:
-        figure.text(0.02, 0.95, title, fontsize=look.title, fontweight="bold", va="center", parse_math=False)
-    picture = figure.add_axes((0.02, 0.09, 0.37, 0.8) if wide else (0.06, 0.68, 0.42, 0.31))
+        top, said = 1 - 0.13 / tall, "\n".join(lines)
+        figure.text(0.02, top, said, fontsize=look.title, fontweight="bold", va="top", parse_math=False)
+    # a long title makes the figure taller, not what is below it
+    high = 4.4 / tall if wide else 1.0
+    picture = figure.add_axes((0.02, 0.09 * high, 0.37, 0.8 * high) if wide else (0.06, 0.68, 0.42, 0.31))
     picture.imshow(frame)
     picture.set_axis_off()
     picture.set_anchor("W")
-    axes = figure.add_axes((0.44, 0.12, 0.335, 0.76) if wide else (0.08, 0.07, 0.8, 0.587))
+    axes = figure.add_axes((0.44, 0.12 * high, 0.335, 0.76 * high) if wide else (0.08, 0.07, 0.8, 0.575))
     axes.set_aspect("equal")
     axes.set(xlim=(-0.7, 9.7), ylim=(-0.7, 9.7), xticks=range(10), yticks=range(10))
     axes.set_xlabel("x", fontsize=look.title)
@@ -75,7 +82,9 @@ def map_overlay(
     styles = _category_styles([*true_map, *predicted_map])
     true = {category: [_on_grid(point) for point in points] for category, points in true_map.items()}
     predicted = {category: [_on_grid(point) for point in points] for category, points in predicted_map.items()}
-    shift = _shifts(true, predicted)
+    shift, shared = _shifts(true, predicted)
+    if shared:
+        axes.set_title("objects on one point are drawn around it", fontsize=look.small, loc="left", color=INK, pad=2)
     for category, (colour, marker) in styles.items():
         true_at = [shift(category, point) for point in true.get(category, ())]
         predicted_at = [shift(category, point) for point in predicted.get(category, ())]
@@ -99,7 +108,7 @@ def map_overlay(
             axes.plot(x, y, marker, color=colour, ms=6.5 if wide else 4.5, mew=0, zorder=4, clip_on=False)
     if not styles:
         axes.text(4.5, 4.5, "no map", ha="center", va="center", color=GREY, fontsize=look.title)
-    _map_legend(figure, styles, look)
+    _map_legend(figure, styles, look, high)
     return written(figure, path)
 
 
@@ -123,8 +132,9 @@ def _on_grid(point: Sequence[float]) -> Point:
     return x, y
 
 
-def _shifts(*maps: Mapping[str, Sequence[Point]]) -> Callable[[str, Point], Point]:
-    """Maps a category and a point to where it is drawn: categories at the same point are spread around it."""
+def _shifts(*maps: Mapping[str, Sequence[Point]]) -> tuple[Callable[[str, Point], Point], bool]:
+    """Maps a category and a point to where it is drawn: categories at the same point are spread around it. Also
+    whether any are."""
     sharing: dict[Point, list[str]] = {}
     for category in sorted({category for entries in maps for category in entries}):
         for point in {point for entries in maps for point in entries.get(category, ())}:
@@ -137,7 +147,7 @@ def _shifts(*maps: Mapping[str, Sequence[Point]]) -> Callable[[str, Point], Poin
         angle = 2 * math.pi * names.index(category) / len(names)
         return point[0] - 0.24 * math.cos(angle), point[1] + 0.24 * math.sin(angle)
 
-    return shift
+    return shift, any(len(names) > 1 for names in sharing.values())
 
 
 def category_colours(categories: Sequence[str]) -> dict[str, str]:
@@ -152,7 +162,7 @@ def _category_styles(categories: Sequence[str]) -> dict[str, tuple[str, str]]:
     return {name: (colour, markers[i % 7]) for i, (name, colour) in enumerate(category_colours(categories).items())}
 
 
-def _map_legend(figure: Figure, styles: Mapping[str, tuple[str, str]], look: Look) -> None:
+def _map_legend(figure: Figure, styles: Mapping[str, tuple[str, str]], look: Look, high: float) -> None:
     def key(marker: str, colour: str, face: str, size: float = 7) -> Line2D:
         return Line2D([], [], linestyle="", marker=marker, color=colour, markerfacecolor=face, markersize=size)
 
@@ -165,7 +175,7 @@ def _map_legend(figure: Figure, styles: Mapping[str, tuple[str, str]], look: Loo
     if len(handles) > shown:
         names[shown - 1] = f"and {len(handles) - shown + 1} more"
         handles[shown - 1] = key("", INK, INK)
-    place = (0.785, 0.9) if wide else (0.5, 1.0)
+    place = (0.785, 0.9 * high) if wide else (0.5, 1.0)
     legend = figure.legend(
         handles[:shown],
         names[:shown],

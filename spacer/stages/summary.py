@@ -74,7 +74,9 @@ def report_training(
         deltas = compare(before, after, resamples=settings.evaluation.resamples, seed=settings.seed)
         console.print(before_after_table(deltas))
         pictures["figures/question_types"] = figures / "question_types.png"
-        for_screen_and_paper(partial(before_after_bars, deltas), pictures["figures/question_types"])
+        start = mean_scores(before, settings.evaluation.resamples, settings.seed)
+        draw = partial(before_after_bars, deltas, scores=(start, scores))
+        for_screen_and_paper(draw, pictures["figures/question_types"])
     if after:
         pictures |= _draw_maps(after, figures)
         if not before:
@@ -234,17 +236,20 @@ def _scores_table(settings: Settings, rows: Rows, scores: Mapping[str, Mapping[s
 
 
 def _draw_maps(rows: Rows, figures: Path) -> dict[str, Path]:
-    """Draws predicted and true maps beside a frame, for the first questions whose completion drew one."""
+    """Draws predicted and true maps beside a frame, for the first question of each of several scenes whose completion
+    drew one."""
     drawn: dict[str, Path] = {}
+    scenes: set[str] = set()
     for row in rows:
         if len(drawn) == MAPS_DRAWN:
             break
-        if not row.get("drawn") or not row["true_map"] or "error" in row:
+        if not row.get("drawn") or not row["true_map"] or "error" in row or row["scene"] in scenes:
             continue
         try:
             picture = _picture(Path(row["video"]))
         except MediaError:
             continue  # a deleted file; its question is counted elsewhere
+        scenes.add(row["scene"])
         path = figures / f"map_{len(drawn) + 1}.png"
         predicted = parse_map(row["completion"], row["true_map"])
         title = f"{row['id']}: {row['question']}"

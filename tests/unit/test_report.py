@@ -19,6 +19,7 @@ from spacer.report.drawing import figure_image, new_figure
 from spacer.report.figures import before_after_bars, reward_curves
 from spacer.report.maps import map_overlay, nearest_pairs
 from spacer.report.table import before_after_table, write_summary
+from spacer.stages import summary
 from spacer.statistics.summaries import QUESTION_TYPES, PairedDelta
 
 GAIN = PairedDelta(1.7, 1.8, 0.1, 0.02, 0.18, 384, 96)
@@ -151,6 +152,19 @@ def test_reward_curves(tmp_path, steps):
     assert all(axes.get_xlabel() and axes.get_ylabel() and axes.get_title(loc="left") for axes in figure.axes)
 
 
+def test_reward_curves_show_maps_and_the_length_bonus_where_there_are_any():
+    absent = {"reward/map": 0.0, "reward/length": 0.0, "rollout/map_drawn": 0.0}
+
+    def titles(**fixed):
+        return {axes.get_title(loc="left") for axes in reward_curves(history(5, **fixed)).axes}
+
+    bare = titles(**absent)
+    assert titles(**{"reward/length": 0.1, "rollout/map_quality": 0.5}) - bare == {
+        *("Map that counts", "Length bonus", "Maps drawn", "Map quality"),
+    }
+    assert {"Total reward", "Answer", "Format"} <= bare
+
+
 def test_reward_curves_leave_out_what_is_absent():
     rows = [
         {"step": 2, "reward/total": 1.0},
@@ -194,6 +208,46 @@ def test_bars(tmp_path, deltas):
     assert len(names) == sum(name == "reward/answer" or name.startswith("answer/") for name in deltas)
     if deltas is DELTAS:
         assert names[:2] == ["all questions (384)", "object count (39)"]
+
+
+def test_bars_before_and_after_have_intervals():
+    found = {"reward/answer": {"mean": 0.5, "low": 0.4, "high": 0.6}}
+    few = {"reward/answer": {"mean": 0.5, "low": math.nan, "high": math.nan}}
+    bars = before_after_bars({"reward/answer": GAIN}, scores=(few, found)).axes[0]
+    assert [np.asarray(line.get_xdata()).tolist() for line in bars.lines] == [[0.4, 0.6]]
+
+
+def test_each_map_is_of_another_room(tmp_path, monkeypatch):
+    rows = [
+        {"id": f"q{n}", "scene": f"room {n // 4}", "question": "How?", "video": "x", "drawn": n != 4, "true_map": TRUE}
+        | {"completion": '<map>{"chair": [[2, 4]]}</map>'}
+        for n in range(20)
+    ]
+    shown = []
+    monkeypatch.setattr(summary, "_picture", lambda path: FRAME)
+    monkeypatch.setattr(
+        summary, "map_overlay", lambda *a, title, **look: shown.append(title) or map_overlay(*a, **look)
+    )
+    assert list(summary._draw_maps(rows, tmp_path)) == ["figures/map_1", "figures/map_2", "figures/map_3"]
+    assert list(dict.fromkeys(shown)) == ["q0: How?", "q5: How?", "q8: How?"]
+
+
+def test_a_long_question_is_told_whole():
+    question = "If you stand by the chair and face the table, where is the bed? " * 5
+    figure = map_overlay(FRAME, TRUE, PREDICTED, title=question)
+    (title,) = figure.texts
+    assert title.get_text().split() == question.split()
+    figure.draw_without_rendering()
+    box = title.get_window_extent()
+    assert box.x1 < figure.bbox.x1 and box.y1 < figure.bbox.y1
+    for axes in figure.axes:
+        assert box.y0 > axes.get_tightbbox().y1
+
+
+def test_objects_on_one_point_are_said_to_be():
+    said = "objects on one point are drawn around it"
+    assert map_overlay(FRAME, TRUE, {}).axes[1].get_title(loc="left") == said
+    assert map_overlay(FRAME, {"bed": [[5, 5]]}, {"bed": [[5, 5]]}).axes[1].get_title(loc="left") == ""
 
 
 def test_map_overlay(tmp_path):
