@@ -42,6 +42,7 @@ STAGES = {  # the module in spacer/stages/ and its function
     "sft": ("lightning", "run"),
     "vision": ("lightning", "run"),
     "evaluate": ("lightning", "run"),
+    "generate": ("lightning", "run"),
     "score": ("score", "score"),
     "prepare": ("prepare", "prepare"),
     "curate": ("curate", "curate"),

@@ -165,3 +165,10 @@ class Schedule(Choice):
     constant = "constant"
     cosine = "cosine"
     linear = "linear"  # down to 0
+
+
+class Targets(Choice):
+    """What supervised training imitates."""
+
+    worked = "worked"  # the data's worked completions
+    generated = "generated"  # the best right completions of dataset.generated

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from spacer.config.choices import Targets
 from spacer.config.settings import (
     BenchmarkSettings,
     DatasetSettings,
@@ -63,6 +64,11 @@ def holds_out(s: Settings) -> bool:
         isinstance(d, RenderedSettings | LayoutsSettings) or getattr(d, "heldout", None) is not None
         for _, d in sections(s)
     )
+
+
+def imitated(s: Settings) -> int:
+    """How many generated completions of a question are imitated; 0 if worked ones are, or none."""
+    return s.stage.best if isinstance(s.stage, SftStage) and s.stage.targets == Targets.generated else 0
 
 
 def heldout_name(s: Settings) -> str:

@@ -121,3 +121,22 @@ class ShownTarget:
     @staticmethod
     def _guess(answer: str) -> str:
         return f"<think>I guess.</think><answer>{answer}</answer>"
+
+
+class GeneratedTarget:
+    """A sample's target in supervised training on a model's own completions: one of those given for it, at random.
+
+    Completions start with the tags that prompts open, which are left out of the target.
+    """
+
+    def __init__(self, targets: Mapping[str, Sequence[str]], opened: str = "") -> None:
+        self._targets = targets
+        self._opened = opened
+
+    def __call__(self, sample: Sample, position: int, rng: np.random.Generator) -> str:
+        """The completion to imitate at the `position`-th draw of the run."""
+        among = self._targets[sample.id]
+        completion = among[int(rng.integers(len(among)))]
+        if self._opened and completion.startswith(self._opened):
+            return completion.removeprefix(self._opened)  # with the white space that follows the tags in prompts
+        return not_opened(completion, self._opened)

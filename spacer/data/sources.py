@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Container, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from spacer.config.choices import OnBad
+from spacer.config.derived import imitated, sections
 from spacer.config.settings import (
     DatasetSettings,
     JsonlSettings,
@@ -17,6 +18,7 @@ from spacer.config.settings import (
     Settings,
     StillsSettings,
 )
+from spacer.data.generated import Choice, choose
 from spacer.data.index import UNREADABLE, is_fresh, maps_of, read_index, sources_of
 from spacer.data.leakage import NOTHING, Withheld, forbidden, guard
 from spacer.data.samples import TEXT_ALONE, DataError, Fault, Sample, read_maps, read_samples, text_scene
@@ -36,6 +38,7 @@ class Split:
     samples: tuple[Sample, ...]
     faults: tuple[Fault, ...] = ()
     withheld: Withheld = NOTHING
+    targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # generated completions to imitate, by id
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,28 @@ def load_splits(settings: Settings, train: bool, guarded: GuardedVideos) -> tupl
         splits.append(
             DatasetSplits(dataset, _with_prefix(name, split), _with_prefix(name, heldout[name]), weights[name])
         )
-    return tuple(splits)
+    return _chosen(settings, splits) if train else tuple(splits)
+
+
+def _chosen(settings: Settings, splits: Sequence[DatasetSplits]) -> tuple[DatasetSplits, ...]:
+    """The data of which only the training questions are left that `dataset.generated` says to train on."""
+    if settings.dataset.generated is None:
+        return tuple(splits)
+    file = Path(settings.dataset.generated).expanduser()
+    every = [sample for data in splits for sample in data.train.samples]
+    chosen = choose(every, Choice(file, settings.dataset.pass_rate, imitated(settings)))
+    left = {sample.id for sample in chosen.samples}
+    found = []
+    for (at, _), data in zip(sections(settings), splits, strict=True):
+        samples = tuple(sample for sample in data.train.samples if sample.id in left)
+        if not samples:
+            raise UserError(
+                f"dataset.generated={file} leaves no question of {at} to train on: widen dataset.pass_rate, or leave "
+                "that part out of the mix"
+            )
+        train = replace(data.train, samples=samples, targets=chosen.targets)
+        found.append(replace(data, train=train))
+    return tuple(found)
 
 
 def _forbidden_by(settings: DatasetSettings, guarded: GuardedVideos) -> Mapping[str, str]:

@@ -40,6 +40,7 @@ class EvaluationRequest:
     row_of: Callable[[Sample, Answer], Row]
     row_of_fault: Callable[[Sample, Fault], Row]
     samples: int = 1
+    task: str = "evaluate"  # what its progress is called
 
     def batches(self, indices: Sequence[int]) -> QuestionLoader:
         """The samples at `indices`, in batches as large as the settings allow."""
@@ -107,5 +108,6 @@ class Answering:
             context = RowContext(vision, request.compute, decoding.temperature or 1.0)
             self._check(model, batch, rollout.completions(count), context, rollout.sampled)
         begun = [batch.samples[n].begun for n in numbers for _ in range(count)]
-        texts, lengths = [start + text for start, text in zip(begun, rollout.texts, strict=True)], rollout.lengths
-        return [Answer(tuple(texts[i : i + count]), tuple(lengths[i : i + count])) for i in range(0, len(texts), count)]
+        texts = [start + text for start, text in zip(begun, rollout.texts, strict=True)]
+        of_each = (texts, rollout.lengths, rollout.truncated_B.tolist())
+        return [Answer(*(tuple(part[i : i + count]) for part in of_each)) for i in range(0, len(texts), count)]

@@ -13,7 +13,14 @@ from typing import Any
 
 import spacer
 from spacer.config.derived import sections
-from spacer.config.settings import BenchmarkSettings, DatasetSettings, ModelSettings, Settings
+from spacer.config.settings import (
+    AskingSettings,
+    BenchmarkSettings,
+    DatasetSettings,
+    GenerateStage,
+    ModelSettings,
+    Settings,
+)
 from spacer.errors import UserError
 from spacer.files import write_text
 from spacer.models.digests import model_digest
@@ -78,10 +85,21 @@ def heldout_conditions(
 
     `trained` are the weights that answer, where they differ from those in the model's folder.
     """
-    found = _answering(settings.model, settings.seed, settings.trainer.precision, attention)
+    found = _questions_conditions(settings, settings.evaluation, attention)
     if trained is not None:
         found["model"] |= asdict(trained)
-    how = settings.evaluation
+    return found
+
+
+def generated_conditions(settings: Settings, attention: Mapping[str, str]) -> dict[str, Any]:
+    """The same of the completions of training questions, by `stage=generate`."""
+    stage = settings.stage
+    assert isinstance(stage, GenerateStage)
+    return _questions_conditions(settings, stage, attention) | {"completions": stage.completions}
+
+
+def _questions_conditions(settings: Settings, how: AskingSettings, attention: Mapping[str, str]) -> dict[str, Any]:
+    found = _answering(settings.model, settings.seed, settings.trainer.precision, attention)
     found["decoding"] = {"temperature": how.temperature, "top_p": how.top_p, "max_new_tokens": how.max_new_tokens}
     found["data"] = {at: _processing(dataset) for at, dataset in sections(settings)}
     found["reward"] = asdict(settings.reward)

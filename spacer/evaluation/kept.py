@@ -23,10 +23,11 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Answer:
-    """Completions of one question, each with its length in tokens."""
+    """Completions of one question, each with its length in tokens, and whether it never ended."""
 
     texts: tuple[str, ...]
     lengths: tuple[int, ...]
+    truncated: tuple[bool, ...] = ()  # empty where it is not known, as of a server
 
 
 class AnswerFile:

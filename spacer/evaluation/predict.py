@@ -65,7 +65,7 @@ class PredictModule(pl.LightningModule):
         if not mine and is_sharded(self.policy):
             mine = self._indices[:1]  # Lightning skips a rank without questions, but gathering takes all ranks
         if self.trainer.is_global_zero:
-            self._bar = progress_bar(total=len(mine), desc="evaluate", unit=" questions")
+            self._bar = progress_bar(total=len(mine), desc=self._request.task, unit=" questions")
         return self._request.batches(mine)
 
     def predict_step(self, batch: PromptBatch, batch_idx: int) -> list[Row]:
@@ -87,13 +87,13 @@ def reward_row(item: Sample, answer: Answer, scorer: Scorer) -> Row:
     completion, tokens = answer.texts[0], answer.lengths[0]
     (parts,) = scorer(item, [completion], [tokens])
     found = extracted(completion, item.problem_type, scorer.settings.strict, item.options)
-    return _row(item, completion, tokens, parts, found)
+    return question_fields(item) | completion_fields(completion, tokens, parts, found)
 
 
 def fault_row(item: Sample, fault: Fault) -> Row:
     """The row of a question that could not be asked: wrong in every respect, with the reason."""
     nothing = RewardParts(answer=0.0, map=0.0, format=0.0, length=0.0, temporal=0.0, drawn=False)
-    return _row(item, "", 0, nothing, False) | {"error": f"{fault.kind}: {fault.detail}"}
+    return question_fields(item) | completion_fields("", 0, nothing, False) | {"error": f"{fault.kind}: {fault.detail}"}
 
 
 def extracted(completion: str, problem_type: str, strict: bool = True, options: Sequence[str] = ()) -> bool:
@@ -111,7 +111,8 @@ def extracted(completion: str, problem_type: str, strict: bool = True, options: 
     return bool(answer)
 
 
-def _row(item: Sample, completion: str, tokens: int, parts: RewardParts, found: bool) -> Row:
+def question_fields(item: Sample) -> Row:
+    """What a row holds of the question itself."""
     return {
         "id": item.id,
         "scene": item.scene,
@@ -122,6 +123,12 @@ def _row(item: Sample, completion: str, tokens: int, parts: RewardParts, found: 
         "solution": item.solution,
         "true_map": item.true_map,
         "video": None if item.file is None else str(item.file),
+    }
+
+
+def completion_fields(completion: str, tokens: int, parts: RewardParts, found: bool) -> Row:
+    """What a row holds of a completion and its reward."""
+    return {
         "completion": completion,
         "completion_tokens": tokens,
         "reward": parts.as_row(),

@@ -1,6 +1,6 @@
 """Rewards: text → float, pure functions that training and evaluation share. Importing them does not import torch."""
 
-from spacer.rewards.answer import PROBLEM_TYPES, answer_reward, mean_relative_accuracy
+from spacer.rewards.answer import PROBLEM_TYPES, answer_reward, is_right, mean_relative_accuracy
 from spacer.rewards.bonus import length_bonus, overlong_penalty, temporal_bonus
 from spacer.rewards.combine import RewardParts, score_group
 from spacer.rewards.extract import answer_text, read_number, thinking_text
@@ -20,6 +20,7 @@ __all__ = [
     "final_text",
     "format_reward",
     "has_map",
+    "is_right",
     "length_bonus",
     "map_score",
     "mean_relative_accuracy",

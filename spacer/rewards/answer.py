@@ -19,6 +19,8 @@ MAX_SOLUTION_WORDS = 200
 MAX_ANSWER_WORDS = 1_000
 MAX_WORD_CHARS = 64  # older nltk stemmers recurse once per "y" in a run of them
 
+RIGHT_ABOVE = 0.5  # a reward for an answer that is no choice; the published bound above which its map counts
+
 _TOLERANCE = 1e-9  # far above the rounding error of a float quotient, far below any difference in written numbers
 
 
@@ -74,6 +76,15 @@ def _read(answer: str, problem_type: str, options: Sequence[str]) -> str:
         number = read_quantity(answer)
         return "" if number is None else repr(number)
     return answer
+
+
+def is_right(reward: float, problem_type: str, above: float = RIGHT_ABOVE) -> bool:
+    """Whether an answer with this reward counts as right: a choice with a reward of 1, any other with one `above`.
+
+    >>> is_right(1.0, "multiple choice"), is_right(0.6, "numerical"), is_right(0.5, "numerical")
+    (True, True, False)
+    """
+    return reward == 1 if problem_type == "multiple choice" else reward > above
 
 
 def mean_relative_accuracy(prediction: float, truth: float) -> float:

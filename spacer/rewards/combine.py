@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from spacer.config.settings import RewardSettings
-from spacer.rewards.answer import answer_reward
+from spacer.rewards.answer import answer_reward, is_right
 from spacer.rewards.bonus import length_bonus, overlong_penalty, temporal_bonus
 from spacer.rewards.format import format_reward
 from spacer.rewards.maps import clean_map, has_map, map_score
@@ -137,6 +137,4 @@ def score_group(
 
 def _is_right(answer: float, problem_type: str, settings: RewardSettings) -> bool:
     """Whether an answer is right enough for its map to count; only these two problem types come with maps."""
-    if problem_type == "multiple choice":
-        return answer == 1
-    return problem_type == "numerical" and answer > settings.map_min_answer
+    return problem_type in ("multiple choice", "numerical") and is_right(answer, problem_type, settings.map_min_answer)

@@ -1,4 +1,4 @@
-"""Asks a run's model the questions that its data hold out, or a benchmark's; under controls, too."""
+"""Asks a run's model the questions that its data hold out, or a benchmark's, or those to train on; controls too."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from spacer.config.choices import Control
-from spacer.config.settings import AskingSettings
+from spacer.config.settings import AskingSettings, GenerateStage
 from spacer.data.loading import PromptDataset, Prompts
 from spacer.data.samples import Fault, Sample
 from spacer.data.sources import load_train
@@ -18,10 +18,12 @@ from spacer.evaluation.blind import prior_completions
 from spacer.evaluation.conditions import (
     conditions,
     digest_of,
+    generated_conditions,
     heldout_conditions,
     renew,
     require_same_conditions,
 )
+from spacer.evaluation.generated import generated_fault, generated_row
 from spacer.evaluation.kept import Answer, Row
 from spacer.evaluation.predict import fault_row, predict, reward_row
 from spacer.files import append_rows, read_rows, write_rows
@@ -111,6 +113,30 @@ def ask_benchmark(run: Run, control: Control | None = None) -> list[Row]:
     return rows + wrong
 
 
+def generate_completions(run: Run) -> list[Row]:
+    """Samples completions of the training questions; rows, a question each, are in `generated.jsonl`.
+
+    Raises:
+        UserError: the run folder holds completions produced under other conditions.
+    """
+    stage = run.settings.stage
+    assert isinstance(stage, GenerateStage)
+    now = generated_conditions(run.settings, asdict(run.attention))
+    require_same_conditions(run.folder / "generated.conditions.json", now)
+    request = _request(
+        run,
+        run.dataset("train"),
+        stage,
+        partial(generated_row, scorer=Scorer(run.settings.reward)),
+        generated_fault,
+        samples=stage.completions,
+        task="generate",
+    )
+    with run.phase("generate"):
+        options = trainer_options(run.settings, trains=False)
+        return predict(options, run.policy, request, digest_of(now), run.folder / "generated.jsonl")
+
+
 def _predict(
     run: Run,
     name: str,
@@ -123,16 +149,19 @@ def _predict(
 ) -> list[Row]:
     path = run.folder / "predictions" / f"{name}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    request = EvaluationRequest(
-        run.probe,
-        dataset,
-        how,
-        run.settings.seed,
-        run.compute,
-        run.settings.trainer.self_check,
-        row_of,
-        row_of_fault,
-        samples,
-    )
+    request = _request(run, dataset, how, row_of, row_of_fault, samples=samples)
     with run.phase(f"evaluate {name}"):
         return predict(trainer_options(run.settings, trains=False), run.policy, request, digest_of(under), path)
+
+
+def _request(
+    run: Run,
+    dataset: Prompts,
+    how: AskingSettings,
+    row_of: Callable[[Sample, Answer], Row],
+    row_of_fault: Callable[[Sample, Fault], Row],
+    **more: Any,
+) -> EvaluationRequest:
+    settings = run.settings
+    check = settings.trainer.self_check
+    return EvaluationRequest(run.probe, dataset, how, settings.seed, run.compute, check, row_of, row_of_fault, **more)

@@ -1,4 +1,4 @@
-"""Starts the stages that load a model: train, sft, vision, evaluate."""
+"""Starts the stages that load a model: train, sft, vision, evaluate, generate."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from transformers.utils.logging import disable_progress_bar
 from spacer.config.settings import Settings, SlurmSettings
 from spacer.distributed.strategies import place_of
 from spacer.stages.evaluate import evaluate, evaluate_all
+from spacer.stages.generate import generate
 from spacer.stages.running import Run
 from spacer.stages.sft import sft
 from spacer.stages.train import train
@@ -46,5 +47,5 @@ def run(settings: Settings, folder: Path) -> float:
     with watch.listening():
         if settings.stage.name == "evaluate" and settings.benchmarks:
             return evaluate_all(settings, folder, watch)
-        stage = {"train": train, "sft": sft, "vision": vision, "evaluate": evaluate}[settings.stage.name]
-        return stage(Run(settings, folder, watch))
+        stages = {"train": train, "sft": sft, "vision": vision, "evaluate": evaluate, "generate": generate}
+        return stages[settings.stage.name](Run(settings, folder, watch))

@@ -101,7 +101,7 @@ def report_training(
     beside = finite({f"{name}/{metric}/{part}": getattr(deltas[metric], part) for metric in deltas for part in _BESIDE})
     beside |= controls_logged(name, adds)
     sync = finish(settings, folder, loggers, found, pictures, beside)
-    _print_faults(console, faults)
+    print_faults(console, faults)
     if usage.withheld.questions:
         console.print(
             f"Not trained on, for a benchmark asks about them: {usage.withheld.videos} videos, "
@@ -160,7 +160,7 @@ def report_evaluation(
         "seed": settings.seed,
     }
     write_summary(folder / "summary.json", {}, seconds, extra)
-    _print_faults(console, [*faults, *not_asked(rows)])
+    print_faults(console, [*faults, *not_asked(rows)])
     at = f"eval/{heldout_name(settings)}"
     metrics = {f"{at}/{name}": found["mean"] for name, found in scores.items()}
     ends = finite({f"{at}/{name}/{end}": found[end] for name, found in scores.items() for end in ("low", "high")})
@@ -272,7 +272,8 @@ def _mosaic(frames_THWC: np.ndarray) -> np.ndarray:
     return np.concatenate([np.concatenate([a, b], axis=1), np.concatenate([c, d], axis=1)])
 
 
-def _print_faults(console: Console, faults: Sequence[Fault]) -> None:
+def print_faults(console: Console, faults: Sequence[Fault]) -> None:
+    """Prints how many samples could not be used, and why."""
     if faults:
         console.print(f"{len(faults)} samples were left out or counted as wrong:", style="bold")
         console.print(describe(list(faults)))
@@ -284,6 +285,7 @@ def print_places(console: Console, folder: Path, seconds: Mapping[str, float], s
         "model (Hugging Face format)": "model",
         "best checkpoint": "checkpoints/best.ckpt",
         "answers": "predictions",
+        "completions": "generated.jsonl",
         "figures": "figures",
         "table as data": "summary.json",
         "configuration": ".hydra/config.yaml",

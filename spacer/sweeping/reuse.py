@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 # what stages write into a run's folder besides its record and log, as patterns; nothing else is ever removed
 WRITTEN = (
     *("failures.jsonl", "faults.jsonl", "history.jsonl", "rollouts.jsonl", "per_question.jsonl"),
+    *("generated.jsonl", "generated.*.part.jsonl", "generated.keys", "generated.*.keys", "generated.conditions.json"),
     *("summary.json", "scores.json", "comparison.json", "plan.json", "report.html", "wandb_id"),
     *(
         "predictions/*.jsonl",
@@ -29,7 +30,11 @@ WRITTEN = (
     *("figures/*.png", "figures/*.pdf", "rollouts/*.png", "rollouts/*.jpg", "dashboard/*.json"),
     *("csv/*", "tensorboard/*", "wandb/**/*"),
 )
-_RESULTS = ("predictions", "checkpoints", "model", "history.jsonl", "summary.json", "scores.json", "per_question.jsonl")
+_RESULTS = (
+    *("predictions", "checkpoints", "model", "history.jsonl", "summary.json", "scores.json", "per_question.jsonl"),
+    "generated.conditions.json",
+)
+_ASKS = ("evaluate", "generate")  # stages whose answers are stored with their conditions
 
 
 @dataclass(frozen=True)
@@ -53,9 +58,9 @@ def settle(settings: Settings, folder: Path, earlier: Earlier) -> None:
         _remove(settings, folder)
         return
     then, now = earlier.stage, settings.stage.name
-    if then not in ("train", "sft", "vision", "evaluate") or not any((folder / name).exists() for name in _RESULTS):
+    if then not in ("train", "sft", "vision", *_ASKS) or not any((folder / name).exists() for name in _RESULTS):
         return
-    if then == now and (now == "evaluate" or settings.ckpt_path == "last"):
+    if then == now and (now in _ASKS or settings.ckpt_path == "last"):
         return  # answers are stored with their conditions, and training resumes from its checkpoint
     remedies = "choose another folder, hydra.run.dir=…, or begin anew with overwrite=true, which removes what it wrote"
     if then != now:
@@ -114,6 +119,8 @@ def _read(s: Settings) -> Iterator[tuple[str, str]]:
     for name, benchmark in {"benchmark": s.benchmark, **s.benchmarks}.items():
         if benchmark is not None and benchmark.root is not None:
             yield f"{name}.root", benchmark.root
+    if s.dataset.generated is not None:
+        yield "dataset.generated", s.dataset.generated
     for at, dataset in sections(s):
         if root := getattr(dataset, "root", ""):
             yield f"{at}.root", root

@@ -19,6 +19,7 @@ OF_HYDRA = ("--help", "--cfg")  # which compose nothing
 FILES = {  # what the placeholders of the pages stand for
     "DIR": ("index.jsonl", "questions.jsonl", "cognitive_map.jsonl", "meta_info/a.json", "SpaceR-151k.jsonl", "FILE"),
     "DIR/annotation": ("cognitive_map.jsonl",),
+    "RUN": ("generated.jsonl",),
     "RUN/checkpoints": ("last.ckpt",),
     "A": ("per_question.jsonl", "summary.json"),
     "B": ("per_question.jsonl", "summary.json"),

@@ -212,7 +212,12 @@ def asked_of(monkeypatch: pytest.MonkeyPatch) -> Any:
             tried.append(len(words))
             if len(words) > room or never in words:
                 raise torch.OutOfMemoryError("no room")
-            return SimpleNamespace(texts=tuple(words), lengths=[1] * len(words), completions=lambda _: [], sampled=[])
+            of_each = {
+                "texts": tuple(words),
+                "lengths": [1] * len(words),
+                "truncated_B": torch.zeros(len(words)).bool(),
+            }
+            return SimpleNamespace(**of_each, completions=lambda _: [], sampled=[])
 
         monkeypatch.setattr(answering.Sampler, "sample", answer)
         monkeypatch.setattr(answering, "encode_vision", lambda *_: None)

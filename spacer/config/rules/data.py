@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from os.path import expanduser, isfile  # unlike Path, never raise: unreadable counts as absent
+
 from spacer.config.choices import Control
 from spacer.config.derived import (
     evaluates_heldout,
     holds_out,
+    imitated,
     sections,
+    trains,
 )
 from spacer.config.rules.rule import Rule
 from spacer.config.settings import (
@@ -95,6 +99,56 @@ def evaluation_without_heldout(s: Settings) -> str | None:
     return None
 
 
+def _chooses(s: Settings) -> bool:
+    """Whether the stage chooses among the training questions."""
+    return trains(s) or s.stage.name == "generate"
+
+
+def generated_is_a_file(s: Settings) -> str | None:
+    if _chooses(s) and s.dataset.generated is not None and not isfile(expanduser(s.dataset.generated)):
+        return (
+            f"dataset.generated={s.dataset.generated} is not an existing file: set it to RUN/generated.jsonl, which "
+            "stage=generate writes when all questions are asked"
+        )
+    return None
+
+
+def generated_of_the_whole(s: Settings) -> str | None:
+    if isinstance(s.dataset, MixSettings) and any(
+        part.generated is not None or part.pass_rate is not None for part in s.dataset.parts.values()
+    ):
+        return (
+            "dataset.parts: generated and pass_rate are of the whole mix, of which stage=generate writes a file: set "
+            "dataset.generated and dataset.pass_rate"
+        )
+    return None
+
+
+def generated_is_of_use(s: Settings) -> str | None:
+    if s.dataset.pass_rate is not None and s.dataset.generated is None:
+        return (
+            f"dataset.pass_rate={list(s.dataset.pass_rate)} is of completions, and none are named: set "
+            "dataset.generated=RUN/generated.jsonl, which stage=generate writes"
+        )
+    if s.dataset.generated is not None and s.stage.name in ("prepare", "curate"):
+        return (
+            f"dataset.generated={s.dataset.generated} chooses questions to train on, and stage.name={s.stage.name} "
+            "makes them: leave it out"
+        )
+    if s.dataset.generated is not None and s.dataset.pass_rate is None and _chooses(s) and not imitated(s):
+        return (
+            f"dataset.generated={s.dataset.generated} changes nothing by itself: set dataset.pass_rate=[0.1,0.9], or "
+            "stage=sft stage.targets=generated, or leave it out"
+        )
+    return None
+
+
+def pass_rate_is_a_range(s: Settings) -> str | None:
+    if s.dataset.pass_rate is not None and s.dataset.pass_rate[0] > s.dataset.pass_rate[1]:
+        return f"dataset.pass_rate={list(s.dataset.pass_rate)} is no range: put the lower end first"
+    return None
+
+
 RULES: tuple[Rule, ...] = (
     prior_of_a_benchmark,
     controls_named_twice,
@@ -104,4 +158,8 @@ RULES: tuple[Rule, ...] = (
     loading_of_a_mix,
     fresh_model_needs_rooms,
     evaluation_without_heldout,
+    generated_is_a_file,
+    generated_of_the_whole,
+    generated_is_of_use,
+    pass_rate_is_a_range,
 )

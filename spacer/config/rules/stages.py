@@ -8,6 +8,7 @@ from spacer.config.choices import BENCHMARKS
 from spacer.config.derived import (
     asked_benchmarks,
     holds_out,
+    imitated,
     sections,
     trains,
 )
@@ -17,9 +18,11 @@ from spacer.config.settings import (
     PlanStage,
     ScansSettings,
     Settings,
+    SftStage,
 )
 
-_NO_BENCHMARK = ("curate", "compare", "report", "dashboard", "export", "plan")  # training and prepare have rules below
+# training and prepare have rules below
+_NO_BENCHMARK = ("generate", "curate", "compare", "report", "dashboard", "export", "plan")
 
 
 def _takes_checkpoint(s: Settings) -> bool:
@@ -56,6 +59,22 @@ def dashboard_of_wandb(s: Settings) -> str | None:
 def curate_takes_scans(s: Settings) -> str | None:
     if s.stage.name == "curate" and not isinstance(s.dataset, ScansSettings):
         return "stage.name=curate makes questions from annotated scans: choose dataset=scans dataset.root=DIR"
+    return None
+
+
+def imitates_what_is_named(s: Settings) -> str | None:
+    if imitated(s) and s.dataset.generated is None:
+        return (
+            "stage.targets=generated imitates completions, and none are named: set "
+            "dataset.generated=RUN/generated.jsonl, which stage=generate writes"
+        )
+    if imitated(s) and isinstance(s.stage, SftStage) and s.stage.guesses is not None:
+        return "stage.guesses stand in place of worked completions: leave them out, or set stage.targets=worked"
+    if isinstance(s.stage, SftStage) and s.stage.best > 1 and not imitated(s):
+        return (
+            f"stage.best={s.stage.best} is of generated completions, and worked ones are imitated: set "
+            "stage.targets=generated, or leave it out"
+        )
     return None
 
 
@@ -242,6 +261,7 @@ RULES: tuple[Rule, ...] = (
     vision_is_not_sharded,
     dashboard_of_wandb,
     curate_takes_scans,
+    imitates_what_is_named,
     prepare_takes_files,
     evaluate_has_questions,
     score_has_a_benchmark,

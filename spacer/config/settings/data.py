@@ -34,10 +34,12 @@ class VideoSettings(Section):
 
 @dataclass(frozen=True, kw_only=True, config=CONFIG)
 class LoadingSettings(Section):
-    """How samples are loaded: worker processes, and questions per video kept together."""
+    """How samples are loaded and chosen: worker processes, questions per video kept together, a pass rate."""
 
     questions_per_video: PositiveInt = 1  # kept together in training, to share the video's prefix
     workers: Workers = 2  # decoding processes
+    generated: str | None = None  # generated.jsonl of a run of stage=generate about the same training questions
+    pass_rate: tuple[Share, Share] | None = None  # trains on questions whose share of right completions there is within
 
 
 @dataclass(frozen=True, kw_only=True, config=CONFIG)

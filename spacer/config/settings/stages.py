@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Discriminator, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Tag
+from pydantic import Discriminator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Tag
 from pydantic.dataclasses import dataclass
 
+from spacer.config import choices
+from spacer.config.settings.asking import AskingSettings
 from spacer.config.settings.model import Dtype
 from spacer.config.settings.section import CONFIG, PositiveShare, Section, Share, name
 from spacer.config.settings.training import OptimizerSettings
@@ -58,6 +60,8 @@ class SftStage(TrainingStage):
     batch_size: PositiveInt = 1  # questions per device and batch
     evaluate_before: bool | None = None  # null: if questions are held out
     evaluate_after: bool | None = None  # null: if questions are held out
+    targets: choices.Targets = choices.Targets.worked
+    best: PositiveInt = 1  # targets=generated: of each question's right completions the best, one of them at each draw
     guesses: GuessSettings | None = None  # only for the making of model=tiny; null: none
 
 
@@ -76,6 +80,17 @@ class EvaluateStage(StageSettings):
 
     needs_model: ClassVar[bool] = True
     name: Literal["evaluate"] = "evaluate"
+
+
+@dataclass(frozen=True, kw_only=True, config=CONFIG)
+class GenerateStage(StageSettings, AskingSettings):
+    """Samples completions of the training questions, and scores them with the run's reward."""
+
+    needs_model: ClassVar[bool] = True
+    name: Literal["generate"] = "generate"
+    completions: PositiveInt = 8  # of each question
+    temperature: Annotated[float, Field(gt=0, description="greedy completions would all be equal")] = 1.0
+    top_p: PositiveShare = 0.95  # nucleus sampling; 1: all tokens
 
 
 @dataclass(frozen=True, kw_only=True, config=CONFIG)
@@ -165,6 +180,7 @@ Stage = Annotated[
     | Annotated[SftStage, Tag("sft")]
     | Annotated[VisionStage, Tag("vision")]
     | Annotated[EvaluateStage, Tag("evaluate")]
+    | Annotated[GenerateStage, Tag("generate")]
     | Annotated[ScoreStage, Tag("score")]
     | Annotated[CompareStage, Tag("compare")]
     | Annotated[ReportStage, Tag("report")]
@@ -180,6 +196,6 @@ STAGES: dict[str, type[StageSettings]] = {
     stage.name: stage
     for stage in (
         *(TrainStage, SftStage, VisionStage, EvaluateStage, ScoreStage, CompareStage, ReportStage, DashboardStage),
-        *(ExportStage, PrepareStage, CurateStage, PlanStage),
+        *(ExportStage, PrepareStage, CurateStage, PlanStage, GenerateStage),
     )
 }

@@ -1,0 +1,80 @@
+"""Samples completions of the training questions: from which to choose questions, and completions to imitate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from rich import box
+from rich.table import Table
+
+from spacer.config.settings import GenerateStage
+from spacer.evaluation.generated import PassRates, pass_rates, summed
+from spacer.evaluation.kept import Row
+from spacer.report.labels import QUESTION_TYPES
+from spacer.report.table import write_summary
+from spacer.stages.asking import generate_completions
+from spacer.stages.running import Run
+from spacer.stages.summary import not_asked, print_faults, print_places
+from spacer.terminal.pasting import pasted
+from spacer.terminal.screen import screen
+from spacer.tracking.provenance import index_samples
+from spacer.tracking.runs import finish, make_loggers
+
+
+def generate(run: Run) -> float:
+    """Samples completions of the training questions. Returns the mean pass rate."""
+    rows = generate_completions(run)
+    rates = [row["pass_rate"] for row in rows if row["pass_rate"] is not None]
+    overall = summed(rates) if rates else PassRates(float("nan"), 0, 0, 0)
+    if run.reports:
+        _report(run, rows, overall)
+    return overall.mean
+
+
+def _report(run: Run, rows: Sequence[Row], overall: PassRates) -> None:
+    settings, stage, console = run.settings, run.settings.stage, screen()
+    assert isinstance(stage, GenerateStage)
+    by_type = pass_rates(rows)
+    console.print(pass_rate_table(by_type, overall, stage.completions))
+    faults = [*run.faults(), *not_asked(rows)]
+    completions = [completion for row in rows for completion in row["completions"]]
+    extra = {
+        "pass_rates": {kind: asdict(rates) for kind, rates in {"all": overall, **by_type}.items()},
+        "questions": overall.questions,
+        "completions": len(completions),
+        "right": sum(completion["right"] for completion in completions),
+        "truncated": sum(completion["truncated"] for completion in completions),
+        "faults": len(faults),
+        "seed": settings.seed,
+    }
+    write_summary(run.folder / "summary.json", {}, run.seconds, extra)
+    print_faults(console, faults)
+    metrics = {"generate/pass_rate": overall.mean} if completions else {}
+    metrics |= {f"generate/pass_rate/{kind}": rates.mean for kind, rates in by_type.items()}
+    asked = partial(index_samples, [sample for data in run.splits for sample in data.train.samples])
+    sync = finish(settings, run.folder, make_loggers(settings, run.folder, asked), metrics, {})
+    print_places(console, run.folder, run.seconds, sync)
+    console.print(f"  to train on what is right sometimes: {use_of(run.folder)}", soft_wrap=True)
+
+
+def pass_rate_table(by_type: Mapping[str, PassRates], overall: PassRates, completions: int) -> Table:
+    """The table of pass rates by question type, of `completions` sampled for each question; fits 80 columns."""
+    title = f"Pass rates over {completions} completions of each question"
+    table = Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table.caption = "Never, sometimes and always: shares of questions of which no, some and all completions are right"
+    table.add_column("Question type", overflow="fold")
+    for heading in ("N", "Pass rate", "Never", "Sometimes", "Always"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for kind, rates in {**by_type, "all": overall}.items():
+        if rates.questions:
+            shares = (f"{100 * n / rates.questions:.1f} %" for n in (rates.never, rates.sometimes, rates.always))
+            table.add_row(QUESTION_TYPES.get(kind, kind), str(rates.questions), f"{rates.mean:.3f}", *shares)
+    return table
+
+
+def use_of(folder: Path) -> str:
+    """The settings by which a run trains on the questions that are answered rightly at times."""
+    return f"{pasted('dataset.generated', str(folder / 'generated.jsonl'))} dataset.pass_rate=[0.1,0.9]"
