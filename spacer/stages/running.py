@@ -40,6 +40,7 @@ from spacer.evaluation.conditions import (
     Trained,
 )
 from spacer.evaluation.during import DuringTraining, judges
+from spacer.evaluation.heldout import check_heldout
 from spacer.evaluation.predict import fault_row, reward_row
 from spacer.files import read_rows
 from spacer.models import tiny
@@ -91,6 +92,7 @@ class Run:
                 self.splits = load_splits(settings, settings.stage.name != "evaluate", guarded_videos)
                 for (at, dataset), data in zip(sections(settings), self.splits, strict=True):
                     check_templates((*data.train.samples, *data.heldout.samples), dataset.prompts, at)
+            check_heldout(settings, [sample for data in self.splits for sample in data.heldout.samples])
             train, heldout = (
                 sum(len(getattr(data, split).samples) for data in self.splits) for split in ("train", "heldout")
             )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from spacer.data.generated import best_targets
 from tests.cli.conftest import ROOT, Command, Kill, fails, succeeds
 from tests.cli.test_train import rows
 
@@ -98,7 +99,7 @@ def test_the_right_completions_are_imitated_and_questions_without_left_out(
     succeeds(done)
     said = done.stdout + done.stderr
     assert f"of {QUESTIONS} questions to train on" in said and "outside dataset.pass_rate" in said
-    fit = [row for row in left if any(each["right"] and not each["truncated"] for each in row["completions"])]
+    fit = [row for row in left if best_targets(row["completions"], 1)]
     assert f"{len(fit)} of {QUESTIONS} questions to train on: " in said
     assert len(rows(tmp_path / "sft/history.jsonl")) == len(fit) // 2
     other = command(*sft, *named, "seed=1", f"hydra.run.dir={tmp_path / 'other'}")

@@ -231,31 +231,6 @@ def checkpoint_is_there(s: Settings) -> str | None:
     return None
 
 
-def evaluation_during_training_has_questions(s: Settings) -> str | None:
-    if not trains(s) or not s.evaluation.every_n_steps:
-        return None
-    if s.stage.name == "vision":
-        return (
-            f"evaluation.every_n_steps={s.evaluation.every_n_steps} asks questions, and stage.name=vision trains the "
-            "vision tower alone, which answers none: set evaluation.every_n_steps=0"
-        )
-    if not holds_out(s):
-        return (
-            f"evaluation.every_n_steps={s.evaluation.every_n_steps} asks held-out questions, and the data has none: "
-            "set dataset.heldout to a JSONL file of them, or evaluation.every_n_steps=0"
-        )
-    return None
-
-
-def early_stopping_goes_by_evaluations(s: Settings) -> str | None:
-    if trains(s) and s.evaluation.patience is not None and not s.evaluation.every_n_steps:
-        return (
-            f"evaluation.patience={s.evaluation.patience} counts evaluations during training, and "
-            "evaluation.every_n_steps=0 makes none: set evaluation.every_n_steps=20, or evaluation.patience=null"
-        )
-    return None
-
-
 RULES: tuple[Rule, ...] = (
     vision_trains_the_tower,
     vision_is_not_sharded,
@@ -280,6 +255,4 @@ RULES: tuple[Rule, ...] = (
     export_of_trained_weights,
     overwrite_or_go_on,
     checkpoint_is_there,
-    evaluation_during_training_has_questions,
-    early_stopping_goes_by_evaluations,
 )
