@@ -15,7 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import hydra
-from omegaconf import DictConfig
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 import spacer
 from spacer.config.load import forgiving, load_settings
@@ -26,9 +27,10 @@ from spacer.config.settings import Settings
 from spacer.errors import UserError, of_the_machine
 from spacer.process import ending
 from spacer.process.home import keep_caches
+from spacer.sweeping.earlier import of_earlier, options_of, taken
 from spacer.sweeping.extras import missing_plugin
 from spacer.sweeping.record import recorded
-from spacer.terminal.masking import masked_overrides, told
+from spacer.terminal.masking import mask_files, masked_overrides, told
 
 export_paths()
 # By default, idle OpenMP threads spin and starve the data workers if there are few cores; sleeping at once costs nearly
@@ -59,7 +61,7 @@ BEHIND_A_SERVER = ("endpoint", "evaluate_endpoint")  # of stage=evaluate, where 
 def main(cfg: DictConfig) -> float | None:
     """Runs the stage; under a sweep, returns the metric to maximize."""
     try:
-        settings = load_settings(cfg)
+        settings = load_settings(_with_earlier(cfg))
         return recorded(settings, run_stage)
     except UserError as error:
         sys.exit(told(str(error)))
@@ -72,6 +74,21 @@ def main(cfg: DictConfig) -> float | None:
         if known is None:
             raise
         sys.exit(told(str(known)))
+
+
+def _with_earlier(cfg: DictConfig) -> DictConfig:
+    """The configuration with what it takes of an earlier run, in Hydra's record of the run too."""
+    hydra_cfg = HydraConfig.get()
+    overrides = list(hydra_cfg.overrides.task)
+    found = of_earlier(cfg, overrides)
+    if found is not cfg:
+        with read_write(hydra_cfg), open_dict(hydra_cfg):
+            hydra_cfg.runtime.choices.update(options_of(str(cfg.run), taken(overrides)))
+        if hydra_cfg.output_subdir is not None:  # None in processes that Lightning starts
+            place = Path(cfg.output_dir) / hydra_cfg.output_subdir
+            OmegaConf.save(found, place / "config.yaml")
+            mask_files(place)
+    return found
 
 
 def run_stage(settings: Settings) -> float:

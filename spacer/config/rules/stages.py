@@ -12,6 +12,7 @@ from spacer.config.derived import (
     sections,
     trains,
 )
+from spacer.config.faults import RUNS_WANTED
 from spacer.config.rules.rule import Rule
 from spacer.config.settings import (
     JsonlSettings,
@@ -155,6 +156,13 @@ def score_has_one_benchmark(s: Settings) -> str | None:
     return None
 
 
+def run_is_evaluated(s: Settings) -> str | None:
+    if s.run is not None and s.stage.name != "evaluate":
+        others = "runs=[FOLDER,…]" if s.stage.name in RUNS_WANTED else "stage=evaluate"
+        return f"run={s.run} is for stage=evaluate, which takes a run's model and settings: choose {others}"
+    return None
+
+
 def predictions_are_scored(s: Settings) -> str | None:
     if s.predictions is not None and s.stage.name != "score":
         return (
@@ -246,6 +254,7 @@ RULES: tuple[Rule, ...] = (
     all_benchmarks_have_no_root,
     benchmark_is_asked_or_scored,
     score_has_one_benchmark,
+    run_is_evaluated,
     predictions_are_scored,
     checkpoint_is_taken,
     predictions_are_there,

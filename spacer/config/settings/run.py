@@ -38,4 +38,5 @@ class Settings(Section):
     benchmark: BenchmarkSettings | None = None  # for stage=evaluate and stage=score
     benchmarks: dict[str, BenchmarkSettings] = field(default_factory=dict)  # benchmark=all: those with a root
     predictions: str | None = None  # for stage=score: JSON lines of {"id", "prediction"}
+    run: str | None = None  # for stage=evaluate: a run's folder, whose model, data, prompts and rewards are taken
     runs: tuple[str, ...] = ()  # run folders, to be compared, reported or described in a model card
