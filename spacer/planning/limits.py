@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from spacer.config.choices import Checkpointing
+from spacer.config.settings import PlanSettings, Settings
 from spacer.planning.memory import memory_of
-from spacer.planning.setup import Setup
-from spacer.planning.sizes import Sizes
+from spacer.planning.setup import Setup, setup_of, work_of
+from spacer.planning.sizes import Sizes, read_sizes
 from spacer.planning.work import Work
 
 GIB = 2**30
@@ -36,6 +37,13 @@ class Case:
     def fits(self) -> bool:
         """Whether the peak fits on a GPU."""
         return self.peak <= self.room
+
+
+def case_of(settings: Settings, speeds: PlanSettings) -> Case:
+    """The case of a run with these settings."""
+    sizes = read_sizes(settings.model)
+    room = int((speeds.gpu_memory_gib - speeds.reserve_gib) * GIB)
+    return Case(sizes, work_of(settings, sizes), setup_of(settings), room)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,11 @@ from spacer.data.index import count_questions
 from spacer.errors import UserError
 from spacer.planning.duration import days_of, seconds_of_step
 from spacer.planning.flops import plain_flops, tree_flops
-from spacer.planning.limits import GIB, Case, Limits, Remedy, limits_of, remedies_of
+from spacer.planning.limits import GIB, Case, Limits, Remedy, case_of, limits_of, remedies_of
 from spacer.planning.memory import Memory, memory_of
-from spacer.planning.setup import setup_of, work_of
-from spacer.planning.sizes import read_sizes
 from spacer.report.planned import flops_table, limits_table, memory_table
 from spacer.report.table import write_json
+from spacer.stages.alternatives import Alternative, alternatives
 from spacer.terminal.screen import screen
 
 
@@ -54,15 +53,14 @@ def plan(settings: Settings, folder: Path) -> float:
     console.print(limits_table(made.case, made.limits, made.seconds, made.questions, made.days))
     console.print(f"  plan: {target}", soft_wrap=True)
     if not made.case.fits:
-        raise UserError(_refusal(made))
+        raise UserError(_refusal(made, alternatives(settings, settings.stage.plan)))
     return made.memory.peak / GIB
 
 
 def plan_of(settings: Settings, speeds: PlanSettings) -> Plan:
     """The plan of a run with these settings."""
-    sizes = read_sizes(settings.model)
-    work, setup = work_of(settings, sizes), setup_of(settings)
-    case = Case(sizes, work, setup, int((speeds.gpu_memory_gib - speeds.reserve_gib) * GIB))
+    case = case_of(settings, speeds)
+    sizes, work, setup = case.sizes, case.work, case.setup
     flops = tree_flops(sizes, work, setup)
     seconds = seconds_of_step(flops, sizes, work, setup, speeds)
     questions = speeds.questions or questions_of(settings)
@@ -131,9 +129,10 @@ def _told(remedy: Remedy, room: int) -> str:
     return f"{remedy.change}: {remedy.peak / GIB:.1f} GiB, {fits}"
 
 
-def _refusal(made: Plan) -> str:
+def _refusal(made: Plan, instead: Sequence[Alternative]) -> str:
     room, peak = made.case.room, made.memory.peak
-    lines = [f"the run needs {peak / GIB:.1f} GiB of each GPU, and there are {room / GIB:.1f} GiB for tensors."]
+    lines = [f"Fits one GPU: {each}" for each in instead]
+    lines.append(f"the run needs {peak / GIB:.1f} GiB of each GPU, and there are {room / GIB:.1f} GiB for tensors.")
     if made.remedies:
         lines += ["What would lessen it, the most first:", *(f"- {_told(remedy, room)}" for remedy in made.remedies)]
     if all(remedy.peak > room for remedy in made.remedies):

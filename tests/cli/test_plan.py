@@ -42,6 +42,18 @@ def test_what_does_not_fit_is_refused_with_advice_after_it_is_told(command: Comm
     assert "Memory of each GPU" in done.stdout and "does NOT fit" in done.stdout
 
 
+def test_what_does_not_fit_one_gpu_names_the_experiment_that_does(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "index.jsonl").touch()
+    data = ("stage=plan", "dataset=jsonl", f"dataset.root={tmp_path}")
+    told = fails(command(*data, "model=qwen3b", f"hydra.run.dir={tmp_path / 'whole'}"))
+    assert told.startswith("Fits one GPU: experiments=sr91k_3b_lora in place of model=qwen3b: ")
+    succeeds(command(*data, "experiments=sr91k_3b_lora", f"hydra.run.dir={tmp_path / 'adapters'}"))
+    peak = read(tmp_path / "adapters")["peak_bytes_per_gpu"] / 2**30
+    assert f"model=qwen3b: {peak:.1f} GiB\n" in told
+    eight = command(*data, "model=qwen7b", "cluster.devices=8", f"hydra.run.dir={tmp_path / 'eight'}")
+    assert "Fits one GPU" not in fails(eight)
+
+
 def test_the_embedded_model(command: Command, tmp_path: Path) -> None:
     succeeds(command("stage=plan", "cluster.accelerator=cpu", f"hydra.run.dir={tmp_path}"))
     plan = read(tmp_path)
