@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -78,7 +79,7 @@ def main(cfg: DictConfig) -> float | None:
 
 def _with_earlier(cfg: DictConfig) -> DictConfig:
     """The configuration with what it takes of an earlier run, in Hydra's record of the run too."""
-    hydra_cfg = HydraConfig.get()
+    hydra_cfg: Any = HydraConfig.get()  # a DictConfig, of the type that it claims to be
     overrides = list(hydra_cfg.overrides.task)
     found = of_earlier(cfg, overrides)
     if found is not cfg:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ def options_of(run: str, sections: Sequence[str]) -> dict[str, str]:
         return {}
 
 
-def _settings_of(run: str) -> Mapping[str, Any]:
+def _settings_of(run: str) -> dict[str, Any]:
     """The settings of the run in a folder, whose model is what it came to."""
     folder = Path(run).expanduser().resolve()
     record = read(folder)
