@@ -173,5 +173,10 @@ def in_parts(trainer: pl.Trainer) -> bool:
     return isinstance(trainer.strategy, Sharded)
 
 
+def loads_weights(cluster: ClusterSettings) -> bool:
+    """Whether this process reads the model's weights: under FSDP the first alone does, and sends the others theirs."""
+    return cluster.strategy != "fsdp" or place_of(cluster).rank == 0
+
+
 def _is_alone(cluster: ClusterSettings) -> bool:
     return cluster.devices == 1 and cluster.num_nodes == 1

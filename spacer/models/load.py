@@ -27,34 +27,17 @@ from spacer.models.vision import PatchProjection
 register()
 
 
-def load_policy(settings: ModelSettings, vision_attention: str = WINDOWS) -> Any:
+def load_policy(settings: ModelSettings, vision_attention: str = WINDOWS, empty: bool = False) -> Any:
     """The model with its weights: trainable as `settings` say, wrapped by peft where adapters are asked for.
+
+    An `empty` one has read no weights and holds memory that nothing was written to, which takes up none. It gets those
+    of the first process when it is sharded (`spacer.distributed.sharding.shard`).
 
     Raises:
         UserError: the files cannot be read, or hold other tensors than the model's, or numbers that are none; or the
             text model attends in sliding windows, which trees do not.
     """
-    from safetensors import SafetensorError
-    from transformers import AutoModelForImageTextToText
-
-    try:
-        loaded: Any = AutoModelForImageTextToText.from_pretrained(
-            settings.name_or_path,
-            revision=settings.revision,
-            dtype=getattr(torch, settings.dtype),
-            attn_implementation={"text_config": TREE, "vision_config": "sdpa"},
-            trust_remote_code=settings.trust_remote_code,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are told of below
-        )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        said = str(error).strip().partition("\n")[0]
-        raise UserError(
-            f"model.name_or_path={settings.name_or_path}: its weights cannot be loaded ({type(error).__name__}: "
-            f"{said}): {AGAIN}"
-        ) from error
-    model, info = loaded
-    check_loaded(settings, model, info)
+    model = _empty(settings) if empty else _loaded(settings)
     check_text_model(model)
     model.set_attn_implementation({"vision_config": vision_attention})  # WINDOWS would not pass as an argument above
     family = family_of(model.config)
@@ -81,6 +64,52 @@ def load_policy(settings: ModelSettings, vision_attention: str = WINDOWS) -> Any
     return model
 
 
+def _loaded(settings: ModelSettings) -> Any:
+    from safetensors import SafetensorError
+    from transformers import AutoModelForImageTextToText
+
+    try:
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
+            settings.name_or_path,
+            revision=settings.revision,
+            dtype=getattr(torch, settings.dtype),
+            attn_implementation={"text_config": TREE, "vision_config": "sdpa"},
+            trust_remote_code=settings.trust_remote_code,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are told of below
+        )
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        said = str(error).strip().partition("\n")[0]
+        raise UserError(
+            f"model.name_or_path={settings.name_or_path}: its weights cannot be loaded ({type(error).__name__}: "
+            f"{said}): {AGAIN}"
+        ) from error
+    model, info = loaded
+    check_loaded(settings, model, info)
+    return model
+
+
+def _empty(settings: ModelSettings) -> Any:
+    from accelerate import init_empty_weights
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    code = settings.trust_remote_code
+    config = AutoConfig.from_pretrained(settings.name_or_path, revision=settings.revision, trust_remote_code=code)
+    with init_empty_weights(include_buffers=False):
+        model: Any = AutoModelForImageTextToText.from_config(
+            config,
+            dtype=getattr(torch, settings.dtype),
+            attn_implementation={"text_config": TREE, "vision_config": "sdpa"},
+            trust_remote_code=code,
+        )
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            blank = torch.empty_like(parameter, device="cpu")
+            setattr(module, name, torch.nn.Parameter(blank, parameter.requires_grad))
+    model.tie_weights()
+    return model.eval()  # as a loaded one is
+
+
 def check_text_model(model: Any) -> None:
     """UserError for a model whose layers do not all attend to everything before them."""
     kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ["full_attention"])
@@ -92,9 +121,10 @@ def check_text_model(model: Any) -> None:
         )
 
 
-def load_reference(settings: ModelSettings, vision_attention: str = WINDOWS) -> Any:
-    """A frozen copy of the weights that training starts from."""
-    model = load_policy(replace(settings, lora=None, gradient_checkpointing=Checkpointing.none), vision_attention)
+def load_reference(settings: ModelSettings, vision_attention: str = WINDOWS, empty: bool = False) -> Any:
+    """A frozen copy of the weights that training starts from; `empty` as in `load_policy`."""
+    plain = replace(settings, lora=None, gradient_checkpointing=Checkpointing.none)
+    model = load_policy(plain, vision_attention, empty)
     return model.requires_grad_(False).eval()
 
 

@@ -31,7 +31,7 @@ from spacer.data.scenes import rooms
 from spacer.data.sources import DatasetSplits, load_splits
 from spacer.data.trial import check_prompts
 from spacer.distributed.sharding import is_sharded, whole_state
-from spacer.distributed.strategies import place_of
+from spacer.distributed.strategies import loads_weights, place_of
 from spacer.errors import UserError
 from spacer.evaluation.answering import EvaluationRequest
 from spacer.evaluation.asked import check_media, media_settings
@@ -102,7 +102,7 @@ class Run:
                 _make_fresh(settings)
             if model_of is None:
                 self.probe = probe_model(settings.model)
-                self.policy = load_policy(settings.model, self.attention.vision)
+                self.policy = load_policy(settings.model, self.attention.vision, not loads_weights(settings.cluster))
             else:
                 self.probe, self.policy = model_of.probe, model_of.policy
             for at, dataset in self._asked_of():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from spacer.config.settings import TrainStage
+from spacer.distributed.strategies import loads_weights
 from spacer.models.load import load_reference
 from spacer.rewards import Scorer
 from spacer.stages.asking import ask_controls, ask_heldout
@@ -23,7 +24,9 @@ def train(run: Run) -> float:
     needs_reference = objective.beta > 0 and settings.model.lora is None
     module = GrpoModule(
         run.policy,
-        load_reference(settings.model, run.attention.vision) if needs_reference else None,
+        load_reference(settings.model, run.attention.vision, not loads_weights(settings.cluster))
+        if needs_reference
+        else None,
         run.probe,
         objective,
         Scorer(settings.reward),

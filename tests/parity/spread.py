@@ -25,7 +25,7 @@ from spacer.data.processing import Prompt, PromptBatch, collate
 from spacer.data.samples import Fault
 from spacer.data.sources import load_train
 from spacer.distributed.sharding import whole_state
-from spacer.distributed.strategies import Place, make_strategy, place_of
+from spacer.distributed.strategies import Place, loads_weights, make_strategy, place_of
 from spacer.distributed.zero3 import Zero3
 from spacer.models import logps as logps_module
 from spacer.models.forward import ComputeOptions
@@ -164,19 +164,20 @@ def items_of(settings: Settings) -> list[Item]:
     return [*imitated, *(Fault(name, "unreadable media", f"{name} is gone") for name in ("bad", "worse"))]
 
 
-def build(case: Case, settings: Settings, devices: int) -> TreeModule:
-    """The module of a case, for one of so many processes; completions are short, so that few end at the same time."""
+def build(case: Case, settings: Settings, devices: int, empty: bool) -> TreeModule:
+    """The module of a case, for one of so many processes, without weights if it is to be sent them; completions
+    are short, so that few end at the same time."""
     model: ModelSettings = replace(settings.model, **case.model)
     optimizer = OptimizerSettings(learning_rate=3e-4, schedule=Schedule.constant)
     plan = Training(optimizer, batch_size=len(case.batches[0]) // devices, **{"clip": 5.0, **case.training})
     compute = ComputeOptions("blocks", case.row_tokens, case.vision_again)
-    policy = load_policy(model)
+    policy = load_policy(model, empty=empty)
     policy.train()
     if case.sft:
         return SftModule(policy, compute, plan)
     changes = {"group_size": 4, "max_completion_length": 40, **case.objective}
     objective = replace(settings.objective, **changes)
-    reference = load_reference(model) if model.lora is None else None
+    reference = load_reference(model, empty=empty) if model.lora is None else None
     return GrpoModule(policy, reference, probe_model(model), objective, Scorer(settings.reward), compute, plan, seed=5)
 
 
@@ -205,7 +206,7 @@ def run(
     logps_module.LOGITS = case.logits
     zero = strategy == "deepspeed_zero3"
     cluster = ClusterSettings("cpu", devices, 1, "ddp" if zero else strategy)
-    module, notes = build(case, settings, devices), Notes()
+    module, notes = build(case, settings, devices, empty=not loads_weights(cluster)), Notes()
     trainer = pl.Trainer(
         accelerator="cpu",
         devices=devices,
