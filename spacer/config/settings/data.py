@@ -144,7 +144,10 @@ class LayoutsSettings(DatasetSettings):
     max_objects: Annotated[int, Field(ge=1, le=8, description="more would crowd a small room")] = 6  # per room
     # ratio of the largest to the smallest scale of a furniture kind; 1: no variation
     size_spread: Annotated[float, Field(ge=1, le=3, description="larger furniture would fill the room")] = 1.0
-    ways: NonNegativeInt = 0  # exercises per training room besides its questions: differences, headings and lengths
+    # exercises per training room besides its questions
+    ways: NonNegativeInt = 0  # differences, headings and lengths
+    turns: NonNegativeInt = 0  # turns between headings
+    letters: NonNegativeInt = 0  # the letter of what the reasoning has come to
     kind: Literal["layouts"] = "layouts"
 
 

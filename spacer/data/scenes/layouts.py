@@ -11,11 +11,11 @@ import numpy as np
 from spacer.config.settings import LayoutsSettings, RoomsSettings
 from spacer.data.prompts import ends_with, map_literal
 from spacer.data.samples import TEXT_ALONE, Sample, to_sample
-from spacer.data.scenes.lines import Question, data_line
+from spacer.data.scenes.lines import LETTERS, Question, data_line
 from spacer.data.scenes.questions import pose
 from spacer.data.scenes.rooms import make_scene
 from spacer.data.scenes.scene import Scene
-from spacer.data.scenes.steps import steps, ways
+from spacer.data.scenes.steps import steps, turns, ways
 from spacer.process.pool import in_workers
 from spacer.terminal.progress import progress_bar
 
@@ -46,11 +46,28 @@ def _samples(settings: LayoutsSettings, split: str, index: int) -> Iterator[Samp
     rng = np.random.default_rng([settings.seed, ("train", "heldout").index(split), index, 4])
     for number in range(settings.ways if split == "train" and len(scene.unique_objects()) > 1 else 0):
         yield _sample(f"{scene.name}_ways_{number}", ways(scene, rng), "", scene)
+    asked: list[Question] = []
     for name, question in pose(scene, rng).items():
         found = steps(question, scene)
         if found.conclusion == question.content():
             explained = dataclasses.replace(question, reasoning=found.whole())
             yield _sample(f"{scene.name}_{name}", explained, found.seen, scene)
+            asked += [dataclasses.replace(question, reasoning=found.text)] if question.options else []
+    if split == "train":
+        for number in range(settings.turns):
+            yield _exercise(f"{scene.name}_turns_{number}", turns(rng), "", scene)
+        for number in range(settings.letters if asked else 0):
+            question = asked[rng.integers(len(asked))]
+            moved = question.with_right_at(LETTERS[rng.integers(len(question.options))])
+            # a distance's letters stand beside the objects, in the order of the options
+            question = question if question.question_type == "object_rel_distance" else moved
+            yield _exercise(f"{scene.name}_letters_{number}", question, question.reasoning, scene)
+
+
+def _exercise(identity: str, question: Question, begun: str, scene: Scene) -> Sample:
+    """Without a map, and with the reasoning given as far as `begun`."""
+    line = data_line(question, identity, scene.name, "", "layouts") | {"data_type": TEXT_ALONE}
+    return dataclasses.replace(to_sample(line, (), None), begun=f"<think>{begun}")
 
 
 def _sample(identity: str, question: Question, seen: str, scene: Scene) -> Sample:

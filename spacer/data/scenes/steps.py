@@ -22,6 +22,7 @@ from spacer.data.scenes.questions import nearest_direction, nearest_turn
 from spacer.data.scenes.scene import Scene
 
 HEADINGS = "abcdefghijklmnopqrstuvwx"  # 15 degrees each
+TURNS = 6  # an exercise has
 FRAMES = 2.0  # a second: the unit in which first appearances are written
 
 Cell = tuple[int, int]
@@ -80,6 +81,17 @@ def ways(scene: Scene, rng: np.random.Generator) -> Question:
     return Question("ways", "free-form", text, (), "done", written, (start, *ends))
 
 
+def turns(rng: np.random.Generator) -> Question:
+    """Practice for turns alone, of ways that the question gives, two or three in a row."""
+    rows = []
+    for _ in range(TURNS):
+        legs = rng.integers(-9, 10, (rng.integers(2, 4), 2)).tolist()
+        rows.append([(dx, dy) for dx, dy in legs])
+    asked = ", ".join(" ".join(f"{dx:+d}{dy:+d}" for dx, dy in row) for row in rows)
+    written = " ".join(_turned([_towards(*leg) for leg in row], [f"{dx:+d}{dy:+d}" for dx, dy in row]) for row in rows)
+    return Question("turns", "free-form", f"Turns: {asked}.", (), "done", written)
+
+
 def in_steps(question: Question, scene: Scene) -> Question:
     """The question with its reasoning in steps."""
     return replace(question, reasoning=steps(question, scene).whole())
@@ -99,8 +111,11 @@ def _length(start: str, end: str, cells: dict[str, Cell]) -> str:
 
 
 def _heading(start: str, end: str, cells: dict[str, Cell]) -> int:
-    """In steps of 15 degrees, counter-clockwise from the x axis; 0 for two objects in one cell."""
-    dx, dy = _difference(start, end, cells)
+    return _towards(*_difference(start, end, cells))
+
+
+def _towards(dx: int, dy: int) -> int:
+    """The heading in steps of 15 degrees, counter-clockwise from the x axis; 0 for two objects in one cell."""
     return round(math.degrees(math.atan2(dy, dx)) / 15) % len(HEADINGS)
 
 
@@ -117,23 +132,32 @@ def _closest(about: tuple[str, ...], cells: dict[str, Cell]) -> Steps:
 
 def _direction(about: tuple[str, ...], cells: dict[str, Cell], level: str, right: str) -> Steps:
     here, facing, target = about
-    ahead, aim = _heading(here, facing, cells), _heading(here, target, cells)
-    turned = (aim - ahead) % len(HEADINGS)
-    text = (
-        f"{_leg(here, facing, cells)}{HEADINGS[ahead]} "
-        f"{_leg(here, target, cells)}{HEADINGS[aim]}={HEADINGS[turned]} {right}."
-    )
+    legs = [(here, facing), (here, target)]
+    headings = [_heading(start, end, cells) for start, end in legs]
+    (turned,) = _turns(headings)
+    text = f"{_turned(headings, [_leg(*leg, cells) for leg in legs])} {right}."
     return Steps("", text, nearest_direction(15.0 * turned, level))
 
 
 def _route(about: tuple[str, ...], cells: dict[str, Cell], right: str) -> Steps:
     legs = list(itertools.pairwise(about))
     headings = [_heading(start, end, cells) for start, end in legs]
-    turns = [(after - before) % len(HEADINGS) for before, after in itertools.pairwise(headings)]
-    way = " ".join(f"{_leg(*leg, cells)}{HEADINGS[heading]}" for leg, heading in zip(legs, headings, strict=True))
-    turned = "".join(f"={HEADINGS[turn]}" for turn in turns)
-    conclusion = ", then ".join(nearest_turn(15.0 * turn) for turn in turns)
-    return Steps("", f"{way}{turned} {right}.", conclusion)
+    conclusion = ", then ".join(nearest_turn(15.0 * turn) for turn in _turns(headings))
+    return Steps("", f"{_turned(headings, [_leg(*leg, cells) for leg in legs])} {right}.", conclusion)
+
+
+def _turns(headings: list[int]) -> list[int]:
+    return [(after - before) % len(HEADINGS) for before, after in itertools.pairwise(headings)]
+
+
+def _turned(headings: list[int], legs: list[str]) -> str:
+    """Ways with their headings, and the turn from each to the next.
+
+    >>> _turned([4, 9], ["+2+6", "-1+1"])
+    '+2+6e -1+1j=f'
+    """
+    ways = " ".join(f"{leg}{HEADINGS[heading]}" for leg, heading in zip(legs, headings, strict=True))
+    return ways + "".join(f"={HEADINGS[turn]}" for turn in _turns(headings))
 
 
 def _frame(scene: Scene, category: str) -> int:

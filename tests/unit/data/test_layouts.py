@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+import math
+import re
 from collections import Counter
 
 import pytest
@@ -14,13 +17,14 @@ from spacer.data.processing import Prompt, prepare
 from spacer.data.prompts import ends_with, map_literal, worked_completion
 from spacer.data.samples import TEXT_ALONE, Sample
 from spacer.data.scenes.layouts import read_layouts
+from spacer.data.scenes.steps import HEADINGS
 from spacer.data.tokens import begun_with
 from spacer.errors import UserError
 from spacer.tree.mrope import PositionRule
 from tests.unit.configs import PROMPTS as FULL
 from tests.unit.configs import only_problem, plain
 
-PROMPTS = {"map": "$question$options", "multiple choice": "", "numerical": ""}
+PROMPTS = {"map": "$question$options", "plain": "$question$options", "multiple choice": "", "numerical": ""}
 RULE = PositionRule(2, 2.0, False)
 SETTINGS = LayoutsSettings(seed=1, train_scenes=12, heldout_scenes=4, size_spread=2.2, prompts=PROMPTS)
 
@@ -93,3 +97,36 @@ def test_a_completion_that_starts_otherwise_is_refused(processor: object) -> Non
 
 def test_layouts_are_not_for_grpo() -> None:
     assert "choose dataset=rooms" in only_problem(dataset=plain(LayoutsSettings(prompts=FULL)))
+
+
+def test_turns_and_letters_are_practised_without_a_map() -> None:
+    found = read_layouts(dataclasses.replace(SETTINGS, turns=2, letters=6), "train")
+    assert len({item.id for item in found}) == len(found)
+    turns = [item for item in found if item.question_type == "turns"]
+    assert len(turns) == 2 * SETTINGS.train_scenes
+    for item in turns:
+        assert item.true_map is None and item.begun == "<think>"
+        rows = item.problem.removeprefix("Turns: ").removesuffix(".").split(", ")
+        for row, written in zip(rows, re.findall(r"[+-].*?(?:=[a-x])+", str(item.reasoning)), strict=True):
+            legs = [tuple(map(int, re.findall(r"[+-]\d", leg))) for leg in row.split()]
+            degrees = [math.degrees(math.atan2(dy, dx)) for dx, dy in legs]
+            said = re.findall(r"[+-]\d[+-]\d([a-x])", written)
+            assert said == [HEADINGS[round(angle / 15) % 24] for angle in degrees]
+            for (before, after), turn in zip(itertools.pairwise(said), re.findall(r"=([a-x])", written), strict=True):
+                assert (HEADINGS.index(before) + HEADINGS.index(turn)) % 24 == HEADINGS.index(after)
+    letters = [item for item in found if "_letters_" in item.id]
+    assert len(letters) > 3 * SETTINGS.train_scenes  # some rooms have no question with options
+    assert len({item.solution for item in letters}) == 4
+    for item in letters:
+        assert item.true_map is None and item.options
+        (right,) = (option for option in item.options if option.startswith(f"{item.solution}. "))
+        content = right.partition(". ")[2]
+        if item.question_type == "object_rel_distance":
+            lengths = re.findall(r"([A-E])[+-]\d[+-]\d (\d+\.\d)", item.begun)
+            assert min(lengths, key=lambda pair: float(pair[1]))[0] == item.solution
+        else:
+            assert item.begun.endswith(f"{content}.")
+        assert (
+            worked_completion(item) == f"{item.begun} That is {item.solution}.</think><answer>{item.solution}</answer>"
+        )
+    assert not any(item.true_map is None for item in read_layouts(dataclasses.replace(SETTINGS, turns=2), "heldout"))
