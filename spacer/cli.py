@@ -20,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 import spacer
-from spacer.config.load import forgiving, load_settings
+from spacer.config.load import ConfigError, forgiving, load_settings
 from spacer.config.model_files import check_model
 from spacer.config.paths import ROOT, export_paths
 from spacer.config.presets import placed
@@ -81,6 +81,11 @@ def _with_earlier(cfg: DictConfig) -> DictConfig:
     """The configuration with what it takes of an earlier run, in Hydra's record of the run too."""
     hydra_cfg: Any = HydraConfig.get()  # a DictConfig, of the type that it claims to be
     overrides = list(hydra_cfg.overrides.task)
+    for word in overrides:
+        if word.lstrip("+").startswith("output_dir="):
+            folder = word.partition("=")[2]
+            remedy = f"set hydra.run.dir={folder} (hydra.sweep.dir={folder} for a sweep)"
+            raise ConfigError([f"{word} would leave the record of the run's settings in another folder: {remedy}"])
     found = of_earlier(cfg, overrides)
     if found is not cfg:
         with read_write(hydra_cfg), open_dict(hydra_cfg):

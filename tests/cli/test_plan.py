@@ -82,3 +82,10 @@ def test_gpus_of_80_gb_hold_what_the_pages_say(words: tuple[str, ...], command: 
 
 def test_a_number_of_gpus_must_be_named(command: Command) -> None:
     fails(command("stage=plan", "model=qwen7b", "cluster.devices=auto"), "set cluster.devices=8")
+
+
+def test_another_folder_for_a_run_is_hydras_to_set(command: Command, tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    done = command("stage=plan", "model=qwen7b", f"output_dir={there}", f"hydra.run.dir={tmp_path / 'here'}")
+    fails(done, f"output_dir={there} would leave the record", f"hydra.run.dir={there}")
+    assert not there.exists()
