@@ -81,7 +81,7 @@ def training_run(
         lines(folder / f"predictions/{name}.jsonl", rows)
     lines(folder / "history.jsonl", steps(30))
     (folder / "summary.json").write_text(json.dumps({"metrics": {}, "seconds": {"train": 12.0}}))
-    recorded(folder, {"seed": 0, "stage": {"name": "train"}, "benchmark": {"name": "rooms"}, "model": {"lora": None}})
+    recorded(folder, {"seed": 0, "stage": {"name": "train"}, "dataset": {"kind": "rooms"}, "model": {"lora": None}})
     return folder
 
 

@@ -29,7 +29,8 @@ def dashboard(settings: Settings, folder: Path) -> float:
 
     values = [value for name in settings.runs for value in read_metric_values(Path(name).expanduser())]
     told = [value.metric for value in values if value.metric.split("/", 2)[2] in _HEAD]
-    known = [f"eval/{name}/overall" for name in BENCHMARKS] + ["eval/rooms/reward/total", "eval/rooms/reward/answer"]
+    heldout = [f"eval/{name}/{metric}" for name in ("rooms", "heldout") for metric in ("reward/total", "reward/answer")]
+    known = [f"eval/{name}/overall" for name in BENCHMARKS] + heldout
     metrics = list(dict.fromkeys(told or known))
     online = wandb_mode() == "online"
     project = settings.logger.project
@@ -107,7 +108,7 @@ def _of_benchmark(run: Path, scores: dict[str, Any]) -> Iterator[MetricValue]:
 
 
 def _of_summary(run: Path, summary: dict[str, Any]) -> Iterator[MetricValue]:
-    at, scores = f"eval/{summary.get('heldout', 'rooms')}", summary.get("scores", {})
+    at, scores = f"eval/{summary.get('heldout', 'heldout')}", summary.get("scores", {})
     for name, part in scores.items():
         yield MetricValue(run.name, f"{at}/{name}", part["mean"], part["low"], part["high"])
     for name, part in summary["metrics"].items():  # of a training run, whose intervals are of the change

@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -89,18 +90,34 @@ def chosen(overrides: Iterable[str], swept: Sequence[str]) -> tuple[str, ...]:
 
 
 def folder_name(words: Iterable[str]) -> str:
-    """Joins the words; characters unfit for a file name are replaced, and a digest keeps such names distinct.
+    """Joins the words for people to read: of a path the last part, of other values what fits a file name, and of many
+    words the first. A digest keeps names from which something is missing distinct.
 
     >>> folder_name(["reward=grpo", "seed=0"])
     'reward=grpo,seed=0'
-    >>> folder_name(["dataset.root=/data/a b"]) == folder_name(["dataset.root=-data-a-b"])
+    >>> folder_name(["dataset.root=/data/my rooms", "model.lora={rank: 16, alpha: 32}"])
+    'dataset.root=my-rooms,model.lora=rank-16-alpha-32-20ae80ff'
+    >>> folder_name(["dataset.root=/data/a b"]) == folder_name(["dataset.root=a-b"])
     False
     """
-    whole = ",".join(words)
-    name = re.sub(r"[^\w.,=+-]+", "-", whole, flags=re.ASCII)
+    said = list(words)
+    whole = ",".join(said)
+    parts = [_readable(word) for word in said]
+    name, left = ",".join(parts), len(parts)
     if name == whole and len(name) <= _LONGEST:
         return name
+    while len(name) > _LONGEST - 9 and left > 1:
+        left -= 1
+        name = f"{','.join(parts[:left])},and-{len(parts) - left}-more"
     return f"{name[: _LONGEST - 9].rstrip('-')}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+
+
+def _readable(word: str) -> str:
+    key, equals, value = word.partition("=")
+    if re.fullmatch(r"[\w.,=+-]+", word, flags=re.ASCII):
+        return word
+    shown = PurePosixPath(value).name if re.fullmatch(r"[^\[{]*/[^\[{]*", value) else value
+    return key + equals + re.sub(r"[^\w.+-]+", "-", shown, flags=re.ASCII).strip("-")
 
 
 def resolve_sweep_name(time: str, *, _root_: DictConfig) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -53,6 +54,14 @@ def test_names_of_folders_are_plain_short_and_tell_what_they_are_made_of_apart(w
     name = folder_name(words)
     assert len(name) <= 120 and name.isascii() and not set(name) & set("/'\" ")
     assert folder_name(words) == name != folder_name([words[0] + "x"])
+
+
+def test_a_folder_says_whole_settings_and_how_many_are_left_out() -> None:
+    words = [f"dataset.setting_{n}={n}" for n in range(20)]
+    name = folder_name(["sft", "dataset.root=/data/of/mine", *words])
+    assert re.fullmatch(r"sft,dataset\.root=mine(,dataset\.setting_\d=\d)+,and-\d+-more-[0-9a-f]{8}", name)
+    assert name.count("setting") + int(name.split("and-")[1].split("-")[0]) == 20
+    assert folder_name(["a=" + "x" * 118]) == "a=" + "x" * 118  # which fits as it is
 
 
 def test_what_is_pasted_into_a_shell_is_one_value_to_hydra():

@@ -112,9 +112,7 @@ def _evaluations(folder: Path, recorded: Mapping[str, Any], notes: list[str]) ->
     for below in sorted(path.parent for path in folder.glob("*/per_question.jsonl")):
         scored = benchmark_evaluation(below, read_object(below / "scores.json") or {}, notes)
         yield replace(scored, adds=read_added(below))
-    data = recorded.get("dataset")
-    made = data.get("kind", "rooms") in ("rooms", "stills") if isinstance(data, dict) else True
-    heldout = "rooms" if made else "heldout"  # as `spacer.config.rules.heldout_name`
+    heldout = _heldout_name(recorded.get("dataset"))
     taken = {str((scores or {}).get("benchmark"))}
     unfinished = sorted((folder / _NAME).glob("*.part.jsonl"))
     for path in unfinished:
@@ -131,6 +129,18 @@ def _evaluations(folder: Path, recorded: Mapping[str, Any], notes: list[str]) ->
         else:
             asked = heldout_evaluation(whole[name], name, "", notes)
             yield replace(asked, adds=read_added(folder)) if name == heldout else asked
+
+
+def _heldout_name(data: Any) -> str:
+    """As `spacer.config.derived.heldout_name` of the recorded data set; where none is known, it is not called rooms.
+
+    >>> _heldout_name({"kind": "rooms"}), _heldout_name({"kind": "jsonl"}), _heldout_name(None)
+    ('rooms', 'heldout', 'heldout')
+    """
+    kinds = [data.get("kind")] if isinstance(data, dict) else []
+    if kinds == ["mix"] and isinstance(parts := data.get("parts"), dict):
+        kinds = [part.get("kind") for part in parts.values() if isinstance(part, dict)]
+    return "rooms" if kinds and set(kinds) <= {"rooms", "stills"} else "heldout"
 
 
 def _is_step(line: Line) -> bool:

@@ -21,6 +21,12 @@ def trained(tmp_path: Path) -> Path:
     return training_run(tmp_path / "run", [False] * 8, [number < 4 for number in range(8)])
 
 
+@pytest.mark.parametrize("config", [{"dataset": {"kind": "jsonl"}}, {}, {"dataset": {"kind": "mix", "parts": {}}}])
+def test_data_of_ones_own_are_never_called_rooms(config: dict, trained: Path) -> None:
+    recorded(trained, config)
+    assert {evaluation.subject for evaluation in read_run(trained).evaluations} == {"heldout"}
+
+
 def test_a_training_run(trained: Path) -> None:
     run = read_run(trained)
     assert (run.name, run.stage, run.overrides, run.notes) == ("run", "train", ("seed=0",), ())
@@ -179,7 +185,7 @@ def test_questions_of_the_same_id_about_other_rooms_are_not_the_same(tmp_path: P
 def test_settings_that_differ_are_told(tmp_path: Path) -> None:
     runs = [training_run(tmp_path / name, [True], [True]) for name in "ab"]
     recorded(
-        runs[1], {"seed": 0, "stage": {"name": "train"}, "benchmark": {"name": "rooms"}, "model": {"lora": {"rank": 8}}}
+        runs[1], {"seed": 0, "stage": {"name": "train"}, "dataset": {"kind": "rooms"}, "model": {"lora": {"rank": 8}}}
     )
     told = differences(read_runs(runs))
     assert told == [
