@@ -30,7 +30,8 @@ def commands() -> list[tuple[str, ...]]:
     """The words after `python run.py` in every command that a page shows, each once."""
     found: dict[tuple[str, ...], None] = {}
     for path in PAGES:
-        for line, inline in _COMMAND.findall(path.read_text(encoding="utf-8")):
+        text = path.read_text(encoding="utf-8").replace("\\\n", " ")  # a command may go on in the next line
+        for line, inline in _COMMAND.findall(text):
             found.setdefault(tuple(shlex.split(line or inline, comments=True)))
     return list(found)
 

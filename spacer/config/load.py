@@ -7,6 +7,7 @@ import os
 
 from omegaconf import DictConfig, OmegaConf
 
+from spacer.config import device
 from spacer.config.derived import asked_benchmarks, sections
 from spacer.config.faults import PROMPTS_RULE, prompt_faults, run_faults
 from spacer.config.paths import export_paths
@@ -16,6 +17,8 @@ from spacer.config.rules.rewards import reward_function_faults
 from spacer.config.settings import Settings
 from spacer.config.settings.stages import STAGES
 from spacer.errors import UserError
+
+device.register()
 
 
 class ConfigError(UserError):

@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 from spacer.config import choices
 from spacer.config.architecture import Architecture
 from spacer.config.settings.section import CONFIG, Section, ShareBelowOne
+from spacer.config.settings.training import Precision
 
 Dtype = Literal["bfloat16", "float16", "float32", "float64"]
 
@@ -53,6 +54,7 @@ class ModelSettings(Section):
     name_or_path: str  # a folder, or a model id on the hub
     revision: str | None = None  # on the hub: a branch, a tag or a commit
     dtype: Dtype = "float32"  # of the weights; bfloat16 loses updates of 1e-6: set trainer.precision instead
+    cuda_precision: Precision = "bf16-mixed"  # default of trainer.precision on CUDA; elsewhere that is 32-true
     # the attention kernels; auto takes the fastest available
     attn_implementation: Literal["auto", "sdpa", "flex_attention", "flash_attention_2"] = "auto"
     decoding: choices.DecodingLoop = choices.DecodingLoop.eager
