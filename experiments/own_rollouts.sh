@@ -7,16 +7,16 @@
 # and one that has ended is left out.
 set -euo pipefail
 OUT=$1
+RUN=$(cd "$(dirname "$0")/.." && pwd)/run.py
 shift
 
 step() { # its folder in OUT, then the overrides
     local folder=$OUT/$1
     shift
     if [ -f "$folder/summary.json" ]; then return; fi
-    python run.py hydra.run.dir="$folder" ckpt_path=last "$@"
+    python "$RUN" hydra.run.dir="$folder" ckpt_path=last "$@"
 }
 
-cd "$(dirname "$0")/.."
 # 1. eight completions of each training question, with their rewards
 step generated "$@" stage=generate
 # 2. supervised training on the best right completion of each question that is right sometimes, but not always
