@@ -9,27 +9,28 @@ from importlib.util import find_spec
 import torch
 
 from spacer.attention.interface import WINDOWS
-from spacer.config.choices import DecodingLoop
+from spacer.config.choices import Computation, DecodingLoop
 from spacer.config.derived import computes_in_16_bits
 from spacer.config.load import ConfigError
 from spacer.config.settings import Settings
 from spacer.cpu.products import onednn_is_faster
 
+PLAIN = "plain"  # in place of rows and decoding, where there are no trees
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class AttentionChoice:
     """`vision` is a name of transformers, `rows` one of `spacer.attention.rows.row_attention`, `decoding` one of
-    `spacer.attention.kv_cache.LeafCache`, or graph (`spacer.rollout.static`)."""
+    `spacer.attention.kv_cache.LeafCache`, or graph (`spacer.rollout.static`). Both are `PLAIN` without trees."""
 
     vision: str
     rows: str
     decoding: str
 
 
-def choose_attention(settings: Settings) -> AttentionChoice:
-    """What `model.attn_implementation` comes to here, said in the log.
+def choose_attention(settings: Settings, computation: Computation = Computation.tree) -> AttentionChoice:
+    """What `model.attn_implementation` comes to here, said in the log. Computed plainly, it is transformers' own.
 
     Raises:
         ConfigError: it asks for what runs on CUDA alone, and there is no CUDA device.
@@ -42,6 +43,9 @@ def choose_attention(settings: Settings) -> AttentionChoice:
         )
     if device != "cuda" and settings.model.decoding == DecodingLoop.graph:
         raise ConfigError([f"model.decoding=graph needs a CUDA device, and this run is on {device}: choose eager"])
+    if computation == Computation.plain:
+        log.info("attention on %s: as transformers has it (%s)", device, asked)
+        return AttentionChoice(asked, PLAIN, PLAIN)
     narrow = computes_in_16_bits(settings)
     rows = {"cpu": "blocks", "cuda": "flex"}.get(device, "masked") if asked != "sdpa" else "masked"
     flash = asked == "flash_attention_2" or (

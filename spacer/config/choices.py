@@ -144,6 +144,14 @@ class Checkpointing(Choice):
     all = "all"  # recomputes those of the language model too
 
 
+class Computation(Choice):
+    """How a model's completions are sampled, and how their log-probabilities are computed."""
+
+    auto = "auto"  # in prefix trees where the model's family is supported, plainly otherwise
+    tree = "tree"  # in prefix trees: what prompts and completions share is computed once
+    plain = "plain"  # by transformers alone: model.generate and padded forward passes, in which nothing is shared
+
+
 class DecodingLoop(Choice):
     """How completions are decoded, token by token."""
 

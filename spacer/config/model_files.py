@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from spacer.config.choices import Computation
 from spacer.config.derived import HUB_ID
 from spacer.config.families import FAMILIES, NAMES
 from spacer.config.load import ConfigError
@@ -51,7 +52,7 @@ def check_model(settings: ModelSettings) -> Path | str:
             raise ConfigError([f"model.name_or_path={name}: {_ADAPTERS}"])
         problem = _lacking(folder)
         if problem is None:
-            if damage := _damage(Path(folder)):
+            if damage := _damage(Path(folder), settings.computation):
                 raise ConfigError([f"model.name_or_path={name}: {damage}"])
             return Path(folder)
     elif HUB_ID.fullmatch(name) is None:
@@ -90,12 +91,12 @@ def _lacking(folder: str | Path) -> str | None:
     return f"the folder lacks {shown}" if missing else None
 
 
-def _damage(folder: Path) -> str | None:
+def _damage(folder: Path, computation: Computation) -> str | None:
     """What cannot be loaded in a folder that has weights and a configuration, with the remedy; None if nothing."""
     checks: tuple[Callable[[], str | None], ...] = (
         *(partial(_damaged_json, folder / name) for name in _JSON),
         *(partial(_damaged_weights, path) for path in sorted(folder.glob("*.safetensors"))),
-        partial(_unsupported, folder / "config.json"),
+        partial(_unsupported, folder / "config.json", computation),
         lambda: None if any(os.path.isfile(folder / name) for name in _TOKENIZERS) else _NO_TOKENIZER,
         lambda: None if any(os.path.isfile(folder / name) for name in _PROCESSORS) else _NO_PROCESSOR,
     )
@@ -149,13 +150,17 @@ def _is_pointer(path: Path) -> bool:
         return False
 
 
-def _unsupported(config: Path) -> str | None:
+def _unsupported(config: Path, computation: Computation) -> str | None:
     """Why a model with this configuration is not supported, or None."""
     found = json.loads(config.read_bytes()).get("model_type")
-    if found in FAMILIES:
+    if found in FAMILIES or (found is not None and computation != Computation.tree):
         return None
-    named = "no type of model" if found is None else f"a model of type {found}"
-    return f"its config.json names {named}: choose a model of a supported family, {NAMES}"
+    if found is None:
+        return f"its config.json names no type of model: choose a model with prefix trees, {NAMES}, or another with one"
+    return (
+        f"its config.json names a model of type {found}, and model.computation=tree is for {NAMES}: set "
+        "model.computation=plain, or auto"
+    )
 
 
 def _unavailable(hub_id: str, revision: str | None) -> str | None:

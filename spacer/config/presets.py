@@ -1,16 +1,19 @@
-"""`benchmark/protocol=NAME` in the command line, for whichever benchmarks are asked."""
+"""`benchmark/protocol=NAME` in the command line, for whichever benchmarks are asked, there or in a file of
+experiments."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from spacer.config.load import ConfigError
 
 GROUPS = ("benchmark/protocol", "benchmark/prompts")
+FILES = ("experiments", "sweeps")  # groups whose files choose from others
 
 
 def placed(words: Sequence[str], conf: Path) -> list[str]:
@@ -22,14 +25,15 @@ def placed(words: Sequence[str], conf: Path) -> list[str]:
 
     Args:
         words: the command line.
-        conf: the folder of the configuration.
+        conf: the folder of the configuration, beside those of experiments and sweeps, whose files may choose the
+            benchmark in place of the command line.
 
     Raises:
         ConfigError: a protocol's name is set by hand; or a sweep is over benchmarks, or over the protocols of several,
             so that its jobs would not be asked as named.
     """
     chosen = dict(word.split("=", 1) for word in words if "=" in word)
-    name = chosen.get("benchmark", "")
+    name = chosen.get("benchmark") or _chosen_in_files(chosen, conf.parent)
     parts = _parts(conf / "benchmark" / f"{name}.yaml")
     for word in words:
         key, _, option = word.lstrip("+").partition("=")
@@ -56,13 +60,34 @@ def placed(words: Sequence[str], conf: Path) -> list[str]:
     return found
 
 
+def _chosen_in_files(chosen: Mapping[str, str], root: Path) -> str:
+    """The benchmark that the files of `experiments=NAME` and `sweeps=NAME` choose; "" if they choose none."""
+    found = [_chosen_in(root / group / f"{chosen[group]}.yaml") for group in FILES if group in chosen]
+    return next((name for name in reversed(found) if name), "")
+
+
+def _chosen_in(file: Path) -> str:
+    """The benchmark that a file chooses, or else the last of those in its folder that it builds on."""
+    defaults = _defaults(file)
+    named = [entry.get("override /benchmark") for entry in defaults if isinstance(entry, dict)]
+    built_on = [entry for entry in defaults if isinstance(entry, str) and entry not in ("_self_", file.stem)]
+    below = [_chosen_in(file.with_name(f"{entry}.yaml")) for entry in built_on]
+    return next((str(name) for name in reversed([*below, *named]) if name), "")
+
+
 def _parts(file: Path) -> list[str]:
     """The benchmarks that a file puts together; none for one benchmark, or without the file."""
+    return [str(entry).rpartition("@benchmarks.")[2] for entry in _defaults(file) if "@benchmarks." in str(entry)]
+
+
+def _defaults(file: Path) -> list[Any]:
+    """The defaults list of a file; empty without one."""
     try:
-        defaults = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("defaults", ())
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return []  # Hydra says what is wrong with it
-    return [str(entry).rpartition("@benchmarks.")[2] for entry in defaults if "@benchmarks." in str(entry)]
+    listed = found.get("defaults") if isinstance(found, dict) else None
+    return listed if isinstance(listed, list) else []
 
 
 def _options(conf: Path, group: str, options: str, benchmark: str) -> str:

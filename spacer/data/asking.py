@@ -12,8 +12,10 @@ from itertools import groupby
 import attrs
 import torch
 
-from spacer.data.loading import Prompts, SampleDraw
-from spacer.data.processing import Prompt, PromptBatch, VisionInputs, cat_given, collate
+from spacer.data.loading import Batch, Item, Prompts, SampleDraw
+from spacer.data.plain import PlainBatch, join_plain
+from spacer.data.processing import PromptBatch, VisionInputs, cat_given
+from spacer.data.samples import Fault
 from spacer.data.workers import made_by_workers
 from spacer.tree.forest import Forest, Segment
 
@@ -49,8 +51,8 @@ class QuestionLoader:
             for i in range(0, len(uses), _TOGETHER)
         ]
 
-    def __iter__(self) -> Iterator[PromptBatch]:
-        held: list[PromptBatch] = []
+    def __iter__(self) -> Iterator[Batch]:
+        held: list[Batch] = []
         made = made_by_workers(_MediumBatches(self._dataset, self._bounds), self._units, self._dataset.workers)
         for batch in (batch for unit in made for batch in unit):
             whole = [*held, batch]
@@ -70,17 +72,17 @@ class _MediumBatches:
         self._dataset = dataset
         self._bounds = bounds
 
-    def __getitem__(self, uses: Sequence[SampleDraw]) -> list[PromptBatch]:
+    def __getitem__(self, uses: Sequence[SampleDraw]) -> list[Batch]:
         items = [self._dataset[use] for use in uses]
-        prompts = [item for item in items if isinstance(item, Prompt)]
-        faults = [item for item in items if not isinstance(item, Prompt)]
+        prompts = [item for item in items if not isinstance(item, Fault)]
+        faults = [item for item in items if isinstance(item, Fault)]
         batches = list(self._within_bounds(prompts))
-        return [*batches, collate(faults)] if faults else batches
+        return [*batches, self._dataset.collate(faults)] if faults else batches
 
-    def _within_bounds(self, prompts: list[Prompt]) -> Iterator[PromptBatch]:
+    def _within_bounds(self, prompts: Sequence[Item]) -> Iterator[Batch]:
         if not prompts:
             return
-        batch = collate(prompts)
+        batch = self._dataset.collate(prompts)
         too_much = len(prompts) > self._bounds.questions or _cost([batch], self._bounds) > self._bounds.tokens
         if len(prompts) == 1 or not too_much:
             yield batch
@@ -90,15 +92,27 @@ class _MediumBatches:
         yield from self._within_bounds(prompts[half:])
 
 
-def _cost(batches: Sequence[PromptBatch], bounds: Bounds) -> int:
+def _cost(batches: Sequence[Batch], bounds: Bounds) -> int:
     answers = sum(len(batch.samples) for batch in batches) * bounds.samples * bounds.answer
-    return answers + sum(len(segment) for batch in batches for segment in batch.forest.segments)
+    return answers + sum(prompt_tokens(batch, bounds.samples) for batch in batches)
 
 
-def join(batches: Sequence[PromptBatch]) -> PromptBatch:
-    """Concatenates batches. Media that occur in two of them are stored twice."""
+def prompt_tokens(batch: Batch, samples: int = 1) -> int:
+    """The tokens of a batch's prompts that are computed for so many completions of each."""
+    if isinstance(batch, PlainBatch):
+        return sum(batch.lengths) * samples
+    return sum(len(segment) for segment in batch.forest.segments)
+
+
+def join(batches: Sequence[Batch]) -> Batch:
+    """Concatenates batches of one kind. Media that occur in two of them are stored twice."""
     if len(batches) == 1:
         return batches[0]
+    trees = [batch for batch in batches if isinstance(batch, PromptBatch)]
+    return _join_trees(trees) if trees else join_plain([b for b in batches if isinstance(b, PlainBatch)])
+
+
+def _join_trees(batches: Sequence[PromptBatch]) -> PromptBatch:
     images = [_rows(batch, image=True) for batch in batches]
     videos = [_rows(batch, image=False) for batch in batches]
     segments: list[Segment] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ def with_other_media(samples: Sequence[Sample]) -> list[Sample]:
     different scene, so that the result depends on the files alone.
 
     Raises:
-        UserError: all files of a kind show one scene.
+        UserError: no other scene has media that fit a question, as many and of the same kinds; names the question.
     """
     first: dict[tuple[tuple[str, ...], Path], Sample] = {}
     for sample in samples:
@@ -36,9 +37,11 @@ def with_other_media(samples: Sequence[Sample]) -> list[Sample]:
             round_trip = (first[files[(place + step) % len(files)]] for step in range(1, len(files)))
             other = next((item for item in round_trip if item.scene != first[key].scene), None)
             if other is None:
+                alone = first[key]
                 raise UserError(
-                    f"evaluation.controls: other_video needs {kind[0]}s of at least two scenes, but all held-out "
-                    f"questions are about scene {first[key].scene}: leave other_video out"
+                    f"evaluation.controls: other_video asks question {alone.id!r}, of scene {alone.scene}, about "
+                    f"another scene's media, but no question of another scene has the same number and kind of media, "
+                    f"{_counted(kind)}: leave other_video out"
                 )
             instead[key] = other
     found = []
@@ -54,6 +57,16 @@ def with_other_media(samples: Sequence[Sample]) -> list[Sample]:
 def _kinds(sample: Sample) -> tuple[str, ...]:
     """The kinds of the media, or where the text marks the places of images, as many: others must fit the marks."""
     return tuple(MARK.findall(sample.problem)) or tuple(file.kind for file in sample.files)
+
+
+def _counted(kinds: Sequence[str]) -> str:
+    """What media there are, in words.
+
+    >>> _counted(["video"]), _counted(["image"] * 3), _counted(["image", "video"])
+    ('1 video', '3 images', '1 image, 1 video')
+    """
+    counts = Counter(kinds)
+    return ", ".join(f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in counts.items())
 
 
 def _hash_order(path: Path) -> tuple[bytes, str]:

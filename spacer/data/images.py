@@ -64,3 +64,12 @@ def _high_depth_to_rgb(image: Image.Image) -> Image.Image:
         low, high = 0.0, 1.0
     scaled = np.nan_to_num((values - low) / max(high - low, 1e-12)).clip(0, 1) * 255
     return Image.fromarray(scaled.round().astype(np.uint8)).convert("RGB")
+
+
+def within(image: Image.Image, most: int) -> Image.Image:
+    """The image, scaled down to at most so many pixels. What shows it rounds the sides to the model's tokens."""
+    scale = (most / (image.width * image.height)) ** 0.5
+    if scale >= 1:
+        return image
+    size = (max(1, int(image.width * scale)), max(1, int(image.height * scale)))
+    return image.resize(size, Image.Resampling.BICUBIC)

@@ -4,10 +4,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 MARK = re.compile(r"<(image|video)>")
 T = TypeVar("T")
+
+
+class ShownMedium(Protocol):
+    """What stands at a place of a prompt: media of one `kind`, image or video, each a None of `content`, with the texts
+    between them; `at` are the seconds at which a video's frames were taken."""
+
+    @property
+    def kind(self) -> str:
+        """Image or video."""
+
+    @property
+    def content(self) -> tuple[str | None, ...]:
+        """None for a medium, text between them."""
+
+    @property
+    def at(self) -> tuple[float, ...]:
+        """Seconds of the video's frames; empty for images."""
 
 
 def is_placed(text: str, kinds: Sequence[str]) -> bool:

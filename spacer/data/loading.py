@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -17,6 +17,7 @@ from spacer.config.choices import Control
 from spacer.config.settings import DatasetSettings
 from spacer.data.controls import with_other_media
 from spacer.data.decode import MediaReader
+from spacer.data.plain import PlainBatch, PlainPrompt, collate_plain, prepare_plain
 from spacer.data.processing import Prompt, PromptBatch, collate, prepare
 from spacer.data.samples import Fault, Sample
 from spacer.data.workers import made_by_workers
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 # (sample, position of its draw, random generator of that draw) → the completion to imitate in supervised training
 Target = Callable[[Sample, int, np.random.Generator], str]
+Item = Prompt | PlainPrompt | Fault
+Batch = PromptBatch | PlainBatch
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,9 @@ class SampleDraw:
     index: int
 
 
-class PromptDataset(Dataset[Prompt | Fault]):
-    """Samples, decoded and processed on access."""
+class PromptDataset(Dataset[Item]):
+    """Samples, decoded and processed on access: for prefix trees by the model's `rule` of positions, and without one
+    for the plain computation."""
 
     def __init__(
         self,
@@ -47,7 +51,7 @@ class PromptDataset(Dataset[Prompt | Fault]):
         processor: Qwen2_5_VLProcessor,
         settings: DatasetSettings,
         *,
-        rule: PositionRule,
+        rule: PositionRule | None,
         seed: int = 0,
         target: Target | None = None,
         shuffle_frames: bool = False,
@@ -69,9 +73,19 @@ class PromptDataset(Dataset[Prompt | Fault]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, use: SampleDraw) -> Prompt | Fault:
+    def __getitem__(self, use: SampleDraw) -> Item:
         sample = self.samples[use.index]
         rng = np.random.default_rng([self.seed, 1, use.position])
+        if self.rule is None:
+            return prepare_plain(
+                sample,
+                self.processor,
+                self.settings,
+                reader=self._reader,
+                target=None if self.target is None else self.target(sample, use.position, rng),
+                control=self.control,
+                section=self.section,
+            )
         return prepare(
             sample,
             self.processor,
@@ -84,8 +98,14 @@ class PromptDataset(Dataset[Prompt | Fault]):
             section=self.section,
         )
 
+    def collate(self, items: Sequence[Item], parts: int = 1) -> Batch:
+        """Merges items into a batch of so many parts."""
+        if self.rule is None:
+            return collate_plain(cast(Any, items), parts)
+        return collate(cast(Any, items), parts)
 
-class MixedDataset(Dataset[Prompt | Fault]):
+
+class MixedDataset(Dataset[Item]):
     """A concatenation of data sets, each decoded and prompted by its own settings."""
 
     def __init__(self, parts: Sequence[PromptDataset]) -> None:
@@ -97,7 +117,11 @@ class MixedDataset(Dataset[Prompt | Fault]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, use: SampleDraw) -> Prompt | Fault:
+    def collate(self, items: Sequence[Item], parts: int = 1) -> Batch:
+        """Merges items into a batch of so many parts."""
+        return self.parts[0].collate(items, parts)
+
+    def __getitem__(self, use: SampleDraw) -> Item:
         part = bisect.bisect_right(self._ends, use.index)
         start = self._ends[part] - len(self.parts[part])
         return self.parts[part][SampleDraw(use.position, use.index - start)]
@@ -194,7 +218,7 @@ class TrainLoader:
         """Seconds since the first batch was requested."""
         return 0.0 if self._started is None else time.monotonic() - self._started
 
-    def __iter__(self) -> Iterator[PromptBatch]:
+    def __iter__(self) -> Iterator[Batch]:
         if self._given >= len(self):  # Lightning stops after len(self) batches without exhausting the iterator
             self._epoch, self._given = self._epoch + 1, 0
         order = self._order()
@@ -208,7 +232,7 @@ class TrainLoader:
             yield batch
         self._epoch, self._given = self._epoch + 1, 0
 
-    def _timed(self, units: Iterator[list[PromptBatch]]) -> Iterator[PromptBatch]:
+    def _timed(self, units: Iterator[list[Batch]]) -> Iterator[Batch]:
         asked = time.monotonic()
         self._started = asked if self._started is None else self._started
         for unit in units:
@@ -287,7 +311,7 @@ def epoch_order(samples: Sequence[Sample], together: int, rng: np.random.Generat
     return np.array(mixed + last)
 
 
-def _loader(dataset: Prompts, units: list[list[list[SampleDraw]]], parts: int) -> Iterator[list[PromptBatch]]:
+def _loader(dataset: Prompts, units: list[list[list[SampleDraw]]], parts: int) -> Iterator[list[Batch]]:
     """Yields units: lists of consecutive batches that one worker makes."""
     return made_by_workers(_UnitBatches(dataset, parts), units, dataset.workers)
 
@@ -299,5 +323,5 @@ class _UnitBatches:
         self._dataset = dataset
         self._parts = parts
 
-    def __getitem__(self, unit: list[list[SampleDraw]]) -> list[PromptBatch]:
-        return [collate([self._dataset[use] for use in batch], self._parts) for batch in unit]
+    def __getitem__(self, unit: list[list[SampleDraw]]) -> list[Batch]:
+        return [self._dataset.collate([self._dataset[use] for use in batch], self._parts) for batch in unit]

@@ -21,7 +21,7 @@ from spacer.data.captions import Caption, shown_with
 from spacer.data.controls import grey
 from spacer.data.decode import MediaReader
 from spacer.data.images import read_image
-from spacer.data.layout import MARK, is_placed, laid_out, without_marks
+from spacer.data.layout import MARK, ShownMedium, T, is_placed, laid_out, without_marks
 from spacer.data.lengths import fitting, fitting_each, too_long
 from spacer.data.prompts import prompt_text
 from spacer.data.samples import TEXT_ALONE, Fault, Sample
@@ -145,9 +145,9 @@ def prepare(
     try:
         shown = [] if control == Control.none else _shown(sample, processor, settings, reader)
         shown = [grey(item) for item in shown] if control == Control.grey else shown
-        said = _said_before(sample, shown)
+        said = said_before(sample, shown)
         question = prompt_text(replace(sample, problem=said + sample.problem), settings.prompts)
-        content = _content(question, sample, shown)
+        content = content_of(question, sample, shown)
         ids, types = tokens_of(content, processor, settings.prompts.get("system"))
         given, target_ids = begun_with(processor.tokenizer, sample.begun, target)
         ids, types = torch.cat([ids, given]), torch.cat([types, torch.full_like(given, TEXT)])
@@ -215,9 +215,9 @@ def _shown(
     if sample.data_type == TEXT_ALONE:
         return []
     if sample.images:
-        if not _placed(prompt_text(sample, settings.prompts), sample):
+        if not marks_places(prompt_text(sample, settings.prompts), sample):
             key = ("shown", sample.path, settings.image_max_pixels)
-            return [reader.once(key, lambda: show_images(_read_all(sample.images), processor, settings))]
+            return [reader.once(key, lambda: show_images(read_all(sample.images), processor, settings))]
         return [
             reader.once(
                 ("shown", sample.path, place, settings.image_max_pixels),
@@ -237,7 +237,8 @@ def _shown(
     return found
 
 
-def _read_all(images: Sequence[bytes]) -> list[Image.Image]:
+def read_all(images: Sequence[bytes]) -> list[Image.Image]:
+    """A sample's images that are stored in its file."""
     return [read_image(BytesIO(image)) for image in images]
 
 
@@ -257,15 +258,15 @@ def _show_video(
     return replace(shown, at=tuple(video.times))
 
 
-def _content(question: str, sample: Sample, shown: Sequence[ProcessedMedia]) -> list[str | ProcessedMedia]:
+def content_of(question: str, sample: Sample, shown: Sequence[T]) -> list[str | T]:
     """The prompt's text and media in their order."""
-    placed = _placed(question, sample)
+    placed = marks_places(question, sample)
     if placed and not shown:
         return [without_marks(question)]
     return laid_out(question, shown, placed)
 
 
-def _placed(question: str, sample: Sample) -> bool:
+def marks_places(question: str, sample: Sample) -> bool:
     """Whether the prompt marks the places of the sample's media. Images are counted only if it marks any, since that
     reads them."""
     if not MARK.search(question):
@@ -273,7 +274,7 @@ def _placed(question: str, sample: Sample) -> bool:
     return is_placed(question, ["image"] * len(sample.images) or [file.kind for file in sample.files])
 
 
-def _said_before(sample: Sample, shown: Sequence[ProcessedMedia]) -> str:
+def said_before(sample: Sample, shown: Sequence[ShownMedium]) -> str:
     """The subtitles to put before the question, with a heading; "" if there are none."""
     captions: Sequence[Caption] = ()
     if sample.captioned == Subtitles.all:
@@ -283,7 +284,7 @@ def _said_before(sample: Sample, shown: Sequence[ProcessedMedia]) -> str:
     return "Subtitles of the video:\n" + "\n".join(line.text for line in captions) + "\n\n" if captions else ""
 
 
-def chat_of(content: Sequence[str | ProcessedMedia], processor: Qwen2_5_VLProcessor, system: str | None) -> str:
+def chat_of(content: Sequence[str | ShownMedium], processor: Any, system: str | None) -> str:
     """The prompt as text: the system message, if any, then a user turn with the media in their places."""
     turn: list[dict[str, str]] = []
     for item in content:

@@ -225,8 +225,8 @@ def _as_images(
 ) -> ProcessedMedia:
     """Images of `least` to `most` pixels each, at their places in the content."""
     chat = _chat(processor, "image", content)
-    size = {"shortest_edge": least or _smallest(processor), "longest_edge": most}
-    inputs = _processed(processor, text=[chat], images=list(images), images_kwargs={"size": size})
+    bounds = image_bounds(processor, most, least)
+    inputs = processed(processor, text=[chat], images=list(images), images_kwargs=bounds)
     tokens = _between(inputs, chat, processor)
     return ProcessedMedia("image", content, *tokens, inputs["pixel_values"], inputs["image_grid_thw"], (), strip_HWC)
 
@@ -240,16 +240,41 @@ def _smallest(processor: Qwen2_5_VLProcessor) -> int:
 def _process_video(
     processor: Qwen2_5_VLProcessor, chat: str, frames_THWC: np.ndarray, video: Video, settings: VideoSettings
 ) -> Any:
-    count, height, width = frames_THWC.shape[:3]
-    family = family_of(processor)
-    if family.time == Time.text:
+    bounds = {**video_bounds(processor, len(frames_THWC), settings), "video_metadata": [metadata_of(video)]}
+    videos = [as_channels_first(frames_THWC)]
+    return processed(processor, text=[as_trained(chat, processor)], videos=videos, videos_kwargs=bounds)
+
+
+def as_trained(chat: str, processor: Any) -> str:
+    """The chat with a video's marks as the family was trained."""
+    if family_of(processor).time == Time.text:
         # as in the authors' code and in transformers before 5: only each pair of frames has marks around it
-        chat = chat.replace(f"{START}{PADS[1]}{END}", PADS[1])
-    bounded = count if family.bounds_whole_videos else 1
+        return chat.replace(f"{START}{PADS[1]}{END}", PADS[1])
+    return chat
+
+
+def video_bounds(processor: Any, count: int, settings: VideoSettings) -> dict[str, Any]:
+    """The processor's options for a video of `count` frames that are sampled already."""
+    bounded = count if family_of(processor).bounds_whole_videos else 1
     least, most = settings.min_pixels or _smallest(processor), settings.max_pixels
-    # processors compute a frame's time as index / fps, and the time step as total / (count · fps)
+    return {
+        "size": {"shortest_edge": bounded * least, "longest_edge": bounded * most},
+        "do_sample_frames": False,
+        "cap_pixels_per_frame": False,  # `size` already bounds each frame
+    }
+
+
+def image_bounds(processor: Any, most: int, least: int | None = None) -> dict[str, Any]:
+    """The processor's options for images of at most so many pixels each."""
+    return {"size": {"shortest_edge": least or _smallest(processor), "longest_edge": most}}
+
+
+def metadata_of(video: Video) -> VideoMetadata:
+    """When a video's frames were taken, for processors, which compute a frame's time as index / fps, and the time step
+    as total / (count · fps)."""
+    count, height, width = video.frames_THWC.shape[:3]
     times: Any = list(video.times)
-    metadata = VideoMetadata(
+    return VideoMetadata(
         total_num_frames=count * video.step,
         fps=1.0,
         duration=video.seconds,
@@ -257,17 +282,14 @@ def _process_video(
         height=height,
         width=width,
     )
-    video_settings = {
-        "size": {"shortest_edge": bounded * least, "longest_edge": bounded * most},
-        "do_sample_frames": False,  # already sampled
-        "cap_pixels_per_frame": False,  # `size` already bounds each frame
-        "video_metadata": [metadata],
-    }
-    videos = [torch.from_numpy(np.ascontiguousarray(frames_THWC)).permute(0, 3, 1, 2)]
-    return _processed(processor, text=[chat], videos=videos, videos_kwargs=video_settings)
 
 
-def _processed(processor: Any, **inputs: Any) -> Any:
+def as_channels_first(frames_THWC: np.ndarray) -> Tensor:
+    """Frames as processors take them, TCHW."""
+    return torch.from_numpy(np.ascontiguousarray(frames_THWC)).permute(0, 3, 1, 2)
+
+
+def processed(processor: Any, **inputs: Any) -> Any:
     """Runs the processor. That it works in general was checked before (`spacer.data.trial`).
 
     Raises:

@@ -33,14 +33,17 @@ def control_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     return {text: number for text, number in special_tokens(tokenizer).items() if text not in TAGS}
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, text: str, data: Sequence[range] = ()) -> list[int]:
+def encode(
+    tokenizer: PreTrainedTokenizerBase, text: str, data: Sequence[range] = (), *, begins: bool = True
+) -> list[int]:
     """Token ids of a text whose characters in the spans `data` come from data files.
 
-    Control tokens that are spelled out in those spans are tokenized as ordinary characters.
+    Control tokens that are spelled out in those spans are tokenized as ordinary characters. A text that begins no
+    prompt gets no token that the tokenizer begins texts with.
     """
     special, control = special_tokens(tokenizer), control_tokens(tokenizer)
     if not any(token in text[span.start : span.stop] for span in data for token in control):
-        ids: list[int] = tokenizer(text)["input_ids"]
+        ids: list[int] = tokenizer(text, add_special_tokens=begins)["input_ids"]
         return ids
     found: list[int] = []
     start = 0
@@ -68,13 +71,13 @@ def begun_with(tokenizer: PreTrainedTokenizerBase, begun: str, target: str | Non
         UserError: `target` does not start with `begun`.
     """
     if target is None:
-        return torch.tensor(encode(tokenizer, begun, [range(len(begun))]), dtype=torch.long), None
+        return torch.tensor(encode(tokenizer, begun, [range(len(begun))], begins=False), dtype=torch.long), None
     if not target.startswith(begun):
         raise UserError(
             f"the completion to imitate, {target!r}, does not start with {begun!r}, which the data give: use "
             "dataset=layouts without stage.guesses, and with a model whose chat template leaves <think> to it"
         )
-    ids = encode(tokenizer, target, [range(len(target))])
+    ids = encode(tokenizer, target, [range(len(target))], begins=False)
     shared = 0
     while shared < len(ids) and begun.startswith(str(tokenizer.decode(ids[: shared + 1]))):
         shared += 1

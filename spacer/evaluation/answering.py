@@ -11,17 +11,13 @@ import torch
 
 from spacer.config.settings import AskingSettings
 from spacer.data.asking import Bounds, QuestionLoader
-from spacer.data.loading import Prompts
-from spacer.data.processing import PromptBatch
+from spacer.data.loading import Batch, Prompts
 from spacer.data.samples import Fault, Sample
 from spacer.evaluation.kept import Answer, Row
-from spacer.models.forward import ComputeOptions, RowContext
 from spacer.models.probe import ModelProbe
 from spacer.models.selfcheck import FirstBatchCheck
-from spacer.models.vision import VisionFeatures, encode_vision
-from spacer.rollout.decode import Sampler
+from spacer.rollout.asked import Asked, Compute, ask
 from spacer.rollout.sampling import Decoding
-from spacer.tree.forest import Forest
 
 
 @dataclass(frozen=True)
@@ -35,7 +31,7 @@ class EvaluationRequest:
     dataset: Prompts
     how: AskingSettings
     seed: int
-    compute: ComputeOptions
+    compute: Compute
     self_check: bool
     row_of: Callable[[Sample, Answer], Row]
     row_of_fault: Callable[[Sample, Fault], Row]
@@ -50,21 +46,21 @@ class EvaluationRequest:
 
 
 class Answering:
-    """Answers batches; on running out of memory, a batch is halved. The first batch is checked against the unpacked
+    """Answers batches; on running out of memory, a batch is halved. The first batch is checked against another
     computation."""
 
     def __init__(self, request: EvaluationRequest) -> None:
         self._request = request
         self._check = FirstBatchCheck(request.self_check)
 
-    def rows(self, model: Any, batch: PromptBatch) -> list[tuple[Sample, Row]]:
+    def rows(self, model: Any, batch: Batch) -> list[tuple[Sample, Row]]:
         """A row for each question of the batch; one whose media cannot be read counts as wrong, with the fault."""
         request = self._request
         by_id = {item.id: item for item in request.dataset.samples} if batch.faults else {}
         answered = [(by_id[fault.where], request.row_of_fault(by_id[fault.where], fault)) for fault in batch.faults]
         if batch.samples:
-            vision = encode_vision(model, batch.pictures, request.compute.lanes)
-            answers = self._answers(model, batch, batch.forest, vision, range(len(batch.samples)))
+            asked = ask(model, request.probe, request.compute, batch)
+            answers = self._answers(asked, batch, range(len(batch.samples)))
             for item, answer in zip(batch.samples, answers, strict=True):
                 if answer is None:
                     fault = Fault(item.id, "out of memory", "a batch of this question alone does not fit the device")
@@ -73,12 +69,10 @@ class Answering:
                     answered.append((item, request.row_of(item, answer)))
         return answered
 
-    def _answers(
-        self, model: Any, batch: PromptBatch, forest: Forest, vision: VisionFeatures, numbers: Sequence[int]
-    ) -> Iterator[Answer | None]:
+    def _answers(self, asked: Asked, batch: Batch, numbers: Sequence[int]) -> Iterator[Answer | None]:
         """The answers to some questions of the batch; None for one that does not fit in memory even alone."""
         try:
-            found = self._ask(model, batch, forest, vision, numbers)
+            found = self._ask(asked, batch, numbers)
         except torch.OutOfMemoryError:
             found = None
         if found is not None:
@@ -89,11 +83,9 @@ class Answering:
             torch.cuda.empty_cache()  # outside the handler, which holds on to the failed attempt's tensors
             half = len(numbers) // 2
             for some in (range(half), range(half, len(numbers))):
-                yield from self._answers(model, batch, forest.only(some), vision, [numbers[i] for i in some])
+                yield from self._answers(asked, batch, [numbers[i] for i in some])
 
-    def _ask(
-        self, model: Any, batch: PromptBatch, forest: Forest, vision: VisionFeatures, numbers: Sequence[int]
-    ) -> list[Answer]:
+    def _ask(self, asked: Asked, batch: Batch, numbers: Sequence[int]) -> list[Answer]:
         request, count = self._request, self._request.samples
         decoding = Decoding(request.how.temperature, request.how.top_p, request.how.max_new_tokens)
         # seeds depend on the question, not on its place in the run: a restart forms other batches
@@ -102,11 +94,11 @@ class Answering:
             for n in numbers
             for turn in range(count)
         ]
-        rollout = Sampler(model, request.probe, request.compute, decoding).sample(forest, vision, seeds)
-        if len(numbers) == len(batch.samples):
+        whole = len(numbers) == len(batch.samples)
+        rollout = asked.sample(decoding, seeds, None if whole else numbers)
+        if whole:
             # greedy tokens have their log-probabilities at a temperature of 1
-            context = RowContext(vision, request.compute, decoding.temperature or 1.0)
-            self._check(model, batch, rollout.completions(count), context, rollout.sampled)
+            asked.check(self._check, rollout, decoding.temperature or 1.0)
         begun = [batch.samples[n].begun for n in numbers for _ in range(count)]
         texts = [start + text for start, text in zip(begun, rollout.texts, strict=True)]
         of_each = (texts, rollout.lengths, rollout.truncated_B.tolist())

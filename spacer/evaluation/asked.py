@@ -10,9 +10,10 @@ from pathlib import Path
 from spacer.benchmarks import benchmark
 from spacer.benchmarks.question import Kind, Question
 from spacer.benchmarks.subtitles import subtitles
-from spacer.config.choices import OnBad, Subtitles, TooLong
+from spacer.config.choices import Control, OnBad, Subtitles, TooLong
 from spacer.config.settings import BenchmarkSettings, DatasetSettings
 from spacer.data.captions import Caption
+from spacer.data.controls import with_other_media
 from spacer.data.samples import Fault, Sample
 from spacer.errors import UserError
 from spacer.evaluation.kept import Answer, Row
@@ -93,6 +94,12 @@ def check_media(questions: Sequence[Question], settings: BenchmarkSettings) -> l
             "Fetch them, or raise benchmark.max_missing: their questions count as wrong."
         )
     return [Fault(path, "missing file", "its questions count as wrong") for path in missing]
+
+
+def check_controls(questions: Sequence[Question], settings: BenchmarkSettings, controls: Sequence[Control]) -> None:
+    """Raises UserError, before anything is asked, where a control has no other media for a question."""
+    if Control.other_video in controls:
+        with_other_media(as_samples([question for question in questions if question.fault is None], settings))
 
 
 def answered_row(item: Sample, answer: Answer, by_id: Mapping[str, Question], name: str) -> Row:

@@ -18,7 +18,7 @@ from PIL import Image
 from spacer.config.choices import Control, EndpointVideo, Subtitles
 from spacer.config.settings import DatasetSettings
 from spacer.data.captions import interleave, shown_with
-from spacer.data.images import read_image
+from spacer.data.images import read_image, within
 from spacer.data.layout import MARK, is_placed, laid_out, without_marks
 from spacer.data.prompts import prompt_text
 from spacer.data.samples import TEXT_ALONE, Sample
@@ -126,15 +126,6 @@ class Messages:
         if self._control == Control.grey:
             image = Image.fromarray(np.full((image.height, image.width, 3), _GREY, np.uint8))
         return self._part_of(image)
-
-
-def within(image: Image.Image, most: int) -> Image.Image:
-    """The image, scaled down to at most so many pixels. A server rounds the sides to its model's tokens."""
-    scale = (most / (image.width * image.height)) ** 0.5
-    if scale >= 1:
-        return image
-    size = (max(1, int(image.width * scale)), max(1, int(image.height * scale)))
-    return image.resize(size, Image.Resampling.BICUBIC)
 
 
 def _as_png(image: Image.Image) -> Part:

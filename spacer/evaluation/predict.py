@@ -18,7 +18,7 @@ from pytorch_lightning.callbacks import Callback
 from tqdm import tqdm
 
 from spacer.data.asking import QuestionLoader
-from spacer.data.processing import PromptBatch
+from spacer.data.loading import Batch
 from spacer.data.samples import Fault, Sample
 from spacer.distributed.sharding import gathered, is_sharded
 from spacer.distributed.strategies import shard_for
@@ -68,7 +68,7 @@ class PredictModule(pl.LightningModule):
             self._bar = progress_bar(total=len(mine), desc=self._request.task, unit=" questions")
         return self._request.batches(mine)
 
-    def predict_step(self, batch: PromptBatch, batch_idx: int) -> list[Row]:
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[Row]:
         """The batch's rows, each with its key."""
         answered = self._answering.rows(self._whole, batch)
         if self._bar is not None:
@@ -147,7 +147,7 @@ class RowWriter(Callback):
         self._path = path
 
     def on_predict_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: PromptBatch, batch_idx: int, *args: Any
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int, *args: Any
     ) -> None:
         """Appends the rows that the step returned."""
         append_answers(part_file(self._path, trainer.global_rank), outputs)

@@ -21,7 +21,7 @@ from spacer.models.probe import AGAIN, check_loaded
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLProcessor
-from spacer.models.unwrap import unwrap
+from spacer.models.unwrap import unwrap, vision_tower
 from spacer.models.vision import PatchProjection
 
 register()
@@ -37,7 +37,8 @@ def load_policy(settings: ModelSettings, vision_attention: str = WINDOWS, empty:
         UserError: the files cannot be read, or hold other tensors than the model's, or numbers that are none; or the
             text model attends in sliding windows, which trees do not.
     """
-    model = _empty(settings) if empty else _loaded(settings)
+    attention = {"text_config": TREE, "vision_config": "sdpa"}
+    model = _empty(settings) if empty else _loaded(settings, attention)
     check_text_model(model)
     model.set_attn_implementation({"vision_config": vision_attention})  # WINDOWS would not pass as an argument above
     family = family_of(model.config)
@@ -64,7 +65,8 @@ def load_policy(settings: ModelSettings, vision_attention: str = WINDOWS, empty:
     return model
 
 
-def _loaded(settings: ModelSettings) -> Any:
+def _loaded(settings: ModelSettings, attention: Any) -> Any:
+    """The model as transformers loads it, whole."""
     from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText
 
@@ -73,7 +75,7 @@ def _loaded(settings: ModelSettings) -> Any:
             settings.name_or_path,
             revision=settings.revision,
             dtype=getattr(torch, settings.dtype),
-            attn_implementation={"text_config": TREE, "vision_config": "sdpa"},
+            attn_implementation=attention,
             trust_remote_code=settings.trust_remote_code,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are told of below
@@ -110,6 +112,20 @@ def _empty(settings: ModelSettings) -> Any:
     return model.eval()  # as a loaded one is
 
 
+def load_plain(settings: ModelSettings, attention: str = "auto") -> Any:
+    """A model of any family with its weights, trainable as `settings` say, as transformers computes it.
+
+    Raises:
+        UserError: as of `load_policy`; or its vision tower is to be frozen and cannot be told.
+    """
+    model = _loaded(settings, None if attention == "auto" else attention)
+    if settings.gradient_checkpointing != Checkpointing.none:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    if settings.freeze_vision:
+        vision_tower(model).requires_grad_(False)
+    return model
+
+
 def check_text_model(model: Any) -> None:
     """UserError for a model whose layers do not all attend to everything before them."""
     kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ["full_attention"])
@@ -121,10 +137,13 @@ def check_text_model(model: Any) -> None:
         )
 
 
-def load_reference(settings: ModelSettings, vision_attention: str = WINDOWS, empty: bool = False) -> Any:
-    """A frozen copy of the weights that training starts from; `empty` as in `load_policy`."""
-    plain = replace(settings, lora=None, gradient_checkpointing=Checkpointing.none)
-    model = load_policy(plain, vision_attention, empty)
+def load_reference(
+    settings: ModelSettings, vision_attention: str = WINDOWS, empty: bool = False, plain: bool = False
+) -> Any:
+    """A frozen copy of the weights that training starts from; `empty` as in `load_policy`, `plain` as of
+    `load_plain`."""
+    whole = replace(settings, lora=None, gradient_checkpointing=Checkpointing.none)
+    model = load_plain(whole, vision_attention) if plain else load_policy(whole, vision_attention, empty)
     return model.requires_grad_(False).eval()
 
 

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 _NAMED = 4  # tensors that a message names
 _ASKED = "How many chairs?"
+_COPY_TOKENIZER = "copy the tokenizer's files there from the model that it was made from"
+_COPY_TEMPLATE = "copy chat_template.jinja there from the model that it was made from"
+_NO_TEMPLATE = f"it has no chat template, so that no prompt can be made: {_COPY_TEMPLATE}"
+_TEMPLATE_FAILS = (TemplateError, TypeError, ValueError, KeyError)
 AGAIN = "copy the folder again from its source, or download the model again"
 
 
@@ -40,7 +44,7 @@ class ModelProbe:
     "<think>\\n"; empty where it opens none.
     """
 
-    family: Family
+    family: Family | None  # of a model with prefix trees
     processor: Qwen2_5_VLProcessor
     end_ids: tuple[int, ...]
     pad_id: int
@@ -53,22 +57,40 @@ class ModelProbe:
         return str(self.processor.tokenizer.decode(shown))
 
 
-def probe_model(settings: ModelSettings) -> ModelProbe:
-    """Reads a model's configuration, tokenizer, chat template and processor.
+def load_config(settings: ModelSettings) -> Any:
+    """A model's configuration. Raises UserError if it cannot be read, or transformers does not know its type."""
+    from transformers import CONFIG_MAPPING, PreTrainedConfig
+
+    try:
+        found, _ = PreTrainedConfig.get_config_dict(settings.name_or_path, revision=settings.revision)
+    except (OSError, ValueError):
+        found = {}  # told of below
+    kind = found.get("model_type")
+    if kind is not None and kind not in CONFIG_MAPPING and not settings.trust_remote_code:
+        raise UserError(
+            f"model.name_or_path={settings.name_or_path}: its config.json names a model of type {kind}, which the "
+            f"installed transformers does not know: upgrade it, or choose another model, such as one of {NAMES}"
+        )
+    return _load("AutoConfig", settings, "its config.json cannot be read")
+
+
+def probe_model(settings: ModelSettings, plain: bool = False) -> ModelProbe:
+    """Reads a model's configuration, tokenizer, chat template and processor, of any family if it is computed plainly.
 
     Raises:
         UserError: one of them is damaged, missing or does not fit the others; it names which and the remedy.
     """
     where = f"model.name_or_path={settings.name_or_path}"
-    config = _load("AutoConfig", settings, "its config.json cannot be read")
+    config = load_config(settings)
     family = FAMILIES.get(config.model_type)
-    if family is None:
+    if family is None and not plain:
         raise UserError(
             f"{where}: its config.json names a model of type {config.model_type}: choose a model of a supported "
             f"family, {NAMES}"
         )
     processor = _load("AutoProcessor", settings, "its tokenizer or processor cannot be loaded")
-    for problem in _misfits(processor, config, family):
+    problems = _misfits_if_plain(processor, config) if family is None else _misfits(processor, config, family)
+    for problem in problems:
         raise UserError(f"{where}: {problem}")
     tokenizer = processor.tokenizer
     end_ids = _end_ids(settings, config, tokenizer)
@@ -140,8 +162,29 @@ def _misfits(processor: Any, config: Any, family: Family) -> Iterator[str]:
     yield from _misfits_of_template(processor)
 
 
+def _misfits_if_plain(processor: Any, config: Any) -> Iterator[str]:
+    """As `_misfits` for a model of any family."""
+    if not all(hasattr(processor, part) for part in ("tokenizer", "image_processor")):
+        yield (
+            f"it has no processor of images and text, so that {type(processor).__name__} was loaded alone: copy "
+            "processor_config.json (or preprocessor_config.json) there from the model that it was made from"
+        )
+        return
+    yield from _misfits_of_embeddings(processor.tokenizer, config)
+    if processor.chat_template is None:
+        yield _NO_TEMPLATE
+        return
+    try:
+        chat = _chat(processor, [{"type": "text", "text": _ASKED}])
+    except _TEMPLATE_FAILS as error:
+        yield f"its chat template fails on a question ({type(error).__name__}: {error}): {_COPY_TEMPLATE}"
+        return
+    if _ASKED not in chat:
+        yield f"its chat template leaves out the text of a question: {_COPY_TEMPLATE}"
+
+
 def _misfits_of_tokenizer(tokenizer: Any, config: Any) -> Iterator[str]:
-    remedy = "copy the tokenizer's files there from the model that it was made from"
+    remedy = _COPY_TOKENIZER
     wanted = dict(zip(PADS, (config.image_token_id, config.video_token_id), strict=True))
     for mark in (START, *PADS, END):
         number = tokenizer.get_vocab().get(mark)
@@ -149,23 +192,27 @@ def _misfits_of_tokenizer(tokenizer: Any, config: Any) -> Iterator[str]:
             yield f"its tokenizer has no token {mark}, which stands for pictures in prompts: {remedy}"
         elif number != wanted.get(mark, number):
             yield f"its tokenizer has token {number} for {mark}, and its config.json {wanted[mark]}: {remedy}"
+    yield from _misfits_of_embeddings(tokenizer, config)
+
+
+def _misfits_of_embeddings(tokenizer: Any, config: Any) -> Iterator[str]:
     rows = config.get_text_config().vocab_size
     if max(tokenizer.get_vocab().values()) >= rows:
         yield (
-            f"its tokenizer has {len(tokenizer)} tokens, and the model embeddings for {rows}: {remedy}, or give the "
-            "model embeddings for tokens that were added (resize_token_embeddings)"
+            f"its tokenizer has {len(tokenizer)} tokens, and the model embeddings for {rows}: {_COPY_TOKENIZER}, or "
+            "give the model embeddings for tokens that were added (resize_token_embeddings)"
         )
 
 
 def _misfits_of_template(processor: Any) -> Iterator[str]:
-    remedy = "copy chat_template.jinja there from the model that it was made from"
+    remedy = _COPY_TEMPLATE
     if processor.chat_template is None:
-        yield f"it has no chat template, so that no prompt can be made: {remedy}"
+        yield _NO_TEMPLATE
         return
     for kind, mark in (("image", PADS[0]), ("video", PADS[1])):
         try:
             chat = _chat(processor, [{"type": kind}, {"type": "text", "text": _ASKED}])
-        except (TemplateError, TypeError, ValueError, KeyError) as error:
+        except _TEMPLATE_FAILS as error:
             yield f"its chat template fails on a question about {kind}s ({type(error).__name__}: {error}): {remedy}"
             return
         if chat.count(f"{START}{mark}{END}") != 1:

@@ -95,10 +95,18 @@ def check_tree(
     question, bound = batch.samples[fit[0].prompt].id, limit(model, context.temperature)
     _hold("in the prefix tree", "", question, found, expected, bound)
     if sampled is not None:
-        kept = torch.cat([sampled[n] for n in numbers]).to(expected.device)
-        bound = sampled_limit(model, context.temperature)
-        _hold("while decoding", "of decoding", question, kept, expected, bound)
+        check_sampled(model, question, torch.cat([sampled[n] for n in numbers]), expected, context.temperature)
     return float((found - expected).abs().mean())
+
+
+def check_sampled(model: Any, question: str, sampled: Tensor, expected: Tensor, temperature: float) -> None:
+    """Compares a question's log-probabilities as its tokens were drawn with those of a forward pass.
+
+    Raises:
+        TreeMismatch: the difference exceeds what the precision allows; gives both values.
+    """
+    bound = sampled_limit(model, temperature)
+    _hold("while decoding", "of decoding", question, sampled.to(expected.device), expected, bound)
 
 
 def limit(model: Any, temperature: float) -> float:
@@ -178,6 +186,6 @@ def _plain_attention(model: Any) -> Iterator[None]:
 
 
 def _precision(model: Any) -> torch.dtype:
-    weight = unwrap(model).lm_head.weight
-    kind = weight.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+    base = unwrap(model)
+    kind = base.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else base.dtype

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from spacer.config.families import FAMILIES
+from spacer.errors import UserError
 from spacer.models.families import family_of
 
 
@@ -30,9 +32,21 @@ def unwrap(model: Any) -> Any:
 
 
 def vision_tower(model: Any) -> Any:
-    """The vision tower with its merger."""
+    """The vision tower with its merger; of a family without trees, what transformers calls the encoder of images.
+
+    Raises:
+        UserError: transformers has no name for it.
+    """
     base = unwrap(model)
-    return family_of(base.config).vision_tower(base)
+    if base.config.model_type in FAMILIES:
+        return family_of(base.config).vision_tower(base)
+    tower = base.get_encoder(modality="image")
+    if tower is base:
+        raise UserError(
+            f"transformers does not tell the vision tower of {type(base).__name__}: set model.freeze_vision=false and "
+            "stage.optimizer.vision_scale=1"
+        )
+    return tower
 
 
 def text_model(model: Any) -> Any:

@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from spacer.attention.kv_cache import LeafCache
@@ -23,34 +21,14 @@ from spacer.cpu.lanes import side_by_side
 from spacer.models.forward import ComputeOptions, RowContext, attention_over, row_states
 from spacer.models.unwrap import text_model, unwrap
 from spacer.models.vision import VisionFeatures
-from spacer.rollout.completion import Rollout
-from spacer.rollout.endings import completion_mask, truncated
-from spacer.rollout.sampling import Decoding, draw
+from spacer.rollout.completion import Rollout, Vocabulary, concatenate_padded, nothing, rollout_of
+from spacer.rollout.sampling import Decoding, draw, uniforms
 from spacer.rollout.sampling_copy import sampling_weights
 from spacer.rollout.static import StaticDecoder
 from spacer.tree.forest import Forest
 from spacer.tree.packing import PackedRow, pack
 
 _ROWS = 32  # minimum completions per lane: with fewer, reading shared weights twice costs more than it saves
-
-
-class Vocabulary(Protocol):
-    """How completions end, are padded and decoded; implemented by `spacer.models.probe.ModelProbe`."""
-
-    @property
-    def end_ids(self) -> tuple[int, ...]:
-        """The tokens that end a completion."""
-
-    @property
-    def pad_id(self) -> int:
-        """The padding token."""
-
-    @property
-    def prompt_opens(self) -> str:
-        """Tags that every prompt opens at its end, and that a completion is to close."""
-
-    def decode(self, ids_C: Tensor) -> str:
-        """The text of a completion's tokens."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +55,7 @@ class Sampler:
         width 1.
         """
         if not forest.ends:
-            nothing = torch.zeros(0, 1, device=unwrap(self.model).lm_head.weight.device)
-            return Rollout(nothing.long(), nothing.bool(), nothing, nothing[:, 0].bool(), ())
+            return nothing(unwrap(self.model).lm_head.weight.device)
         assert len(seeds) % len(forest.ends) == 0, (len(seeds), len(forest.ends))
         was_training = self.model.training
         self.model.eval()
@@ -87,10 +64,7 @@ class Sampler:
                 ids_BC, logp_BC = self._generate(forest, vision, seeds)
         finally:
             self.model.train(was_training)
-        end_ids, opened = self.vocabulary.end_ids, self.vocabulary.prompt_opens
-        mask_BC = completion_mask(ids_BC, end_ids)
-        texts = tuple(opened + self.vocabulary.decode(row[kept]) for row, kept in zip(ids_BC, mask_BC, strict=True))
-        return Rollout(ids_BC, mask_BC, logp_BC, truncated(ids_BC, end_ids), texts)
+        return rollout_of(ids_BC, logp_BC, self.vocabulary)
 
     def _generate(
         self,
@@ -119,7 +93,7 @@ class Sampler:
             return self._decode(states, caches[lane], last_3N, mine)
 
         ids, logps = zip(*side_by_side(decode, range(lanes), lanes), strict=True)
-        return _concatenate_padded(ids, self.vocabulary.pad_id), _concatenate_padded(logps, 0)
+        return concatenate_padded(ids, self.vocabulary.pad_id), concatenate_padded(logps, 0)
 
     def _decode(
         self, states_NH: Tensor, cache: LeafCache | PagedCache, last_3N: Tensor, seeds: Sequence[Sequence[int]]
@@ -131,9 +105,7 @@ class Sampler:
         device = embed.weight.device
         last_3R = last_3N.repeat_interleave(group, 1).to(device)
         steps = decoding.max_new_tokens
-        draws_BC = torch.from_numpy(np.stack([np.random.default_rng(list(seed)).random(steps) for seed in seeds])).to(
-            device
-        )
+        draws_BC = uniforms(seeds, steps, device)
         if isinstance(cache, PagedCache):
             logits_RV = head(states_NH).repeat_interleave(group, 0)
             end_ids, pad_id = vocabulary.end_ids, vocabulary.pad_id
@@ -189,9 +161,3 @@ class Sampler:
         for row, states_SH in zip(rows, side_by_side(last_states, rows, self.compute.lanes), strict=True):
             last |= zip(row.segments, states_SH, strict=True)
         return torch.stack([last[end] for end in forest.ends])
-
-
-def _concatenate_padded(tables_RC: Sequence[Tensor], padding: float) -> Tensor:
-    """Concatenates the rows of tables, padded to the widest."""
-    width = max(table.shape[1] for table in tables_RC)
-    return torch.cat([F.pad(table, (0, width - table.shape[1]), value=padding) for table in tables_RC])

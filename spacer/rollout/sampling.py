@@ -5,8 +5,10 @@ Shape suffixes: R rows, V vocabulary, C candidates.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +22,12 @@ class Decoding:
     temperature: float
     top_p: float
     max_new_tokens: int
+
+
+def uniforms(seeds: Sequence[Sequence[int]], steps: int, device: torch.device) -> Tensor:
+    """The random numbers of completions, B x steps, in [0, 1): each completion's of its own seed."""
+    drawn = np.stack([np.random.default_rng(list(seed)).random(steps) for seed in seeds])
+    return torch.from_numpy(drawn).to(device)
 
 
 def draw(logits_RV: Tensor, decoding: Decoding, uniform_R: Tensor) -> tuple[Tensor, Tensor]:

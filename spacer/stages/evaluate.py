@@ -12,7 +12,7 @@ from spacer.benchmarks.question import Question
 from spacer.config.derived import heldout_name
 from spacer.config.settings import Settings
 from spacer.data.samples import Fault
-from spacer.evaluation.asked import check_media
+from spacer.evaluation.asked import check_controls, check_media
 from spacer.evaluation.chosen import choose_questions
 from spacer.evaluation.conditions import protocol_of
 from spacer.evaluation.kept import Row
@@ -94,7 +94,9 @@ def evaluate_all(settings: Settings, folder: Path, watch: SignalWatcher) -> floa
     """Evaluates every benchmark with a root, each in its own folder. Returns the mean official overall score."""
     chosen = {name: part for name, part in settings.benchmarks.items() if part.root is not None}
     for part in chosen.values():  # report all faults of their files before the model is loaded
-        check_media(choose_questions(part).questions, part)
+        questions = choose_questions(part).questions
+        check_media(questions, part)
+        check_controls(questions, part, settings.evaluation.controls)
     overall: dict[str, float] = {}
     first: Run | None = None
     for name, part in chosen.items():

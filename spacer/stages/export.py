@@ -13,12 +13,13 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
-from spacer.config.choices import Checkpointing
+from spacer.config.choices import Checkpointing, Computation
 from spacer.config.settings import ExportStage, Settings
 from spacer.distributed.checkpoint_files import read
 from spacer.errors import UserError
 from spacer.files import read_ordinary, refuse_bombs
-from spacer.models.load import load_policy, merge_adapters, save_pretrained
+from spacer.models.computation import choose_computation
+from spacer.models.load import load_plain, load_policy, merge_adapters, save_pretrained
 from spacer.models.probe import probe_model
 from spacer.models.trainable import without_frozen
 from spacer.models.unwrap import unwrap
@@ -58,8 +59,9 @@ def export(settings: Settings, folder: Path) -> float:
     scores = [entry for name in settings.runs for entry in read_scores(Path(name).expanduser())]
     weights = read_checkpoint(path)
     _check_adapters(settings, weights, recorded, path)
-    probe = probe_model(settings.model)
-    policy = load_policy(replace(settings.model, gradient_checkpointing=Checkpointing.none))
+    plain = choose_computation(settings) == Computation.plain
+    probe = probe_model(settings.model, plain)
+    policy = (load_plain if plain else load_policy)(replace(settings.model, gradient_checkpointing=Checkpointing.none))
     fill(policy, weights, path, settings.model.name_or_path)
     save_pretrained(merge_adapters(policy), probe.processor, target, stage.save_dtype)
     origin = Origin(settings.model.name_or_path, path, weights.steps, recorded)

@@ -14,7 +14,7 @@ from spacer.config.choices import Control
 from spacer.config.settings import Settings
 from spacer.data.controls import with_other_media
 from spacer.data.samples import Fault, Sample
-from spacer.evaluation.asked import answered_row, as_samples, check_media, failed_row, malformed_row
+from spacer.evaluation.asked import answered_row, as_samples, check_controls, check_media, failed_row, malformed_row
 from spacer.evaluation.chosen import choose_questions
 from spacer.evaluation.conditions import digest_of, require_same_conditions
 from spacer.evaluation.kept import Answer, AnswerFile, Row
@@ -48,7 +48,9 @@ def evaluate_outside(settings: Settings, folder: Path, pathway: Pathway) -> floa
         return overall
     chosen = {name: part for name, part in settings.benchmarks.items() if part.root is not None}
     for part in chosen.values():  # report all faults of their files before anything is asked
-        check_media(choose_questions(part).questions, part)
+        questions = choose_questions(part).questions
+        check_media(questions, part)
+        check_controls(questions, part, settings.evaluation.controls)
     found = {
         name: _evaluate(replace(settings, benchmark=part, benchmarks={}), folder / name, pathway)
         for name, part in chosen.items()
@@ -63,6 +65,7 @@ def _evaluate(settings: Settings, folder: Path, pathway: Pathway) -> float:
     chosen = choose_questions(settings.benchmark)
     chosen.warn()
     missing = check_media(chosen.questions, settings.benchmark)
+    check_controls(chosen.questions, settings.benchmark, settings.evaluation.controls)
     start = time.monotonic()
     rows = _ask(settings, folder, chosen.questions, pathway)
     controls = {

@@ -19,22 +19,22 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from spacer.attention.backends import choose_attention
 from spacer.benchmarks.guard import guarded_videos
 from spacer.benchmarks.question import Question
-from spacer.config.choices import Checkpointing
+from spacer.config.choices import Checkpointing, Computation, Control
 from spacer.config.derived import sections
-from spacer.config.settings import DatasetSettings, RenderedSettings, Settings, TrainingStage
+from spacer.config.settings import RenderedSettings, Settings, TrainingStage
+from spacer.data.controls import with_other_media
 from spacer.data.leakage import Withheld
-from spacer.data.loading import MixedDataset, PromptDataset, Prompts, TrainLoader
-from spacer.data.processing import PromptBatch
+from spacer.data.loading import Batch, MixedDataset, PromptDataset, Prompts, TrainLoader
 from spacer.data.prompts import check_templates, prompt_text, worked_completion
 from spacer.data.samples import Fault
 from spacer.data.scenes import rooms
 from spacer.data.sources import DatasetSplits, load_splits
-from spacer.data.trial import check_prompts
+from spacer.data.trial import check_plain_prompts, check_prompts, kinds_of
 from spacer.distributed.sharding import is_sharded, whole_state
 from spacer.distributed.strategies import loads_weights, place_of
 from spacer.errors import UserError
 from spacer.evaluation.answering import EvaluationRequest
-from spacer.evaluation.asked import check_media, media_settings
+from spacer.evaluation.asked import as_samples, check_controls, check_media, media_settings
 from spacer.evaluation.chosen import choose_questions
 from spacer.evaluation.conditions import (
     Trained,
@@ -44,12 +44,15 @@ from spacer.evaluation.heldout import check_heldout
 from spacer.evaluation.predict import fault_row, reward_row
 from spacer.files import read_rows
 from spacer.models import tiny
+from spacer.models.computation import choose_computation
 from spacer.models.digests import state_digest
 from spacer.models.families import position_rule
 from spacer.models.forward import ComputeOptions
-from spacer.models.load import load_policy, merge_adapters, refill, save_pretrained
+from spacer.models.load import load_plain, load_policy, merge_adapters, refill, save_pretrained
+from spacer.models.plain import PlainOptions
 from spacer.models.probe import probe_model
 from spacer.rewards import Scorer
+from spacer.rollout.asked import Compute
 from spacer.stages.summary import DataUsage
 from spacer.stages.trainers import shows_bar, total_steps, trainer_options
 from spacer.terminal.pasting import pasted
@@ -77,7 +80,8 @@ class Run:
         self.seconds: dict[str, float] = {}
         self.wait_share: float | None = None
         self.trained: Trained | None = None  # set by training: the weights that answer from then on
-        self.attention = choose_attention(settings)
+        self.computation: Computation = choose_computation(settings) if model_of is None else model_of.computation
+        self.attention = choose_attention(settings, self.computation)
         with self.phase("load data"):
             self.splits: tuple[DatasetSplits, ...] = ()
             self.questions: tuple[Question, ...] = ()
@@ -88,10 +92,13 @@ class Run:
                     chosen.warn()
                 self.questions = chosen.questions
                 self.missing = check_media(self.questions, settings.benchmark)
+                check_controls(self.questions, settings.benchmark, settings.evaluation.controls)
             else:
                 self.splits = load_splits(settings, settings.stage.name != "evaluate", guarded_videos)
                 for (at, dataset), data in zip(sections(settings), self.splits, strict=True):
                     check_templates((*data.train.samples, *data.heldout.samples), dataset.prompts, at)
+                    if Control.other_video in settings.evaluation.controls:
+                        with_other_media(data.heldout.samples)  # an error before anything is computed
             check_heldout(settings, [sample for data in self.splits for sample in data.heldout.samples])
             train, heldout = (
                 sum(len(getattr(data, split).samples) for data in self.splits) for split in ("train", "heldout")
@@ -101,26 +108,53 @@ class Run:
             if settings.model.fresh:
                 _make_fresh(settings)
             if model_of is None:
-                self.probe = probe_model(settings.model)
-                self.policy = load_policy(settings.model, self.attention.vision, not loads_weights(settings.cluster))
+                self.probe = probe_model(settings.model, self.is_plain)
+                self._check_prompts()  # before the weights are read
+                if self.is_plain:
+                    self.policy = load_plain(settings.model, self.attention.vision)
+                else:
+                    empty = not loads_weights(settings.cluster)
+                    self.policy = load_policy(settings.model, self.attention.vision, empty)
             else:
                 self.probe, self.policy = model_of.probe, model_of.policy
-            for at, dataset in self._asked_of():
-                check_prompts(self.probe.processor, dataset, at)
-        self.rule = position_rule(self.policy.config, settings.model.positions, settings.model.frame_times)
-        self.compute = ComputeOptions(
-            self.attention.rows,
-            settings.objective.row_tokens,
-            vision_again=settings.model.gradient_checkpointing == Checkpointing.vision,
-            decoding=self.attention.decoding,
+                self._check_prompts()
+        self.rule = (
+            None
+            if self.is_plain
+            else position_rule(self.policy.config, settings.model.positions, settings.model.frame_times)
+        )
+        self.compute: Compute = (
+            PlainOptions(settings.objective.row_tokens)
+            if self.is_plain
+            else ComputeOptions(
+                self.attention.rows,
+                settings.objective.row_tokens,
+                vision_again=settings.model.gradient_checkpointing == Checkpointing.vision,
+                decoding=self.attention.decoding,
+            )
         )
 
-    def _asked_of(self) -> list[tuple[str, DatasetSettings]]:
-        """The settings from which the run's prompts are made, with their paths."""
+    @property
+    def is_plain(self) -> bool:
+        """Whether the model is computed plainly, without prefix trees."""
+        return self.computation == Computation.plain
+
+    def _check_prompts(self) -> None:
+        """Makes trial prompts from the settings of the run's prompts."""
         benchmark = self.settings.benchmark
         if self.settings.stage.name == "evaluate" and benchmark is not None:
-            return [("benchmark", media_settings(benchmark))]
-        return sections(self.settings)
+            sound = [question for question in self.questions if question.fault is None]
+            asked = [("benchmark", media_settings(benchmark), as_samples(sound, benchmark))]
+        else:
+            asked = [
+                (at, dataset, (*data.train.samples, *data.heldout.samples))
+                for (at, dataset), data in zip(sections(self.settings), self.splits, strict=True)
+            ]
+        for at, dataset, samples in asked:
+            if self.is_plain:
+                check_plain_prompts(self.probe.processor, dataset, at, kinds_of(samples))
+            else:
+                check_prompts(self.probe.processor, dataset, at)
 
     @property
     def reports(self) -> bool:
@@ -265,7 +299,7 @@ class Run:
         settings, logger = self.settings, self.settings.logger
         answer = settings.objective.max_completion_length
 
-        def heldout() -> list[PromptBatch]:
+        def heldout() -> list[Batch]:
             if not self.asks(None):
                 return []
             return spread_batches(self.dataset("heldout"), logger.heldout_prompts, settings.evaluation, answer)

@@ -24,7 +24,7 @@ def train(run: Run) -> float:
     needs_reference = objective.beta > 0 and settings.model.lora is None
     module = GrpoModule(
         run.policy,
-        load_reference(settings.model, run.attention.vision, not loads_weights(settings.cluster))
+        load_reference(settings.model, run.attention.vision, not loads_weights(settings.cluster), run.is_plain)
         if needs_reference
         else None,
         run.probe,

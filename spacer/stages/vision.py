@@ -7,6 +7,7 @@ from pathlib import Path
 from spacer.config.settings import StillsSettings, VisionStage
 from spacer.data.scenes import stills
 from spacer.data.scenes.views import View
+from spacer.models.forward import ComputeOptions
 from spacer.stages.running import Run
 from spacer.stages.summary import mean_reward, report_training
 from spacer.training.readout import VisionModule
@@ -14,6 +15,7 @@ from spacer.training.readout import VisionModule
 
 def vision(run: Run) -> float:
     """Trains the vision tower and its merger through read-outs of what pictures show. Asks nothing, so returns NaN."""
+    assert isinstance(run.compute, ComputeOptions)  # ensured by `spacer.models.computation`
     settings, stage = run.settings, run.settings.stage
     assert isinstance(stage, VisionStage)
     loader = run.loader(stage.batch_size)

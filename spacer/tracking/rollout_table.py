@@ -15,11 +15,9 @@ from pytorch_lightning.utilities.seed import isolate_rng
 
 from spacer.config.settings import AskingSettings
 from spacer.data.asking import Bounds, QuestionLoader
-from spacer.data.loading import Prompts
-from spacer.data.processing import PromptBatch
+from spacer.data.loading import Batch, Prompts
 from spacer.distributed.sharding import gathered
 from spacer.models.probe import ModelProbe
-from spacer.models.vision import encode_vision
 from spacer.report.rollouts import (
     ShownCompletion,
     begin_rollouts,
@@ -29,7 +27,7 @@ from spacer.report.rollouts import (
     show_rollouts,
 )
 from spacer.rewards import Scorer
-from spacer.rollout.decode import Sampler
+from spacer.rollout.asked import ask
 from spacer.rollout.sampling import Decoding
 from spacer.training.grpo import GrpoModule
 
@@ -43,13 +41,13 @@ class Watched:
 
     every: int
     prompts: int
-    heldout: Callable[[], Sequence[PromptBatch]]
+    heldout: Callable[[], Sequence[Batch]]
     probe: ModelProbe
     scorer: Scorer
     max_new_tokens: int
 
 
-def spread_batches(dataset: Prompts, count: int, how: AskingSettings, answer: int) -> list[PromptBatch]:
+def spread_batches(dataset: Prompts, count: int, how: AskingSettings, answer: int) -> list[Batch]:
     """`count` evenly spaced samples of a data set, in the batches of an evaluation with answers of `answer` tokens."""
     chosen = sorted({i * len(dataset) // count for i in range(min(count, len(dataset)))}) if count else []
     bounds = Bounds(how.batch_tokens, how.batch_size, answer)
@@ -67,7 +65,7 @@ class RolloutTable(Callback):
     def __init__(self, folder: Path, watched: Watched) -> None:
         self._folder = folder
         self._watched = watched
-        self._heldout: Sequence[PromptBatch] = ()
+        self._heldout: Sequence[Batch] = ()
         self._before = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -81,12 +79,12 @@ class RolloutTable(Callback):
         if trainer.global_step == 0:
             self._show(trainer, pl_module, self._ask(trainer, pl_module))
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: PromptBatch, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Batch, batch_idx: int) -> None:
         """Remembers the step that the batch is for."""
         self._before = trainer.global_step
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: PromptBatch, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Logs rollouts if the step is due."""
         every, step = self._watched.every, trainer.global_step
@@ -132,14 +130,11 @@ class RolloutTable(Callback):
             return [shown for batch in self._heldout for shown in self._answers(policy, batch, module)]
 
     @torch.no_grad()
-    def _answers(self, policy: Any, batch: PromptBatch, module: GrpoModule) -> list[ShownCompletion]:
+    def _answers(self, policy: Any, batch: Batch, module: GrpoModule) -> list[ShownCompletion]:
         batch = batch.to(module.device)
         greedy = Decoding(0.0, 1.0, self._watched.max_new_tokens)
-        rollout = Sampler(policy, self._watched.probe, module.compute, greedy).sample(
-            batch.forest,
-            encode_vision(policy, batch.pictures, module.compute.lanes),
-            seeds=[[0]] * len(batch.samples),  # no random number is used
-        )
+        asked = ask(policy, self._watched.probe, module.compute, batch)
+        rollout = asked.sample(greedy, seeds=[[0]] * len(batch.samples))  # no random number is used
         shown = []
         for item, strip, text, length in zip(batch.samples, batch.strips, rollout.texts, rollout.lengths, strict=True):
             (parts,) = self._watched.scorer(item, [text], [length])

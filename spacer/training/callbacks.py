@@ -19,8 +19,8 @@ import torch
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
-from spacer.data.loading import TrainLoader
-from spacer.data.processing import PromptBatch
+from spacer.data.asking import prompt_tokens
+from spacer.data.loading import Batch, TrainLoader
 from spacer.data.samples import Fault
 from spacer.distributed import collectives
 from spacer.files import append_rows, drop_torn_line, read_rows
@@ -57,12 +57,12 @@ class ProgressLines(Callback):
         """Counts from the step that the run goes on from."""
         self._told = trainer.global_step
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: PromptBatch, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Batch, batch_idx: int) -> None:
         """Starts the clock: an evaluation before the first step is no part of it."""
         self._began = self._began or (time.monotonic(), trainer.global_step)
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: PromptBatch, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Logs a row if one is due, and a header row if the columns have changed."""
         step, total = trainer.global_step, pl_module.training_plan.total_steps
@@ -103,14 +103,14 @@ class Speed(Callback):
         self._began = 0.0
         self._step: defaultdict[str, float] = defaultdict(float)
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: PromptBatch, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Batch, batch_idx: int) -> None:
         """Adds the time spent waiting for the batch."""
         self._step["wait_s"] += self._loader.waited - self._waited
         self._waited = self._loader.waited
         self._began = time.monotonic()
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: PromptBatch, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Adds the batch; logs once the optimizer step is made."""
         if pl_module.device.type == "cuda":
@@ -144,7 +144,7 @@ class FaultRecorder(Callback):
         drop_torn_line(path)
         self._seen = {Fault(**row) for row in read_rows(path)}  # from the run that this one resumes
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: PromptBatch, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Batch, batch_idx: int) -> None:
         """Records the batch's faults."""
         found = collectives.join_texts([json.dumps(asdict(fault)) for fault in batch.faults], pl_module.device)
         every = (Fault(**json.loads(text)) for text in found)
@@ -164,9 +164,9 @@ def _short(metrics: Mapping[str, Any]) -> dict[str, Any]:
     return {name: f"{value:.3g}" if isinstance(value, float | torch.Tensor) else value for name, value in shown.items()}
 
 
-def _tokens(module: Any, batch: PromptBatch) -> int:
+def _tokens(module: Any, batch: Batch) -> int:
     """Tokens of the batch's prompts and completions; shared ones are counted once."""
-    prompts = sum(len(segment) for segment in batch.forest.segments)
+    prompts = prompt_tokens(batch)
     if isinstance(module, GrpoModule) and module.last_rollout is not None:
         return prompts + sum(module.last_rollout[1].rollout.lengths)
     return prompts + sum(len(target) for target in batch.targets or ())

@@ -6,7 +6,6 @@ import contextlib
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,28 +13,22 @@ from torch import Tensor
 
 from spacer.config.choices import Advantage
 from spacer.config.settings import ObjectiveSettings
-from spacer.cpu.lanes import side_by_side
-from spacer.data.parts import part_of
-from spacer.data.processing import PromptBatch, VisionInputs
+from spacer.data.loading import Batch
 from spacer.distributed import collectives
 from spacer.distributed.sharding import gathered
 from spacer.distributed.strategies import shard_for
-from spacer.models.forward import ComputeOptions, RowContext
-from spacer.models.logps import row_logps
 from spacer.models.probe import ModelProbe
 from spacer.models.selfcheck import check_drift
-from spacer.models.unwrap import trains_vision, unwrap
-from spacer.models.vision import VisionFeatures, encode_vision
 from spacer.objective.advantages import group_advantages, term_advantages, zero_variance
 from spacer.objective.loss import PolicyBatch, kept_completions, loss_denominator, policy_loss
 from spacer.rewards import RewardParts, Scorer
-from spacer.rollout.decode import Sampler
+from spacer.rollout.asked import Compute
 from spacer.rollout.sampling import Decoding
 from spacer.training.lessons import Lesson, Sampled, ScoredRollout, places
 from spacer.training.metrics import measure, rollout_metrics
-from spacer.training.row_trainer import RowLoss, RowTrainer, VisionGradient
+from spacer.training.row_trainer import RowLoss
 from spacer.training.tree_module import Training, TreeModule
-from spacer.tree.packing import PackedRow, pack
+from spacer.training.work import Row, Work, begin
 
 
 class GrpoModule(TreeModule):
@@ -59,13 +52,13 @@ class GrpoModule(TreeModule):
         probe: ModelProbe,
         objective: ObjectiveSettings,
         scorer: Scorer,
-        compute: ComputeOptions,
+        compute: Compute,
         training: Training,
         seed: int,
     ) -> None:
         super().__init__(policy, compute, training)
         self.reference = reference
-        self.last_rollout: tuple[PromptBatch, ScoredRollout] | None = None  # for callbacks
+        self.last_rollout: tuple[Batch, ScoredRollout] | None = None  # for callbacks
         self.lessons: tuple[Lesson, ...] = ()  # of the last rollout
         self._probe = probe
         self._objective = objective
@@ -74,13 +67,12 @@ class GrpoModule(TreeModule):
         self._decoding = Decoding(objective.temperature, objective.top_p, objective.max_completion_length)
         self._sampled = Sampled()
         self._complete = False  # whether the last batch completed a step, under dynamic sampling
-        self._sees_alike = not trains_vision(policy)  # adapters are only on the language model
 
     def configure_model(self) -> None:
         """Shards the models over the processes, if the strategy does."""
         shard_for(self.trainer, self.policy, *([] if self.reference is None else [self.reference]))
 
-    def training_step(self, batch: PromptBatch, batch_idx: int) -> None:
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Samples completions for the batch's prompts, scores them, and makes one or several updates with them."""
         counts = self.gather(batch)
         self._sampled.batches += 1
@@ -91,16 +83,14 @@ class GrpoModule(TreeModule):
             return
         group, sizes = self._objective.group_size, batch.part_sizes
         each = [counts] if len(sizes) == 1 else [collectives.gather(size, self.device) for size in sizes]
-        tower = VisionGradient(self.passes, batch.pictures)
         with torch.set_grad_enabled(len(sizes) == 1):  # parts have gradients of their own
-            context = RowContext(tower.encode(), self.compute, self._objective.temperature)
+            work = begin(self.passes, batch, self._objective.temperature)
         start = time.monotonic()
-        sampled_in = replace(context, vision=context.vision.detach())
-        scored = self._roll_out(batch, sampled_in, batch_idx, places(each, self.global_rank))
+        scored = self._roll_out(batch, work, batch_idx, places(each, self.global_rank))
         self.rollout_seconds = time.monotonic() - start
         if batch.samples:
             self.last_rollout = (batch, scored)
-        self.lessons = self._lessons(batch, tower, context.vision, scored)
+        self.lessons = self._lessons(work, scored)
         self._sampled.tables.append(
             collectives.join(measure(scored.parts, scored.rollout, self._scorer.terms), self.device)
         )
@@ -113,9 +103,9 @@ class GrpoModule(TreeModule):
         for number, lesson in enumerate(taught * self._objective.updates_per_rollout):
             if number and self.trainer.global_step == self.trainer.max_steps:
                 break
-            fresh = number == 0 and len(sizes) == 1
-            vision = lesson.seen if fresh or self._sees_alike else lesson.tower.encode()
-            metrics = self._backward(lesson, replace(context, vision=vision), on_policy=number == 0)
+            if number or len(sizes) > 1:
+                lesson.work.renew()
+            metrics = self._backward(lesson, on_policy=number == 0)
             self._sampled.updates += metrics
             if not number and self.training_plan.self_check:
                 check_drift(float(metrics[0][1]["sampling_drift"]), self.policy, self._objective.temperature)
@@ -124,7 +114,7 @@ class GrpoModule(TreeModule):
         if losses:
             self._log_step(losses)
 
-    def on_train_batch_start(self, batch: PromptBatch, batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Counts the prompts, and begins to count anew after a step."""
         super().on_train_batch_start(batch, batch_idx)
         if self._complete:
@@ -150,9 +140,7 @@ class GrpoModule(TreeModule):
         plan = self.training_plan
         return plan.batch_size * self.trainer.world_size * plan.accumulate
 
-    def _backward(
-        self, lesson: Lesson, context: RowContext, on_policy: bool
-    ) -> list[tuple[float, Mapping[str, Tensor]]]:
+    def _backward(self, lesson: Lesson, on_policy: bool) -> list[tuple[float, Mapping[str, Tensor]]]:
         """Accumulates the gradient of the policy loss over all groups; returns its metrics, each with the number of
         completions that it is the mean of: those that were computed, then all. The loss is accumulated too, since a
         step may have several batches. `on_policy` is whether the weights are those that sampled."""
@@ -203,35 +191,29 @@ class GrpoModule(TreeModule):
             return found.loss, logged
 
         _, nothing = loss_of([], rollout.logp_BC[[]])  # provides the metrics' names if this process has no rows
-        parts = RowTrainer(self.passes, context).backward(
-            lesson.rows, lambda row, logp_N: loss_of(row.completions, row.unpack(logp_N)), lesson.tower
-        )
+        parts = lesson.work.backward(lesson.rows, lambda row, logp_N: loss_of(row.completions, row.unpack(logp_N)))
         totals = collectives.add(torch.stack([torch.stack(list(part.values())) for part in (nothing, *parts)]).sum(0))
         found = dict(zip(nothing, totals, strict=True))
         self._gathered.loss += float(found.pop("loss"))
         return [(float(computed), found), (float(completions), {"kept_share": found.pop("kept_share")})]
 
-    def _roll_out(
-        self, batch: PromptBatch, context: RowContext, batch_idx: int, numbers: Sequence[int]
-    ) -> ScoredRollout:
+    def _roll_out(self, batch: Batch, work: Work, batch_idx: int, numbers: Sequence[int]) -> ScoredRollout:
         """Samples and scores the batch's completions. `numbers` are its prompts' among those of all processes."""
         group = self._objective.group_size
         shuffled_texts: list[tuple[str, ...] | None] = [None] * len(batch.samples)
         with gathered(self.policy) as policy:
-            sampler = Sampler(policy, self._probe, self.compute, self._decoding)
+            asked = work.asked(policy, self._probe)
             # the 0 is the stream's number; the rank is not part of the seed, so completions do not depend on it
             words = [self._seed, 0, self.current_epoch, batch_idx]
             seeds = [[*words, 0, n * group + i] for n in numbers for i in range(group)]
-            rollout = sampler.sample(batch.forest, context.vision, seeds)
+            rollout = asked.sample(self._decoding, seeds)
             self.check_numbers("the sampled tokens' log-probabilities", rollout.logp_BC)
-            completions = rollout.completions(group)
-            self.check(policy, batch, completions, context, rollout.sampled)
-            if self._scorer.settings.temporal is not None and batch.shuffled_video_pixels is not None:
-                with torch.no_grad():
-                    mixed = encode_vision(policy, batch.shuffled(), self.compute.lanes)
+            asked.check(self.check, rollout, self._objective.temperature)
+            wanted = self._scorer.settings.temporal is not None
+            if wanted and (mixed := work.asked_shuffled(policy, self._probe)) is not None:
                 half = group // 2
                 seeds = [[*words, 1, n * half + i] for n in numbers for i in range(half)]
-                shuffled = sampler.sample(batch.forest, mixed, seeds)
+                shuffled = mixed.sample(self._decoding, seeds)
                 for n, item in enumerate(batch.samples):
                     if item.data_type == "video":
                         shuffled_texts[n] = shuffled.texts[n * half : (n + 1) * half]
@@ -245,24 +227,20 @@ class GrpoModule(TreeModule):
         counted_B = ~silent_B if self._objective.drop_zero_variance else torch.ones_like(silent_B)
         return ScoredRollout(rollout, tuple(parts), advantages_NG.flatten(), silent_B, counted_B)
 
-    def _lessons(
-        self, batch: PromptBatch, tower: VisionGradient, seen: VisionFeatures, scored: ScoredRollout
-    ) -> tuple[Lesson, ...]:
+    def _lessons(self, whole: Work, scored: ScoredRollout) -> tuple[Lesson, ...]:
         """The rollout's parts, each with its share of the batch."""
-        group, merge = self._objective.group_size, unwrap(self.policy).config.vision_config.spatial_merge_size
+        group, sizes = self._objective.group_size, whole.batch.part_sizes
         lessons, start = [], 0
         with self._as_reference() if self._objective.beta else contextlib.nullcontext() as reference:
-            for number, size in enumerate(batch.part_sizes):
-                mine, mine_of, saw = batch, tower, seen
-                if len(batch.part_sizes) > 1:
-                    mine, features_M = part_of(batch, number, merge)
-                    mine_of, saw = VisionGradient(self.passes, mine.pictures), seen.take(features_M)
+            for number, size in enumerate(sizes):
+                work = whole if len(sizes) == 1 else whole.part(number)
                 found = scored.part(start * group, (start + size) * group)
-                rows = self._pack(mine, found)
+                counted = found.counted_B.nonzero()[:, 0].tolist()
+                rows = work.rows(found.rollout.completions(group), counted)
                 logp_BC = None
                 if reference is not None:
-                    logp_BC = self._reference_logps(reference, mine.pictures, saw.detach(), rows, found.rollout.logp_BC)
-                lessons.append(Lesson(mine, mine_of, saw, found, rows, logp_BC))
+                    logp_BC = self._reference_logps(reference, work, rows, found.rollout.logp_BC)
+                lessons.append(Lesson(work, found, rows, logp_BC))
                 start += size
         return tuple(lessons)
 
@@ -280,26 +258,11 @@ class GrpoModule(TreeModule):
         found_NG = term_advantages(terms_NGK, weights, eps=objective.advantage_eps)
         return found_NG, (found_NG == 0).all(1).repeat_interleave(rewards_NG.shape[1])
 
-    def _pack(self, batch: PromptBatch, scored: ScoredRollout) -> tuple[PackedRow, ...]:
-        """The trees of the completions that count, in rows that number them among all."""
-        completions = scored.rollout.completions(self._objective.group_size)
-        counted = scored.counted_B.nonzero()[:, 0].tolist()
-        rows = pack(batch.forest, [completions[i] for i in counted], self.compute.row_tokens)
-        return tuple(replace(row, completions=tuple(counted[i] for i in row.completions)) for row in rows)
-
     @torch.no_grad()
-    def _reference_logps(
-        self, model: Any, pictures: VisionInputs, seen: VisionFeatures, rows: Sequence[PackedRow], like_BC: Tensor
-    ) -> Tensor:
+    def _reference_logps(self, model: Any, work: Work, rows: Sequence[Row], like_BC: Tensor) -> Tensor:
         """Log-probabilities of the rows' completions under the reference, in the shape of `like_BC`."""
         logp_BC = torch.zeros_like(like_BC)
-        vision = seen if self._sees_alike else encode_vision(model, pictures, self.compute.lanes)
-        context = RowContext(vision, self.compute, self._objective.temperature)
-
-        def logps(row: PackedRow) -> Tensor:
-            return row.unpack(row_logps(model, row, context))
-
-        for row, found in zip(rows, side_by_side(logps, rows, self.compute.lanes), strict=True):
+        for row, found in zip(rows, work.logps(model, rows), strict=True):
             logp_BC[list(row.completions), : found.shape[1]] = found.to(logp_BC.dtype)
         self.check_numbers("the reference's log-probabilities", logp_BC)
         return logp_BC

@@ -7,12 +7,9 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from spacer.data.processing import PromptBatch
-from spacer.models.vision import VisionFeatures
 from spacer.rewards import RewardParts
 from spacer.rollout.completion import Rollout
-from spacer.training.row_trainer import VisionGradient
-from spacer.tree.packing import PackedRow
+from spacer.training.work import Row, Work
 
 
 @dataclass(frozen=True)
@@ -42,14 +39,12 @@ class ScoredRollout:
 
 @dataclass(frozen=True)
 class Lesson:
-    """A part of a rollout, from which a step is taken: `rows` are the packed trees of the completions that count, which
-    both the reference and the policy compute; `seen` are its pictures' features at sampling."""
+    """A part of a rollout, from which a step is taken: `rows` are those of the completions that count, which both the
+    reference and the policy compute."""
 
-    batch: PromptBatch
-    tower: VisionGradient
-    seen: VisionFeatures
+    work: Work
     scored: ScoredRollout
-    rows: tuple[PackedRow, ...]
+    rows: tuple[Row, ...]
     ref_logp_BC: Tensor | None
 
 

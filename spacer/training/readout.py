@@ -168,7 +168,7 @@ class VisionModule(TreeModule):
             means = {name: loss / (objects if name in PER_OBJECT else tokens) for name, loss in losses.items()}
             loss = torch.stack([weight * means[name] for name, weight in WEIGHTS.items()]).sum()
             self.manual_backward(loss)
-            if self.compute.vision_again:
+            if self.passes.in_trees.vision_again:
                 tower.backward(vision, [_gradient(x) for x in vision.tensors])
             self._note(vision.embeds_MH.detach().float())
         else:  # all samples of this process are faulty

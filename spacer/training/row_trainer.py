@@ -22,6 +22,7 @@ from spacer.models.forward import ComputeOptions, RowContext
 from spacer.models.logps import row_logps
 from spacer.models.unwrap import has_dropout, trains_vision
 from spacer.models.vision import Portion, VisionFeatures, count_passes, encode_vision, portions
+from spacer.rollout.asked import Compute
 from spacer.tree.forest import Completion, Forest, Segment
 from spacer.tree.packing import PackedRow, pack
 
@@ -33,7 +34,7 @@ class Passes:
     """How a policy's forward and backward passes run on this process's `device`; `backward` is `manual_backward`."""
 
     policy: Any
-    compute: ComputeOptions
+    compute: Compute
     device: torch.device
     backward: Callable[[Tensor], None]
 
@@ -41,7 +42,13 @@ class Passes:
     def lanes(self) -> int:
         """The number of rows, or portions of pictures, that are trained in parallel. 1 if passes synchronize with other
         processes, or if dropout draws from the global random generator."""
-        return 1 if is_sharded(self.policy) or has_dropout(self.policy) else self.compute.lanes
+        return 1 if is_sharded(self.policy) or has_dropout(self.policy) else self.in_trees.lanes
+
+    @property
+    def in_trees(self) -> ComputeOptions:
+        """How trees are computed, where they are."""
+        assert isinstance(self.compute, ComputeOptions)
+        return self.compute
 
     def backward_in(self, lanes: int) -> Callable[[Tensor], None]:
         """Lightning's backward, whose hooks are not thread-safe, for one lane; else torch's own."""
@@ -62,7 +69,7 @@ class VisionGradient:
 
     def encode(self) -> VisionFeatures:
         """The features; detached from the tower if its forward pass is recomputed for the backward pass."""
-        policy, again = self._passes.policy, self._passes.compute.vision_again
+        policy, again = self._passes.policy, self._passes.in_trees.vision_again
 
         def encode() -> tuple[Tensor, ...]:  # plain tensors, whose backward DeepSpeed hooks to gather parameters
             return encode_vision(policy, self._pictures, self._passes.lanes, self._portions).tensors
@@ -75,7 +82,7 @@ class VisionGradient:
 
     def backward(self, features: VisionFeatures, gradients: Sequence[Tensor]) -> None:
         """Accumulates the tower's gradient, given those of the features' tensors."""
-        if not self._passes.compute.vision_again:
+        if not self._passes.in_trees.vision_again:
             self._passes.backward(_with_gradients(features.tensors, gradients))
             return
         policy, lanes = self._passes.policy, self._passes.lanes

@@ -12,16 +12,16 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from spacer.config.settings import OptimizerSettings
-from spacer.data.processing import PromptBatch
+from spacer.data.loading import Batch
 from spacer.data.samples import Fault
 from spacer.distributed import collectives
 from spacer.distributed.sharding import in_zero, is_sharded
 from spacer.distributed.strategies import check_written_by, in_parts, shard_for
 from spacer.distributed.zero3 import clip_parts
-from spacer.models.forward import ComputeOptions
 from spacer.models.selfcheck import FirstBatchCheck
 from spacer.models.trainable import check_trained, without_frozen
 from spacer.models.unwrap import vision_tower
+from spacer.rollout.asked import Compute
 from spacer.training.gradients import Gathered, scale_gradients
 from spacer.training.optimizer import allow_states, configure_optimizer
 from spacer.training.row_trainer import Passes
@@ -48,7 +48,7 @@ class Training:
 
 
 class TreeModule(pl.LightningModule):
-    """Training on prefix trees, row by row.
+    """Training on prefix trees, or without them, row by row.
 
     Uses manual optimization, since Lightning's automatic optimization supports one backward pass per step. Here a batch
     has one per packed row, so that only one row's activations are in memory (on a CPU, one per lane,
@@ -63,7 +63,7 @@ class TreeModule(pl.LightningModule):
     fewer than `accumulate`. Batches without samples make none.
     """
 
-    def __init__(self, policy: Any, compute: ComputeOptions, training: Training) -> None:
+    def __init__(self, policy: Any, compute: Compute, training: Training) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.strict_loading = False  # see on_save_checkpoint
@@ -79,14 +79,14 @@ class TreeModule(pl.LightningModule):
         self._fault: Fault | None = None  # the first one, for the message of a run without usable samples
         self._gathered = Gathered()
 
-    def on_train_batch_start(self, batch: PromptBatch, batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Counts the prompts that the processes get, including faulty ones."""
         self.prompts_seen += self.training_plan.batch_size * self.trainer.world_size
         self.stepped = False
         if self._fault is None and batch.faults:
             self._fault = batch.faults[0]
 
-    def gather(self, batch: PromptBatch) -> list[int]:
+    def gather(self, batch: Batch) -> list[int]:
         """The number of samples in each process's batch.
 
         Raises:
@@ -115,7 +115,8 @@ class TreeModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """The optimizer and schedule that `stage.optimizer` describes."""
         plan = self.training_plan
-        return configure_optimizer(self, plan.optimizer, plan.total_steps, vision_tower(self.policy).parameters())
+        vision = vision_tower(self.policy).parameters() if plan.optimizer.vision_scale != 1 else ()
+        return configure_optimizer(self, plan.optimizer, plan.total_steps, vision)
 
     def forward(self, function: Callable[[], T]) -> T:
         """Calls `function` inside this module's forward pass, which DeepSpeed's engine requires."""

@@ -20,8 +20,8 @@ from torch.utils.flop_counter import flop_registry, register_flop_formula
 from spacer.attention.kv_cache import LeafCache
 from spacer.rollout import decode as decode_module
 from spacer.rollout.decode import Sampler
-from spacer.training import grpo as grpo_file
 from spacer.training import row_trainer as row_trainer_module
+from spacer.training import work as work_module
 from spacer.training.grpo import GrpoModule
 from spacer.training.row_trainer import VisionGradient
 from spacer.training.tree_module import TreeModule
@@ -173,10 +173,10 @@ def measuring(module: GrpoModule, monkeypatch: pytest.MonkeyPatch) -> Iterator[M
         found.flops["reference"] = since()
         return logps
 
-    def backed(self: Any, lesson: Any, context: Any, on_policy: bool) -> Any:
+    def backed(self: Any, lesson: Any, on_policy: bool) -> Any:
         live.enter("policy")
         rows_left[0] = len(lesson.rows)
-        return back(self, lesson, context, on_policy)
+        return back(self, lesson, on_policy)
 
     def logps_of_row(*args: Any, **kwargs: Any) -> Tensor:
         before, logits = own(), live.logits
@@ -217,7 +217,7 @@ def measuring(module: GrpoModule, monkeypatch: pytest.MonkeyPatch) -> Iterator[M
         patch.setattr(GrpoModule, "_reference_logps", referred)
         patch.setattr(GrpoModule, "_backward", backed)
         patch.setattr(row_trainer_module, "row_logps", logps_of_row)  # of the policy
-        patch.setattr(grpo_file, "row_logps", logps_of_row)  # of the reference
+        patch.setattr(work_module, "row_logps", logps_of_row)  # of the reference
         patch.setattr(TreeModule, "manual_backward", backward)
         patch.setattr(TreeModule, "step", stepped)
         patch.setattr(decode_module, "LeafCache", Cache)

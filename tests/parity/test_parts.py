@@ -130,7 +130,7 @@ def test_a_part_whose_samples_are_all_faulty_makes_no_step(settings: Settings, p
     bad = Fault("bad", "unreadable media", "gone")
     kept = trained(settings, [bad, bad, *prompts[:2]], {}, "objective.rollout_parts=2")
     assert len(kept.gradients) == 1
-    assert [len(lesson.batch.samples) for lesson in kept.lessons[0]] == [0, 2]
+    assert [len(lesson.work.batch.samples) for lesson in kept.lessons[0]] == [0, 2]
 
 
 @hypothesis_settings(max_examples=40)

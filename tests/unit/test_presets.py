@@ -87,6 +87,31 @@ def test_one_choice_is_that_of_each_of_several_benchmarks() -> None:
     assert "think" in settings.benchmarks["blink"].prompts["plain"].lower()
 
 
+def test_a_benchmark_that_an_experiment_chooses_gets_the_protocol(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "conf").symlink_to(CONF)
+    files = {"one": "mindcube", "all": "easi"}
+    (tmp_path / "experiments").mkdir()
+    for file, name in files.items():
+        text = f"# @package _global_\ndefaults:\n  - override /benchmark: {name}\n"
+        (tmp_path / f"experiments/{file}.yaml").write_text(text)
+    (tmp_path / "experiments/on_it.yaml").write_text("# @package _global_\ndefaults: [one, _self_]\nseed: 3\n")
+    official, conf = "benchmark/protocol=official", tmp_path / "conf"
+    for file in ("one", "on_it"):
+        found = placed([f"experiments={file}", official], conf)
+        assert found == [f"experiments={file}", "benchmark/protocol@benchmark=official/mindcube"]
+    assert len(placed(["experiments=all", official], conf)) == 1 + len(EASI)
+    # the command line has the last word
+    assert placed(["experiments=all", "benchmark=blink", official], conf)[2] == "benchmark/protocol@benchmark=official"
+    monkeypatch.setenv("SPACER_ROOT", str(tmp_path))
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        words = placed(["experiments=on_it", official, "stage=evaluate", f"benchmark.root={CONF}"], conf)
+        settings = load_settings(compose("config", [*words, "output_dir=/tmp/none"]))
+    assert settings.benchmark is not None and settings.benchmark.name == "mindcube"
+    assert settings.benchmark.protocol == "official" and settings.benchmark.image_max_pixels == 480 * 480
+
+
 @pytest.mark.parametrize(("protocol", "thinks"), [("easi", False), ("thinking", True), ("spacer", True)])
 def test_a_protocol_brings_its_prompts_which_can_be_changed(protocol: str, thinks: bool) -> None:
     own = one("vsi_bench", f"benchmark/protocol={protocol}")

@@ -1,7 +1,7 @@
 """Forbidden combinations of values that are each valid alone, by topic. `spacer.config.load` applies them to
 what the settings classes allow."""
 
-from spacer.config.rules import cluster, data, endpoint, evaluation, objective, packages, precision, stages
+from spacer.config.rules import cluster, computation, data, endpoint, evaluation, objective, packages, precision, stages
 from spacer.config.rules.datasets import DATASET_RULES
 from spacer.config.rules.rule import Rule
 
@@ -14,6 +14,7 @@ RULES: tuple[Rule, ...] = (
     *packages.RULES,
     *precision.RULES,
     *cluster.RULES,
+    *computation.RULES,
 )
 
 __all__ = ["DATASET_RULES", "RULES"]

@@ -49,7 +49,8 @@ class EndpointSettings(Section):
 
 @dataclass(frozen=True, config=CONFIG)
 class ModelSettings(Section):
-    """A model of a supported family (Qwen2-VL, Qwen2.5-VL, Qwen3-VL) in a Hugging Face folder or on the hub."""
+    """A model in a Hugging Face folder or on the hub: of a family with prefix trees (Qwen2-VL, Qwen2.5-VL, Qwen3-VL),
+    or any other of transformers that takes images and text, computed plainly."""
 
     name_or_path: str  # a folder, or a model id on the hub
     revision: str | None = None  # on the hub: a branch, a tag or a commit
@@ -57,6 +58,7 @@ class ModelSettings(Section):
     cuda_precision: Precision = "bf16-mixed"  # default of trainer.precision on CUDA; elsewhere that is 32-true
     # the attention kernels; auto takes the fastest available
     attn_implementation: Literal["auto", "sdpa", "flex_attention", "flash_attention_2"] = "auto"
+    computation: choices.Computation = choices.Computation.auto
     decoding: choices.DecodingLoop = choices.DecodingLoop.eager
     positions: choices.Positions = choices.Positions.original
     frame_times: choices.FrameTimes = choices.FrameTimes.real

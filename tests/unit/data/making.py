@@ -13,7 +13,7 @@ from torch import Tensor
 
 from spacer.config.settings import VideoSettings
 from spacer.data.loading import SampleDraw
-from spacer.data.processing import Prompt, PromptBatch, VisionInputs
+from spacer.data.processing import Prompt, PromptBatch, VisionInputs, collate
 from spacer.data.samples import Sample
 from spacer.data.video import Video
 from spacer.errors import MediaError
@@ -88,6 +88,9 @@ class Numbered:
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def collate(self, items: Any, parts: int = 1) -> PromptBatch:
+        return collate(items, parts)
 
     def __getitem__(self, use: SampleDraw) -> Prompt:
         return words([use.position], sample=self.samples[use.index])

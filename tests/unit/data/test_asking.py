@@ -30,6 +30,9 @@ class Made:
         self.samples = [item.sample if isinstance(item, Prompt) else words([0]).sample for item in items]
         self.workers = workers
 
+    def collate(self, items: Any, parts: int = 1) -> PromptBatch:
+        return collate(items, parts)
+
     def __getitem__(self, use: SampleDraw) -> Prompt | Fault:
         return self.items[use.index]
 

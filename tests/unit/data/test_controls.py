@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from spacer.data.controls import with_other_media
-from spacer.data.samples import Sample
+from spacer.data.samples import Medium, Sample
 from spacer.errors import UserError
 from tests.unit.configs import only_problem, problems
 from tests.unit.data.making import sample
@@ -47,6 +47,15 @@ def test_questions_of_text_stay_as_they_are() -> None:
 def test_one_scene_has_no_other() -> None:
     with pytest.raises(UserError, match="leave other_video out"):
         with_other_media([about("0", "a.mp4", "s"), about("1", "b.mp4", "s")])
+
+
+def test_a_question_with_a_number_of_images_of_its_own_is_named() -> None:
+    two, three = ([Medium("image", Path(f"/{n}{i}.png")) for i in range(n)] for n in (2, 3))
+    asked = [about(name, f"{name}.png", name, data_type="image", media=tuple(two)) for name in ("a", "b")]
+    odd = about("odd", "c.png", "c", data_type="image", media=tuple(three))
+    assert len(with_other_media(asked)) == 2
+    with pytest.raises(UserError, match=r"question 'odd', of scene c, .* same number .*, 3 images: leave"):
+        with_other_media([*asked, odd])
 
 
 def test_controls_that_make_no_sense() -> None:

@@ -20,7 +20,7 @@ from spacer.config.settings import VideoSettings
 from spacer.data import loading
 from spacer.data.decode import MediaReader
 from spacer.data.loading import MixedDataset, SampleDraw, TrainLoader
-from spacer.data.processing import Prompt, PromptBatch
+from spacer.data.processing import Prompt, PromptBatch, collate
 from spacer.data.video import Video
 from spacer.errors import MediaError
 from tests.unit.data.making import Numbered
@@ -56,6 +56,9 @@ class Reading(Numbered):
     def __init__(self, count: int, workers: int, each: int = 4) -> None:
         super().__init__(count, workers, each)
         self._reader = MediaReader(0)  # remembers the last file alone
+
+    def collate(self, items: Any, parts: int = 1) -> PromptBatch:
+        return collate(items, parts)
 
     def __getitem__(self, use: SampleDraw) -> Prompt:
         self._reader.video(self.samples[use.index].path, SETTINGS)
@@ -341,6 +344,9 @@ class Slow(Numbered):
     def __init__(self, count: int, clock: Clock) -> None:
         super().__init__(count, workers=0)
         self._clock = clock
+
+    def collate(self, items: Any, parts: int = 1) -> PromptBatch:
+        return collate(items, parts)
 
     def __getitem__(self, use: SampleDraw) -> Prompt:
         self._clock.now += 1
