@@ -24,6 +24,8 @@ FILES = {  # what the placeholders of the pages stand for
     "A": ("per_question.jsonl", "summary.json"),
     "B": ("per_question.jsonl", "summary.json"),
     "FOLDER": ("SpaceR-151k.jsonl",),
+    "SWEEP": ("sweep.json",),
+    "outputs/sweeps/SWEEP": ("sweep.json",),
     ".": ("FILE",),
 }
 
