@@ -17,6 +17,7 @@ from spacer.terminal.printable import markdown
 
 GROUP = "choice/reward"
 TABLE = "rollout/table"
+_ADDS = "What the video adds"
 CURVES = {
     "Reward": {
         "reward/total": "Total reward",
@@ -26,10 +27,14 @@ CURVES = {
         "reward/length": "Length bonus",
         "reward/temporal": "Temporal bonus",
     },
+    "Lengths and entropy": {
+        "rollout/length": "Tokens a completion",
+        "rollout/truncated": "Completions that never ended",
+        "rollout/entropy": "Entropy, nats a token",
+    },
     "Rollouts": {
         "rollout/map_drawn": "Completions with a map",
         "rollout/map_quality": "Score against the true map",
-        "rollout/length": "Tokens a completion",
         "rollout/groups_zero_variance": "Groups without an advantage",
         "rollout/filled": "Groups that teach, per group of a step",
     },
@@ -58,19 +63,33 @@ class MetricValue:
     high: float | None
 
 
-def curves_of(custom: Sequence[str]) -> dict[str, dict[str, str]]:
-    """`CURVES`, with the user's own rewards among those of the reward."""
-    return CURVES | {"Reward": CURVES["Reward"] | {metric: label_of(metric) for metric in custom}}
+def curves_of(logged: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Those of `CURVES` that were `logged`, all of them where nothing is known, with the user's own rewards among those
+    of the reward."""
+    custom = [name for name in logged if name.startswith("reward/") and name not in CURVES["Reward"]]
+    curves = CURVES | {"Reward": CURVES["Reward"] | {metric: label_of(metric) for metric in custom}}
+    return {
+        section: {metric: title for metric, title in drawn.items() if metric in logged or not logged}
+        for section, drawn in curves.items()
+    }
 
 
 def make_workspace(
-    entity: str, project: str, metrics: Sequence[str], curves: Mapping[str, Mapping[str, str]] = CURVES
+    entity: str,
+    project: str,
+    metrics: Sequence[str],
+    adds: Sequence[str] = (),
+    curves: Mapping[str, Mapping[str, str]] = CURVES,
 ) -> ws.Workspace:
-    """The workspace: curves by reward, a bar chart for each of the evaluation's `metrics`, and the rollout table."""
-    sections = [_section(name, [_line(*curve) for curve in drawn.items()]) for name, drawn in curves.items()]
-    sections.insert(1, _section("Evaluation", [wr.BarPlot(title=name, metrics=[name]) for name in metrics]))
+    """The workspace: curves by reward, a bar chart for each metric of what the video `adds` and for each of the
+    evaluation's `metrics`, and the rollout table."""
+    of = {name: _section(name, [_line(*curve) for curve in drawn.items()]) for name, drawn in curves.items() if drawn}
+    for name, found in ((_ADDS, adds), ("Evaluation", metrics)):
+        of |= {name: _section(name, [wr.BarPlot(title=metric, metrics=[metric]) for metric in found])} if found else {}
     table = wr.WeavePanelSummaryTable(table_name=TABLE, layout=wr.Layout(w=24, h=14))
-    sections.insert(2, ws.Section(name="Rollouts and maps", panels=[table], is_open=True))
+    of[TABLE] = ws.Section(name="Rollouts and maps", panels=[table], is_open=True)
+    first = ("Reward", _ADDS, "Lengths and entropy", "Evaluation", TABLE)
+    sections = [of[name] for name in (*first, *(name for name in of if name not in first)) if name in of]
     ends = [f"summary:{name}{end}" for name in metrics for end in ("", "/low", "/high")]
     return ws.Workspace(
         entity=entity,

@@ -21,8 +21,9 @@ class Scorer:
         self.settings = settings
         self._custom = load_custom(settings.functions)
         self.custom_terms = tuple(reward.name for reward in self._custom)
-        penalty = () if settings.overlong is None else ("overlong",)
-        self.terms = (*TERMS, *penalty, *self.custom_terms)  # the names of the parts that it gives
+        optional = {"length": settings.length, "temporal": settings.temporal, "overlong": settings.overlong}
+        terms = (term for term in (*TERMS, "overlong") if term not in optional or optional[term] is not None)
+        self.terms = (*terms, *self.custom_terms)  # the names of the parts that it gives
 
     @property
     def weights(self) -> tuple[float, ...]:

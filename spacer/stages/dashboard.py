@@ -11,12 +11,16 @@ from spacer.config.choices import BENCHMARKS
 from spacer.config.settings import Settings
 from spacer.errors import UserError
 from spacer.files import write_text
-from spacer.report.dashboard import CURVES, MetricValue, curves_of, definition, make_report, make_workspace
-from spacer.report.html.lines import read_lines
+from spacer.report.dashboard import MetricValue, curves_of, definition, make_report, make_workspace
+from spacer.report.html.added import read_added
+from spacer.report.html.lines import read_lines, read_object
+from spacer.report.labels import CONTROLS
 from spacer.terminal.screen import screen
 from spacer.tracking.offline import wandb_mode
 
 _HEAD = ("overall", "reward/total", "reward/answer")  # metrics with a panel of their own; the table has all
+_HELDOUT = ("rooms", "heldout")  # names of held-out questions
+_ANSWERS = ("overall", "reward/answer")
 
 
 def dashboard(settings: Settings, folder: Path) -> float:
@@ -29,24 +33,23 @@ def dashboard(settings: Settings, folder: Path) -> float:
 
     values = [value for name in settings.runs for value in read_metric_values(Path(name).expanduser())]
     told = [value.metric for value in values if value.metric.split("/", 2)[2] in _HEAD]
-    heldout = [f"eval/{name}/{metric}" for name in ("rooms", "heldout") for metric in ("reward/total", "reward/answer")]
+    heldout = [f"eval/{name}/{metric}" for name in _HELDOUT for metric in ("reward/total", _ANSWERS[1])]
     known = [f"eval/{name}/overall" for name in BENCHMARKS] + heldout
     metrics = list(dict.fromkeys(told or known))
     online = wandb_mode() == "online"
     project = settings.logger.project
     entity = settings.logger.entity or (_own_entity() if online else "")
     logged = _logged(settings.runs)
-    curves = curves_of([name for name in logged if name.startswith("reward/") and name not in CURVES["Reward"]])
-    workspace = make_workspace(entity, project, metrics, curves)
+    curves = curves_of(logged)
+    adds = [f"eval/{name}/{_ANSWERS[1]}/over_{control}" for name in _HELDOUT for control in CONTROLS]
+    adds = added_metrics(settings.runs) if settings.runs else adds
+    workspace = make_workspace(entity, project, metrics, adds, curves)
     report = make_report(entity, project, metrics, values, curves)
     console = screen()
     for name, found in {"workspace": definition(workspace), "report": definition(report)}.items():
         path = folder / "dashboard" / f"{name}.json"
         write_text(path, [json.dumps(found, indent=2), "\n"])
         console.print(f"  {name}: {path}", soft_wrap=True)
-    if absent := [name for part in curves.values() for name in part if logged and name not in logged]:
-        said = ", ".join(absent)
-        console.print(f"  no run of these has logged: {said}", soft_wrap=True)
     if online:
         try:
             workspace.save()
@@ -70,6 +73,23 @@ def _own_entity() -> str:
         raise UserError(
             f"W&B does not answer: {error}; WANDB_MODE=offline writes the definitions without it"
         ) from error
+
+
+def added_metrics(runs: Sequence[str]) -> list[str]:
+    """The W&B names of what the video adds to answers in these runs, by control, in order.
+
+    Raises:
+        UserError: a run's summary is not what a run writes.
+    """
+    found: dict[str, None] = {}
+    for name in runs:
+        folder = Path(name).expanduser()
+        adds = read_added(folder)
+        summary = read_object(folder / "summary.json") or {}
+        at = f"eval/{summary.get('benchmark') or summary.get('heldout', 'heldout')}"
+        pairs = ((control, metric) for control, of in adds.items() for metric in of if metric in _ANSWERS)
+        found |= dict.fromkeys(f"{at}/{metric}/over_{control}" for control, metric in pairs)
+    return list(found)
 
 
 def _logged(runs: Sequence[str]) -> list[str]:

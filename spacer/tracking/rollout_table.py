@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ from spacer.rollout.asked import ask
 from spacer.rollout.sampling import Decoding
 from spacer.training.grpo import GrpoModule
 
+MOST_TABLES = 20  # that a run logs to W&B, besides the first and the last
+
 
 @dataclass(frozen=True)
 class Watched:
@@ -54,10 +57,23 @@ def spread_batches(dataset: Prompts, count: int, how: AskingSettings, answer: in
     return [batch for batch in QuestionLoader(dataset, chosen, bounds) if batch.samples]
 
 
+def table_stride(every: int, steps: float) -> int:
+    """Steps between the tables that W&B gets: a multiple of `every`, such that `steps` steps have at most about
+    `MOST_TABLES`; `every` where their number is not known.
+
+    >>> table_stride(20, 119), table_stride(20, 10_000), table_stride(20, float("inf"))
+    (20, 500, 20)
+    """
+    if not every or not math.isfinite(steps):
+        return every
+    return every * max(1, math.ceil(steps / (every * MOST_TABLES)))
+
+
 class RolloutTable(Callback):
     """Logs rollouts to `rollouts.jsonl`, with pictures, and to a W&B table.
 
-    Logs after the first step and every `every` steps: prompts of the step's batch with all their completions, and the
+    Logs to the file after the first step and every `every` steps, and to W&B, which keeps every version of a table, at
+    some `MOST_TABLES` of these: prompts of the step's batch with all their completions, and the
     held-out prompts, these before the first step too. The schedule depends on the step alone, and the RNG state is
     preserved, so that a resumed run logs what it would have logged and trains as it would have.
     """
@@ -67,6 +83,7 @@ class RolloutTable(Callback):
         self._watched = watched
         self._heldout: Sequence[Batch] = ()
         self._before = 0
+        self._stride = watched.every
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Asks the held-out prompts before the first step."""
@@ -74,6 +91,7 @@ class RolloutTable(Callback):
             return
         if trainer.is_global_zero:
             begin_rollouts(self._folder, trainer.global_step)
+        self._stride = table_stride(self._watched.every, trainer.estimated_stepping_batches)
         with isolate_rng():
             self._heldout = self._watched.heldout()
         if trainer.global_step == 0:
@@ -96,7 +114,8 @@ class RolloutTable(Callback):
         shown = self._of_batch(pl_module) if batch.samples else []
         self._show(trainer, pl_module, [*shown, *(self._ask(trainer, pl_module) if due else [])])
         logger = next((entry for entry in trainer.loggers if isinstance(entry, WandbLogger)), None)
-        if logger is not None and trainer.is_global_zero:
+        tabled = not self._before or self._before // self._stride != step // self._stride
+        if logger is not None and trainer.is_global_zero and tabled:
             table = rollout_table(latest_rows(read_rollouts(self._folder), step), self._folder)
             logger.log_metrics({"rollout/table": table}, step=self._before)  # type: ignore[dict-item]
 

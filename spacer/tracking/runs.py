@@ -26,7 +26,8 @@ from spacer.tracking.provenance import QuestionIndex, flat_config, options_chose
 
 log = logging.getLogger(__name__)
 Index = Callable[[], QuestionIndex]  # called only if needed
-_CURVES = ("train", "reward", "rollout", "speed", "eval/during")  # groups of metrics that are drawn over the step axis
+_CURVES = ("train", "reward", "rollout", "speed", "eval")  # groups of a training's metrics, drawn over the step axis
+_TAG = 64  # characters that W&B takes
 
 
 def make_loggers(settings: Settings, folder: Path, index: Index | None = None) -> list[Logger]:
@@ -64,6 +65,7 @@ def _wandb_run(settings: Settings, folder: Path, index: Index | None) -> tuple[A
         entity=settings.logger.entity,
         group=masked(settings.logger.group or "") or None,
         name=masked(settings.logger.name or run_name(folder, settings.stage.name, options_chosen())),
+        tags=run_tags(options_chosen(), settings.logger.group, trains(settings)),
         job_type=settings.stage.name,
         id=_run_id(folder),
         resume="allow",
@@ -81,7 +83,7 @@ def _wandb_run(settings: Settings, folder: Path, index: Index | None) -> tuple[A
     if held and trains(settings) and settings.ckpt_path is None:
         log.warning("W&B run %s holds steps up to %d already, which stay: begin in another run folder", run.id, held)
     run.define_metric(STEP_AXIS)
-    for group in _CURVES:
+    for group in _CURVES if trains(settings) else ():  # others see no prompts
         run.define_metric(f"{group}/*", step_metric=STEP_AXIS, step_sync=True)
     use_inputs(run, settings.model, questions, folder)
     return run, held
@@ -105,6 +107,20 @@ def run_name(folder: Path, stage: str, chosen: Mapping[str, str | None]) -> str:
     said = [named] if named else [chosen.get(group) for group in groups.get(stage, ("model", "dataset"))]
     day = folder.parent.name.partition("-")[2]
     return " ".join(part for part in (stage, *said, day, folder.name.replace("-", ":")) if part)
+
+
+def run_tags(chosen: Mapping[str, str | None], group: str | None, trained: bool) -> list[str]:
+    """A run's tags in W&B, to filter by: its model, its data, the reward where it `trained`, and its sweep.
+
+    `chosen` are the options of the groups.
+
+    >>> chosen = {"model": "tiny", "dataset": "rooms", "reward": "grpo", "benchmark": None}
+    >>> run_tags(chosen, "reward_ablation", trained=True), run_tags(chosen | {"benchmark": "vsi_bench"}, None, False)
+    (['tiny', 'rooms', 'grpo', 'reward_ablation'], ['tiny', 'vsi_bench'])
+    """
+    data = chosen.get("benchmark") or chosen.get("dataset")
+    tags = (chosen.get("model"), data, chosen.get("reward") if trained else None, masked(group or ""))
+    return list(dict.fromkeys(tag[:_TAG] for tag in tags if tag))
 
 
 def _run_id(folder: Path) -> str:

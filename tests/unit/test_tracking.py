@@ -20,12 +20,15 @@ from rich.progress import TextColumn
 from spacer.config.settings import ModelSettings
 from spacer.data.samples import Sample
 from spacer.files import read_rows
+from spacer.report.dashboard import curves_of, definition, drawn, make_workspace
 from spacer.report.history import HistoryLogger, read_history
+from spacer.stages.dashboard import added_metrics
 from spacer.tracking.lineage import log_outputs, use_inputs
 from spacer.tracking.loggers import CsvHistory, TensorBoardHistory, WandbHistory
 from spacer.tracking.offline import offline_runs, read_records, repair
 from spacer.tracking.provenance import ROOT, flat_config, git_state, index_samples
 from spacer.training.callbacks import Progress
+from tests.run_folders import training_run, with_controls
 from tests.unit.configs import load
 
 
@@ -161,6 +164,18 @@ def test_lineage_of_a_model_on_the_hub_and_of_weights_that_are_large(tmp_path: P
     assert entry.ref == "https://huggingface.co/Qwen/Qwen2.5-VL-7B-Instruct/tree/abc"
     (entry,) = left.manifest.contents
     assert (left.name, left.use_after_commit) == ("model-r", False) and entry.ref.endswith("model/config.json")
+
+
+def test_what_the_video_adds_is_among_the_first_of_the_workspace(tmp_path: Path) -> None:
+    run = with_controls(training_run(tmp_path / "run", [True] * 4, [True] * 4), {"grey": 0.1, "none": 0.2})
+    adds = added_metrics([str(run)])
+    assert adds == ["eval/heldout/reward/answer/over_grey", "eval/heldout/reward/answer/over_none"]
+    curves = curves_of(["reward/total", "reward/mine", "rollout/entropy", "train/kl"])
+    assert curves["Reward"] == {"reward/total": "Total reward", "reward/mine": "mine"}
+    workspace = make_workspace("us", "p", ["eval/rooms/reward/total"], adds, curves)
+    names = ["Reward", "What the video adds", "Lengths and entropy", "Evaluation", "Rollouts and maps", "Training"]
+    assert [section.name for section in workspace.sections] == names
+    assert drawn(definition(workspace))[2:4] == adds
 
 
 def test_git_state(tmp_path: Path) -> None:
