@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -29,8 +28,9 @@ from spacer.report.drawing import (
     plain_axes,
     written,
 )
-from spacer.report.labels import QUESTION_TYPES
+from spacer.report.labels import task_name
 from spacer.statistics.intervals import FEWEST_CLUSTERS, Paired, why_no_interval
+from spacer.terminal.tables import plain_table
 
 _COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE)
 _MARKERS = "osD^v"
@@ -51,23 +51,14 @@ def name_of(metric: str) -> str:
     >>> name_of("overall"), name_of("task/object_counting"), name_of("task/S2E")
     ('overall (questions)', 'object count', 'S2E')
     """
-    if metric == OVERALL:
-        return "overall (questions)"
-    task = metric.removeprefix("task/")
-    return QUESTION_TYPES.get(task, task.replace("_", " "))
+    return "overall (questions)" if metric == OVERALL else task_name(metric)
 
 
 def comparison_table(comparison: Comparison, place: int) -> Table:
     """Table comparing the run at `place` (from 1) with the first, in per cent; fits 80 columns."""
     a, b = letter(0), letter(place)
-    table = Table(
-        title=f"{b} against {a}: {comparison.a.subject}{_protocol(comparison)}",
-        caption=_caption(comparison, b),
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        padding=0,
-        caption_justify="left",
-    )
+    title = f"{b} against {a}: {comparison.a.subject}{_protocol(comparison)}"
+    table = plain_table(title, _caption(comparison, b), padding=0)  # for so many columns
     table.add_column("Task", overflow="fold")
     for heading in (a, b, f"{b} - {a}", "95 % interval", "p", "McN.", f"{b} won/\nlost/tied"):
         table.add_column(heading, justify="right", no_wrap=True)

@@ -12,7 +12,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -39,6 +38,7 @@ from spacer.report.drawing import (
     written,
 )
 from spacer.terminal.pasting import pasted
+from spacer.terminal.tables import plain_table
 
 MANY = 12  # counts of this or more share a bar
 
@@ -69,12 +69,7 @@ def summary_of(made: Curated) -> dict[str, Any]:
 def curation_table(made: Curated) -> Table:
     """Questions of each type, the scenes in which they could and could not be asked, and the blind (priors of the other
     half of the scenes) and chance (a random option, one number for all) scores; fits 80 columns."""
-    table = Table(
-        title=f"{len(made.posed)} questions about {len(made.scans)} scenes",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        padding=(0, 1, 0, 0),
-    )
+    table = plain_table(f"{len(made.posed)} questions about {len(made.scans)} scenes")
     table.add_column("Question type")
     for heading in ("Questions", "Share", "Scenes", "Not asked of", "Blind", "Chance"):
         table.add_column(heading, justify="right")

@@ -49,6 +49,16 @@ def section_of(metric: str) -> str:
     return prefix if prefix in SECTIONS else "other"
 
 
+def task_name(metric: str) -> str:
+    """Readable name of a benchmark's metric.
+
+    >>> task_name("overall"), task_name("task/object_counting"), task_name("debiased/task/S2E")
+    ('overall', 'object count', 'debiased/S2E')
+    """
+    parts = (part for part in metric.split("/") if part != "task")
+    return "/".join(QUESTION_TYPES.get(part, part.replace("_", " ")) for part in parts)
+
+
 def label_of(metric: str) -> str:
     """Readable name of a metric; an unknown question type or reward goes by its own name, any other metric by its key.
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from spacer.planning.limits import GIB, MOST, MOST_TOKENS, Case, Limits
 from spacer.planning.memory import PHASES, Memory
+from spacer.terminal.tables import plain_table
 
 _TERA = 1e12
 
 
 def memory_table(memory: Memory, room: int) -> Table:
     """GiB on a GPU by part and phase of a step, with sums; the largest sum must fit in `room` bytes."""
-    table = _table("Memory of each GPU in a step, GiB")
+    table = plain_table("Memory of each GPU in a step, GiB")
     table.add_column("Part", no_wrap=True)
     for phase in PHASES:
         table.add_column(phase.capitalize(), justify="right", no_wrap=True)
@@ -35,7 +35,7 @@ def memory_table(memory: Memory, room: int) -> Table:
 
 def flops_table(flops: Mapping[str, int], plain: Mapping[str, int]) -> Table:
     """TFLOP of a step by part, beside those of a trainer that computes the whole prompt with each completion."""
-    table = _table("TFLOP of each GPU in a step")
+    table = plain_table("TFLOP of each GPU in a step")
     table.add_column("Part", no_wrap=True)
     for heading in ("Tree", "One by one", "Times"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -54,7 +54,7 @@ def limits_table(
     """The batch, its limits, and how long a pass over the data takes."""
     work, total = case.work, sum(seconds.values())
     picture = work.pictures[0]
-    table = _table("The batch of each GPU, and the largest that fits")
+    table = plain_table("The batch of each GPU, and the largest that fits")
     table.add_column("", no_wrap=True)
     table.add_column("Now", justify="right", no_wrap=True)
     table.add_column("Largest", justify="right", no_wrap=True)
@@ -74,10 +74,6 @@ def limits_table(
         f"on {case.setup.ranks} GPU{'' if case.setup.ranks == 1 else 's'}."
     )
     return table
-
-
-def _table(title: str) -> Table:
-    return Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), caption_justify="left")
 
 
 def _name(part: str) -> str:

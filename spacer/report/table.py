@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from spacer.files import write_text
-from spacer.report.labels import SECTIONS, label_of, section_of
+from spacer.report.labels import SECTIONS, label_of, section_of, task_name
 from spacer.statistics.intervals import FEWEST_CLUSTERS, why_no_interval
 from spacer.statistics.summaries import PairedDelta
+from spacer.terminal.tables import plain_table
 
 
 def before_after_table(
@@ -35,7 +35,7 @@ def before_after_table(
         level: the interval's coverage, for the heading.
         headings: above the first evaluation, the second and the difference.
     """
-    table = Table(title=title, caption=_caption(deltas), box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table = plain_table(title, _caption(deltas))
     table.add_column("Metric", no_wrap=True, overflow="fold")
     for heading in ("N", *headings):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -105,7 +105,7 @@ def video_adds_table(
     shown = [name for name in _BLIND if name in blind]
     hardest = shown[-1] if shown[-1] in adds else None  # the control that is nearest to the video
     title = "Blind baselines, in percent" if hardest is None else "What the video adds, in percent"
-    table = Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table = plain_table(title)
     table.add_column("Metric", overflow="fold")
     for heading in (*(_BLIND[name] for name in shown), "Own"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -118,7 +118,7 @@ def video_adds_table(
     for metric, score in own.items():
         cells = [_percent(blind[name].get(metric, math.nan)) for name in shown]
         change = [] if hardest is None else [_added(adds[hardest][metric])]
-        table.add_row(metric, *cells, _percent(score), *change)
+        table.add_row(Text(task_name(metric)), *cells, _percent(score), *change)
     return table
 
 

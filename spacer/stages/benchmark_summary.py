@@ -9,16 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.table import Table
-
 from spacer.benchmarks import SECONDS
 from spacer.config.settings import Settings
 from spacer.data.samples import Fault, describe
 from spacer.evaluation.baselines import chance, constant
 from spacer.evaluation.conditions import Protocol
 from spacer.evaluation.scoring import Scored
-from spacer.evaluation.shown import show
+from spacer.report.benchmark_scores import show
 from spacer.report.table import video_adds_table, write_json, write_summary
 from spacer.stages.summary import (
     Rows,
@@ -31,6 +28,7 @@ from spacer.stages.summary import (
 from spacer.statistics.intervals import Interval, why_no_interval
 from spacer.statistics.summaries import PairedDelta
 from spacer.terminal.screen import screen
+from spacer.terminal.tables import plain_table
 from spacer.tracking.provenance import index_questions
 from spacer.tracking.runs import finish, make_loggers
 
@@ -128,11 +126,11 @@ def report_all(folder: Path, names: Iterable[str]) -> None:
     protocols = {name: "{name} {digest}".format(**scores["protocol"]) for name, scores in found.items()}
     same = len(set(protocols.values())) == 1
     told = f"; protocol: {next(iter(protocols.values()))}" if same else ""
-    table = Table(title=f"overall, in percent{told}", box=box.SIMPLE_HEAD, show_edge=False)
-    for heading in ("benchmark", "official", "95 % interval", *seconds, "questions", "not extracted"):
-        table.add_column(heading, justify="left" if heading == "benchmark" else "right")
+    table = plain_table(f"Overall, in percent{told}")
+    for heading in ("Benchmark", "Official", "95 % interval", *seconds, "N", "Not read"):
+        table.add_column(heading, justify="left" if heading == "Benchmark" else "right")
     if not same:
-        table.add_column("protocol")
+        table.add_column("Protocol")
     for name, scores in found.items():
         spread = scores["intervals"]["overall"]
         table.add_row(

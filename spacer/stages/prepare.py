@@ -6,8 +6,6 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.table import Table
-
 from spacer.benchmarks.guard import guarded_videos
 from spacer.config.choices import OnBad
 from spacer.config.derived import sections
@@ -19,6 +17,7 @@ from spacer.data.samples import DataError, describe
 from spacer.errors import UserError
 from spacer.files import append_rows, write_text
 from spacer.terminal.screen import screen
+from spacer.terminal.tables import plain_table
 
 
 def prepare(settings: Settings, folder: Path) -> float:
@@ -69,8 +68,8 @@ def _as_json(contents: Contents) -> dict[str, object]:
 def _show(settings: JsonlSettings, contents: Contents) -> None:
     console = screen()
     sources = sorted({source for source, _ in contents.questions})
-    table = Table(title=f"{settings.root}: {sum(contents.questions.values()):,} questions")
-    table.add_column("problem type")
+    table = plain_table(f"{settings.root}: {sum(contents.questions.values()):,} questions")
+    table.add_column("Problem type")
     for source in sources:
         table.add_column(source or "(no data_source)", justify="right")
     for kind in sorted({kind for _, kind in contents.questions}):

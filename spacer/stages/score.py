@@ -10,7 +10,7 @@ from spacer.errors import UserError
 from spacer.evaluation.chosen import choose_questions
 from spacer.evaluation.predictions import read_predictions
 from spacer.evaluation.scoring import official_intervals, opened_in_prompts, score_predictions, write_scores
-from spacer.evaluation.shown import show
+from spacer.report.benchmark_scores import show
 from spacer.stages.report import report_at_end
 from spacer.terminal.screen import screen
 

@@ -13,6 +13,7 @@ import numpy as np
 from pytorch_lightning.loggers import Logger
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from spacer.config.derived import heldout_name
 from spacer.config.settings import Settings, VideoSettings
@@ -24,13 +25,14 @@ from spacer.errors import MediaError
 from spacer.report.drawing import for_screen_and_paper
 from spacer.report.figures import before_after_bars, map_overlay, reward_curves
 from spacer.report.history import read_history
-from spacer.report.labels import CONTROLS
+from spacer.report.labels import CONTROLS, SECTIONS, label_of, section_of
 from spacer.report.table import before_after_table, write_summary
 from spacer.rewards import parse_map
 from spacer.stages.report import report_at_end
 from spacer.statistics.intervals import FEWEST_CLUSTERS, why_no_interval
 from spacer.statistics.summaries import PairedDelta, by_metric, compare, mean_scores
 from spacer.terminal.screen import screen
+from spacer.terminal.tables import plain_table
 from spacer.tracking.runs import Index, finish, make_loggers
 
 Rows = Sequence[Mapping[str, Any]]
@@ -221,17 +223,22 @@ def finite(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def _scores_table(settings: Settings, rows: Rows, scores: Mapping[str, Mapping[str, float]]) -> Table:
-    table = Table(title=f"{heldout_name(settings)}: {len(rows)} questions", caption=_CAPTION)
-    table.add_column("metric")
-    table.add_column("questions", justify="right")
-    table.add_column("score", justify="right")
-    table.add_column("95 % interval", justify="right")
-    for name, part in sorted(by_metric(rows).items(), key=lambda entry: not entry[0].startswith("reward")):
-        score = scores[name]
-        interval = why_no_interval(int(score["scenes"]), "scenes")
-        if math.isfinite(score["low"]):
-            interval = f"{score['low']:.3f} to {score['high']:.3f}"
-        table.add_row(name, str(len(part)), f"{score['mean']:.3f}", interval)
+    table = plain_table(f"{heldout_name(settings)}: {len(rows)} questions", _CAPTION)
+    table.add_column("Metric", overflow="fold")
+    for heading in ("N", "Score", "95 % interval"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    counts = {name: len(part) for name, part in by_metric(rows).items()}
+    for section, heading in SECTIONS.items():
+        metrics = [name for name in counts if section_of(name) == section]
+        if metrics:
+            table.add_row(Text(heading, style="bold"))
+        for name in metrics:
+            score = scores[name]
+            interval = why_no_interval(int(score["scenes"]), "scenes")
+            if math.isfinite(score["low"]):
+                interval = f"{score['low']:.3f} to {score['high']:.3f}"
+            cells = (Text("  " + label_of(name)), str(counts[name]), f"{score['mean']:.3f}", interval)
+            table.add_row(*cells, end_section=name == metrics[-1])
     return table
 
 

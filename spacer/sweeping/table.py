@@ -8,15 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from spacer.files import write_text
 from spacer.report.table import write_json
 from spacer.sweeping.record import Status
 from spacer.sweeping.rows import JobRow, OverSeeds, over_seeds, ranked, ranked_by
 from spacer.terminal.printable import markdown
+from spacer.terminal.tables import plain_table
 
 DATA, PAGE = "sweep.json", "sweep.md"
 _HEADINGS = ("job", "status", "score", "95 % interval", "answer", "time")
@@ -53,7 +52,7 @@ def show_sweep(console: Console, folder: Path) -> int:
     """Prints the table in the folder; returns the number of unfinished jobs."""
     data = read_sweep(folder)
     rows = [JobRow(**entry | {"overrides": tuple(entry["overrides"])}) for entry in data["jobs"]]
-    table = Table(title=data["name"], box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table = plain_table(data["name"])
     for heading in _HEADINGS:
         table.add_column(heading, justify="left" if heading in _HEADINGS[:2] else "right", overflow="fold")
     for row in rows:

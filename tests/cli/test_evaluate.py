@@ -299,7 +299,7 @@ def test_all_benchmarks_that_have_a_root(
         assert together == alone
         assert totals[name]["official"] == alone["official"]["overall"]
         assert (tmp_path / name / f"predictions/{name}.jsonl").exists()
-    assert "overall, in percent" in said
+    assert "Overall, in percent" in said
     assert "none is: set benchmarks.vsi_bench.root=DIR" in fails(command("stage=evaluate", "benchmark=all"))
     broken = fails(command("stage=evaluate", "benchmark=all", "benchmarks.vsi_bench.root=nowhere"))
     assert "benchmarks.vsi_bench.root=nowhere is not an existing folder" in broken

@@ -84,7 +84,7 @@ def test_a_bad_source_is_told_and_mended(
     assert not (copied.root / "index.parquet").exists()
     copied.restore(whole[0])
     told = succeeds(command(*copied.words)), whole[1]  # as if nothing had been, below the table's title
-    assert told[0].partition("problem type")[2] == told[1].partition("problem type")[2]
+    assert told[0].partition("Problem type")[2] == told[1].partition("Problem type")[2]
     assert copied.content() == whole[0].content()
 
 

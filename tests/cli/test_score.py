@@ -99,7 +99,7 @@ def test_a_malformed_row_and_the_debiased_questions(command: Command, tmp_path: 
     assert "1 of the questions are malformed and count as wrong" in told and "repeated id: 1" in told
     assert "test.jsonl, row 2: 'options' must be a list of two or more texts" in told
     assert "questions whose row is malformed, which are wrong: 1" in told
-    assert "debiased/overall" in told and "debiased/task/object_counting" in told
+    assert "debiased/overall" in told and "debiased/object count" in told
 
 
 def test_mistakes_in_the_configuration_are_told_together(command: Command, tmp_path: Path) -> None:

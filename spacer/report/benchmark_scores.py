@@ -6,13 +6,14 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from spacer.benchmarks import benchmark
 from spacer.evaluation.scoring import Scored
+from spacer.report.labels import task_name
 from spacer.statistics.intervals import Interval, why_no_interval
+from spacer.terminal.tables import plain_table
 
 
 def show(
@@ -20,7 +21,7 @@ def show(
 ) -> None:
     """Prints the metrics under their protocol, the unanswered questions, and the location of the files."""
     title = f"{scored.benchmark}, in percent; protocol: {protocol}"
-    table = Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table = plain_table(title)
     table.add_column("Metric", overflow="fold")  # names of tasks may be longer than a line
     for heading in ("Official", "95 % interval", *([scored.second] if scored.second else []), "N"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -28,7 +29,7 @@ def show(
     counts = {metric.name: sum(len(of) for _, of in metric.parts) for metric in (*scored.released, *scored.official)}
     for name in official | released:
         second = [_percent(released, name)] if scored.second else []
-        table.add_row(name, _percent(official, name), _range(spread, name), *second, str(counts[name]))
+        table.add_row(Text(task_name(name)), _percent(official, name), _range(spread, name), *second, str(counts[name]))
     console.print(table)
     answered = sum(scored.answered)
     cut_off = {"of these, thinking cut off that the prompts had opened": scored.cut_off} if scored.cut_off else {}

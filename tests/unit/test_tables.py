@@ -1,0 +1,44 @@
+"""The tables that stages print: one look, readable names, no star where there is no interval."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+from rich.console import Console
+
+from spacer.report.table import video_adds_table
+from spacer.stages.summary import _scores_table
+from spacer.statistics.summaries import PairedDelta, mean_scores
+from tests.run_folders import heldout_row
+from tests.unit.configs import load
+
+
+def printed(table: object) -> str:
+    console = Console(width=80, file=io.StringIO(), color_system=None)
+    console.print(table)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_no_stage_makes_a_look_of_its_own() -> None:
+    """`plain_table` is the only one that calls rich's Table."""
+    root = Path(__file__).parents[2] / "spacer"
+    made = [str(path.relative_to(root)) for path in root.rglob("*.py") if re.search(r"[^.\w]Table\(", path.read_text())]
+    assert sorted(made) == ["terminal/tables.py"]
+
+
+def test_scores_of_an_evaluation_have_readable_names_and_no_star_of_few_scenes() -> None:
+    rows = [heldout_row(number, number < 6) for number in range(12)]  # of six scenes
+    scores = mean_scores(rows, 100, 0)
+    said = printed(_scores_table(load(), rows, scores))
+    assert "object count" in said and "quality of drawn maps" in said and "answer/" not in said
+    assert "*" not in said and said.count("< 10 scenes") == len(scores)
+
+
+def test_what_the_video_adds_has_readable_names() -> None:
+    few = PairedDelta(0.2, 0.5, 0.3, float("nan"), float("nan"), 12, 6)
+    said = printed(
+        video_adds_table({"task/obj_appearance_order": 0.5}, {}, {"grey": {"task/obj_appearance_order": few}})
+    )
+    assert "appearance order" in said and "+30.0, < 10 videos" in said and "*" not in said
