@@ -28,6 +28,36 @@ METRICS = {
     "completion/tokens": "tokens a completion",
     **{f"answer/{kind}": name for kind, name in QUESTION_TYPES.items()},
 }
+CURVES = {  # what is logged of training steps besides the terms of the reward
+    "rollout/map_drawn": "completions with a map",
+    "rollout/map_quality": "quality of drawn maps",
+    "rollout/length": "tokens a completion",
+    "rollout/length_min": "tokens of the shortest completion",
+    "rollout/length_max": "tokens of the longest completion",
+    "rollout/truncated": "completions that never ended",
+    "rollout/entropy": "entropy, nats a token",
+    "rollout/reward_std": "std of the reward within groups",
+    "rollout/pass_at_group": "groups with a right answer",
+    "rollout/groups": "groups sampled",
+    "rollout/filled": "groups that teach, a prompt of the step",
+    "rollout/groups_all_right": "groups all right",
+    "rollout/groups_all_wrong": "groups all wrong",
+    "rollout/groups_zero_variance": "groups without an advantage",
+    "train/kl": "KL to the reference, nats a token",
+    "train/clip_fraction": "clipped tokens",
+    "train/clip_low_fraction": "tokens clipped at the lower bound",
+    "train/clip_high_fraction": "tokens clipped at the upper bound",
+    "train/ratio_mean": "importance ratio",
+    "train/kept_share": "completions that count",
+    "train/sampling_drift": "drift from sampling, nats a token",
+    "speed/step_s": "seconds a step",
+    "speed/rollout_s": "seconds of sampling",
+    "speed/train_s": "seconds of the update",
+    "speed/wait_s": "seconds of waiting for data",
+    "speed/tokens_per_s": "tokens a second",
+    "speed/prompts_per_s": "prompts a second",
+    "speed/memory_gb": "peak memory, GB",
+}
 CONTROLS = {  # what is shown in place of the video, by the control's name, from the one nearest to it on
     "other_video": "another scene's video",
     "grey": "grey frames",
@@ -62,12 +92,16 @@ def task_name(metric: str) -> str:
 def label_of(metric: str) -> str:
     """Readable name of a metric; an unknown question type or reward goes by its own name, any other metric by its key.
 
-    >>> label_of("answer/obj_appearance_order"), label_of("answer/new_kind"), label_of("speed/tokens")
-    ('appearance order', 'new kind', 'speed/tokens')
+    >>> label_of("answer/obj_appearance_order"), label_of("answer/new_kind"), label_of("rollout/std_length")
+    ('appearance order', 'new kind', 'std of length bonus')
     """
     if metric in METRICS:
         return METRICS[metric]
     if metric.startswith("eval/during/"):
         return label_of(metric.removeprefix("eval/during/"))
+    if metric in CURVES:
+        return CURVES[metric]
+    if metric.startswith("rollout/std_"):
+        return f"std of {label_of(metric.replace('rollout/std_', 'reward/'))}"
     kind, _, name = metric.partition("/")
     return name.replace("_", " ") if kind in ("answer", "reward") else metric

@@ -180,7 +180,7 @@ def test_what_the_video_adds_to_each_of_several_runs(page: Page, tmp_path: Path)
 
 def test_curves_that_never_change_are_folded_away_and_named(page: Page, own: Path) -> None:
     opened(page, own, "training")
-    assert page.texts(".still summary") == ["Never changed: train/kl 0.01"]
+    assert page.texts(".still summary") == ["Never changed: KL to the reference, nats a token (optimisation) 0.01"]
     assert page.texts(".page > section .panel figcaption") == ["total", "answer"]
     page.find(".still summary").click()
     assert page.find(".still .panel svg").is_displayed()
