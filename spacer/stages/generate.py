@@ -7,7 +7,6 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from rich import box
 from rich.table import Table
 
 from spacer.config.settings import GenerateStage
@@ -20,6 +19,7 @@ from spacer.stages.running import Run
 from spacer.stages.summary import not_asked, print_faults, print_places
 from spacer.terminal.pasting import pasted
 from spacer.terminal.screen import screen
+from spacer.terminal.tables import plain_table
 from spacer.tracking.provenance import index_samples
 from spacer.tracking.runs import finish, make_loggers
 
@@ -63,7 +63,7 @@ def _report(run: Run, rows: Sequence[Row], overall: PassRates) -> None:
 def pass_rate_table(by_type: Mapping[str, PassRates], overall: PassRates, completions: int) -> Table:
     """The table of pass rates by question type, of `completions` sampled for each question; fits 80 columns."""
     title = f"Pass rates over {completions} completions of each question"
-    table = Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table = plain_table(title)
     table.caption = "Never, sometimes and always: shares of questions of which no, some and all completions are right"
     table.add_column("Question type", overflow="fold")
     for heading in ("N", "Pass rate", "Never", "Sometimes", "Always"):
