@@ -144,8 +144,9 @@ class LayoutsSettings(DatasetSettings):
     max_objects: Annotated[int, Field(ge=1, le=8, description="more would crowd a small room")] = 6  # per room
     # ratio of the largest to the smallest scale of a furniture kind; 1: no variation
     size_spread: Annotated[float, Field(ge=1, le=3, description="larger furniture would fill the room")] = 1.0
+    questions: bool = True  # asks about the training rooms; false: exercises alone
     # exercises per training room besides its questions
-    ways: NonNegativeInt = 0  # differences, headings and lengths
+    ways: NonNegativeInt = 0  # differences, headings and lengths, and turns from one way to the next
     turns: NonNegativeInt = 0  # turns between headings
     letters: NonNegativeInt = 0  # the letter of what the reasoning has come to
     kind: Literal["layouts"] = "layouts"

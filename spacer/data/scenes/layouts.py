@@ -51,11 +51,14 @@ def _samples(settings: LayoutsSettings, split: str, index: int) -> Iterator[Samp
         found = steps(question, scene)
         if found.conclusion == question.content():
             explained = dataclasses.replace(question, reasoning=found.whole())
-            yield _sample(f"{scene.name}_{name}", explained, found.seen, scene)
+            if settings.questions or split == "heldout":
+                yield _sample(f"{scene.name}_{name}", explained, found.seen, scene)
             asked += [dataclasses.replace(question, reasoning=found.text)] if question.options else []
     if split == "train":
         for number in range(settings.turns):
-            yield _exercise(f"{scene.name}_turns_{number}", turns(rng), "", scene)
+            question = turns(rng)
+            given = question.reasoning.partition("=")[0] + "="
+            yield _exercise(f"{scene.name}_turns_{number}", question, given, scene)
         for number in range(settings.letters if asked else 0):
             question = asked[rng.integers(len(asked))]
             moved = question.with_right_at(LETTERS[rng.integers(len(question.options))])

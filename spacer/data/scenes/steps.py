@@ -22,7 +22,6 @@ from spacer.data.scenes.questions import nearest_direction, nearest_turn
 from spacer.data.scenes.scene import Scene
 
 HEADINGS = "abcdefghijklmnopqrstuvwx"  # 15 degrees each
-TURNS = 6  # an exercise has
 FRAMES = 2.0  # a second: the unit in which first appearances are written
 
 Cell = tuple[int, int]
@@ -70,26 +69,26 @@ def steps(question: Question, scene: Scene) -> Steps:
 
 
 def ways(scene: Scene, rng: np.random.Generator) -> Question:
-    """Practice for all steps but the last: headings and lengths of the ways from an object to up to four others."""
+    """Practice for all steps but the last: headings and lengths of the ways from an object to up to four others, and
+    the turns from each way to the next."""
     names = [item.category for item in scene.unique_objects()]
     cells = {name: scene.cell(scene.of_category(name)[0].place) for name in names}
     start, *ends = [names[i] for i in rng.permutation(len(names))[:5]]
+    headings = [_heading(start, end, cells) for end in ends]
+    turned = ["", *(f"={HEADINGS[turn]}" for turn in _turns(headings))]
     written = " ".join(
-        f"{_leg(start, end, cells)}{HEADINGS[_heading(start, end, cells)]} {_length(start, end, cells)}" for end in ends
+        f"{_leg(start, end, cells)}{HEADINGS[heading]}{turn} {_length(start, end, cells)}"
+        for end, heading, turn in zip(ends, headings, turned, strict=True)
     )
     text = f"From the {start}: {', '.join(ends)}."
     return Question("ways", "free-form", text, (), "done", written, (start, *ends))
 
 
 def turns(rng: np.random.Generator) -> Question:
-    """Practice for turns alone, of ways that the question gives, two or three in a row."""
-    rows = []
-    for _ in range(TURNS):
-        legs = rng.integers(-9, 10, (rng.integers(2, 4), 2)).tolist()
-        rows.append([(dx, dy) for dx, dy in legs])
-    asked = ", ".join(" ".join(f"{dx:+d}{dy:+d}" for dx, dy in row) for row in rows)
-    written = " ".join(_turned([_towards(*leg) for leg in row], [f"{dx:+d}{dy:+d}" for dx, dy in row]) for row in rows)
-    return Question("turns", "free-form", f"Turns: {asked}.", (), "done", written)
+    """Practice for the turns of two or three ways in a row, anywhere."""
+    legs = rng.integers(-9, 10, (rng.integers(2, 4), 2)).tolist()
+    written = _turned([_towards(dx, dy) for dx, dy in legs], [f"{dx:+d}{dy:+d}" for dx, dy in legs])
+    return Question("turns", "free-form", "Turns.", (), "done", written)
 
 
 def in_steps(question: Question, scene: Scene) -> Question:

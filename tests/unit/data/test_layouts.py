@@ -105,15 +105,13 @@ def test_turns_and_letters_are_practised_without_a_map() -> None:
     turns = [item for item in found if item.question_type == "turns"]
     assert len(turns) == 2 * SETTINGS.train_scenes
     for item in turns:
-        assert item.true_map is None and item.begun == "<think>"
-        rows = item.problem.removeprefix("Turns: ").removesuffix(".").split(", ")
-        for row, written in zip(rows, re.findall(r"[+-].*?(?:=[a-x])+", str(item.reasoning)), strict=True):
-            legs = [tuple(map(int, re.findall(r"[+-]\d", leg))) for leg in row.split()]
-            degrees = [math.degrees(math.atan2(dy, dx)) for dx, dy in legs]
-            said = re.findall(r"[+-]\d[+-]\d([a-x])", written)
-            assert said == [HEADINGS[round(angle / 15) % 24] for angle in degrees]
-            for (before, after), turn in zip(itertools.pairwise(said), re.findall(r"=([a-x])", written), strict=True):
-                assert (HEADINGS.index(before) + HEADINGS.index(turn)) % 24 == HEADINGS.index(after)
+        assert item.true_map is None and item.begun == f"<think>{str(item.reasoning).partition('=')[0]}="
+        legs = [(int(dx), int(dy)) for dx, dy in re.findall(r"([+-]\d)([+-]\d)", str(item.reasoning))]
+        said = re.findall(r"[+-]\d[+-]\d([a-x])", str(item.reasoning))
+        assert said == [HEADINGS[round(math.degrees(math.atan2(dy, dx)) / 15) % 24] for dx, dy in legs]
+        turned = re.findall(r"=([a-x])", str(item.reasoning))
+        for (before, after), turn in zip(itertools.pairwise(said), turned, strict=True):
+            assert (HEADINGS.index(before) + HEADINGS.index(turn)) % 24 == HEADINGS.index(after)
     letters = [item for item in found if "_letters_" in item.id]
     assert len(letters) > 3 * SETTINGS.train_scenes  # some rooms have no question with options
     assert len({item.solution for item in letters}) == 4
@@ -130,3 +128,5 @@ def test_turns_and_letters_are_practised_without_a_map() -> None:
             worked_completion(item) == f"{item.begun} That is {item.solution}.</think><answer>{item.solution}</answer>"
         )
     assert not any(item.true_map is None for item in read_layouts(dataclasses.replace(SETTINGS, turns=2), "heldout"))
+    alone = read_layouts(dataclasses.replace(SETTINGS, turns=2, letters=6, questions=False), "train")
+    assert alone == tuple(item for item in found if item.true_map is None)

@@ -70,10 +70,12 @@ def test_exercises_are_legs_of_the_map_that_they_end(posed: list[tuple[Scene, Qu
         made = ways(scene, np.random.default_rng(0))
         start, *ends = made.about
         assert made.text == f"From the {start}: {', '.join(ends)}."
-        found = re.findall(r"([+-]\d)([+-]\d)([a-x]) (\d+\.\d)", made.reasoning)
+        found = re.findall(r"([+-]\d)([+-]\d)([a-x])(?:=([a-x]))? (\d+\.\d)", made.reasoning)
         assert [complex(int(x), int(y)) for x, y, *_ in found] == [
             place(scene, end) - place(scene, start) for end in ends
         ]
+        turns = [(ord(after) - ord(before)) % 24 for (*_, before, _, _), (*_, after, _, _) in itertools.pairwise(found)]
+        assert ["", *(chr(ord("a") + turn) for turn in turns)] == [turn for *_, turn, _ in found]
 
 
 def test_where_the_map_is_fine_enough_it_leads_to_the_right_answer(posed: list[tuple[Scene, Question]]) -> None:
