@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from spacer.config.architecture import Architecture
 from spacer.config.families import FAMILIES, NAMES
 from spacer.config.settings import ModelSettings
+from spacer.config.settings.architecture import Architecture
 from spacer.errors import UserError
 from spacer.models.families import PlanTraits, family_of
 from spacer.models.load import check_text_model

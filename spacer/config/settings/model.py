@@ -9,7 +9,7 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from spacer.config import choices
-from spacer.config.architecture import Architecture
+from spacer.config.settings.architecture import Architecture
 from spacer.config.settings.section import CONFIG, Section, ShareBelowOne
 from spacer.config.settings.training import Precision
 
