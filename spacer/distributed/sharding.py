@@ -36,10 +36,21 @@ class _Twin:
     model: Any
 
 
+def shard_firsts(model: Any, mesh: DeviceMesh, computes_in: torch.dtype | None = None) -> None:
+    """`shard` with the weights of the first process, whatever the others hold."""
+    if is_sharded(model):
+        return
+    state = model.state_dict() if mesh.get_rank() == 0 else {}  # sharding leaves these tensors as they are
+    shard(model, mesh, computes_in)
+    if mesh.size() > 1:
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
+        options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+        set_model_state_dict(model, state, options=options)
+
+
 def shard(model: Any, mesh: DeviceMesh, computes_in: torch.dtype | None = None) -> None:
     """Spreads a model's parameters over `mesh`: each decoder layer, each vision block and the rest as a group.
-
-    They are those of the first process, whatever the others hold.
 
     Where `computes_in` is given, gathered copies are of that type, and gradients are added up in float32. A model that
     is spread already is left as it is.
@@ -47,17 +58,11 @@ def shard(model: Any, mesh: DeviceMesh, computes_in: torch.dtype | None = None) 
     if is_sharded(model):
         return
     hold_twin(model)
-    state = model.state_dict() if mesh.get_rank() == 0 else {}  # sharding leaves these tensors as they are
     base = unwrap(model)
     policy = MixedPrecisionPolicy(computes_in, computes_in and torch.float32, cast_forward_inputs=False)
     for part in family_of(base.config).sharded_parts(base):
         fully_shard(part, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
     fully_shard(base, mesh=mesh, mp_policy=policy, reshard_after_forward=False)  # embeddings are at both of its ends
-    if mesh.size() > 1:
-        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
-
-        options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
-        set_model_state_dict(model, state, options=options)
     base.compute = MethodType(_compute, base)
     register_fsdp_forward_method(base, "compute")
 

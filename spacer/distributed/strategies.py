@@ -17,7 +17,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from spacer.config.settings import ClusterSettings, SlurmSettings
 from spacer.distributed.checkpoint_files import read
-from spacer.distributed.sharding import hold_twin, shard
+from spacer.distributed.sharding import hold_twin, shard_firsts
 from spacer.distributed.zero3 import Zero3, check_device
 from spacer.errors import UserError
 from spacer.models.trainable import check_trained
@@ -165,7 +165,7 @@ def shard_for(trainer: pl.Trainer, *models: Any) -> None:
     if isinstance(strategy, Sharded):
         computes_in = torch.bfloat16 if trainer.precision == "bf16-mixed" else None
         for model in models:
-            shard(model, strategy.device_mesh["data_parallel"], computes_in)
+            shard_firsts(model, strategy.device_mesh["data_parallel"], computes_in)
 
 
 def in_parts(trainer: pl.Trainer) -> bool:

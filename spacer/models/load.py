@@ -31,7 +31,7 @@ def load_policy(settings: ModelSettings, vision_attention: str = WINDOWS, empty:
     """The model with its weights: trainable as `settings` say, wrapped by peft where adapters are asked for.
 
     An `empty` one has read no weights and holds memory that nothing was written to, which takes up none. It gets those
-    of the first process when it is sharded (`spacer.distributed.sharding.shard`).
+    of the first process when it is sharded (`spacer.distributed.sharding.shard_firsts`).
 
     Raises:
         UserError: the files cannot be read, or hold other tensors than the model's, or numbers that are none; or the

@@ -48,7 +48,7 @@ def test_prepare_says_what_is_there_and_indexes_it(whole: tuple[Folder, str]) ->
     assert {(row["data_source"], row["problem_type"]): row["questions"] for row in summary["questions"]} == counts
     assert len({kind for _, kind in counts}) == 5
     for kind in {kind for _, kind in counts}:
-        assert re.search(rf"{kind} +│ +{counts['SR_dataset', kind]} │ +{counts['general', kind]} │", said), said
+        assert re.search(rf"{kind} +{counts['SR_dataset', kind]} +{counts['general', kind]}\b", said), said
     assert f": {len(kept)} questions" in " ".join(said.split()) and "SR_dataset" in said and "general" in said
     assert f"8 videos of 0.01 hours, 7 images; {sum(r['has_map'] for r in kept)} questions have a cognitive map" in said
     assert summary["hours"] == pytest.approx(8 * 4 / 3600)
