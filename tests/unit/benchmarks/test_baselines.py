@@ -79,8 +79,8 @@ def test_the_table_holds_all_side_by_side() -> None:
     adds = {"none": {"overall": delta, "task/x": few}, "other_video": {"overall": delta, "task/x": few}}
     text = printed(video_adds_table({"overall": 0.5, "task/x": 0.5}, blind, adds))
     assert text.split("Metric")[1].split()[:6] == ["Chance", "Const.", "Text", "Other", "Own", "Adds"]
-    overall, task = (line.split() for line in text.splitlines() if line.startswith(("overall", "task/x")))
+    overall, task = (line.split() for line in text.splitlines() if line.startswith(("overall", "x ")))
     assert overall == ["overall", "25.0", "31.0", "30.0", "30.0", "50.0", "+20.0", "[+10.0,", "+30.0]"]
-    assert task == ["task/x", "-", "20.0", "40.0", "40.0", "50.0", "+10.0,", "<", "10", "videos"]
+    assert task == ["x", "-", "20.0", "40.0", "40.0", "50.0", "+10.0,", "<", "10", "videos"]
     assert "Adds" not in printed(video_adds_table({"overall": 0.5}, {"chance": {"overall": 0.25}}, {}))
     assert max(map(len, text.splitlines())) <= 80
