@@ -17,7 +17,6 @@ from spacer.data.captions import Caption
 from spacer.data.processing import collate
 from spacer.data.samples import Fault
 from spacer.errors import UserError
-from spacer.evaluation import answering
 from spacer.evaluation.answering import EvaluationRequest
 from spacer.evaluation.asked import answered_row, as_samples, check_media, failed_row, media_settings, vote
 from spacer.evaluation.conditions import conditions, require_same_conditions
@@ -26,6 +25,7 @@ from spacer.evaluation.predict import PredictModule, reward_row
 from spacer.models.digests import weights_digest
 from spacer.models.forward import ComputeOptions
 from spacer.rewards import Scorer
+from spacer.rollout import asked
 from tests.unit.data.making import about, sample
 
 OPTIONS = ("A. left", "B. right")
@@ -219,8 +219,8 @@ def asked_of(monkeypatch: pytest.MonkeyPatch) -> Any:
             }
             return SimpleNamespace(**of_each, completions=lambda _: [], sampled=[])
 
-        monkeypatch.setattr(answering.Sampler, "sample", answer)
-        monkeypatch.setattr(answering, "encode_vision", lambda *_: None)
+        monkeypatch.setattr(asked.Sampler, "sample", answer)
+        monkeypatch.setattr(asked, "encode_vision", lambda *_: None)
         dataset: Any = SimpleNamespace(samples=[prompt.sample for prompt in prompts])
         request = EvaluationRequest(
             None,  # type: ignore[arg-type]

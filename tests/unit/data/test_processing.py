@@ -40,7 +40,7 @@ def take(dataset: PromptDataset, uses: list[tuple[int, int]], size: int = 4) -> 
     from spacer.data.loading import _loader
 
     every = [SampleDraw(position, index) for position, index in uses]
-    return [batch for (batch,) in _loader(dataset, [[every[i : i + size]] for i in range(0, len(every), size)])]
+    return [batch for (batch,) in _loader(dataset, [[every[i : i + size]] for i in range(0, len(every), size)], 1)]
 
 
 @pytest.mark.parametrize("together", [1, 3])

@@ -36,7 +36,7 @@ def test_every_setting_that_shapes_the_files_names_the_folder() -> None:
     settings = RoomsSettings(root="here")
     digests = {rooms.digest(settings)}
     how_files_are_read = {"root", "video", "image_max_pixels", "max_prompt_length", "workers", "on_bad", "prompts"}
-    how_files_are_read |= {"questions_per_video", "too_long", "prompts_file", "kind"}
+    how_files_are_read |= {"questions_per_video", "too_long", "prompts_file", "kind", "generated", "pass_rate"}
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         if field.name not in how_files_are_read:  # a new setting lands here, and must be placed in one of the two

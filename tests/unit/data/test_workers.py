@@ -77,6 +77,12 @@ def test_tensors_come_as_they_were() -> None:
     assert second.tolist() == [2.0, 2.0]
 
 
+def hung_up() -> None:
+    """As by a terminal that closes; nohup has it ignored."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGHUP)
+
+
 @pytest.mark.parametrize("at", [0, 5])
 @pytest.mark.parametrize(
     ("happens", "kind", "said"),
@@ -95,7 +101,7 @@ def test_tensors_come_as_they_were() -> None:
         (lambda: os._exit(0), UserError, "exited with status 0"),
         (lambda: os._exit(7), UserError, "exited with status 7"),
         (lambda: os.kill(os.getpid(), signal.SIGKILL), UserError, "was killed by SIGKILL, probably because memory"),
-        (lambda: os.kill(os.getpid(), signal.SIGHUP), UserError, "was killed by SIGHUP:"),
+        (hung_up, UserError, "was killed by SIGHUP:"),
     ],
 )
 def test_what_ends_a_worker_is_told(happens: Callable[[], Any], kind: type[Exception], said: str, at: int) -> None:
