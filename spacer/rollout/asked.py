@@ -64,7 +64,8 @@ class AskedInTrees:
     def check(self, check: FirstBatchCheck, rollout: Rollout, temperature: float) -> None:
         """As of `Asked`: against each completion in a row of its own."""
         context = RowContext(self.vision, self.compute, temperature)
-        completions = rollout.completions(len(rollout.texts) // len(self.batch.samples))
+        group = len(rollout.texts) // max(1, len(self.batch.samples))  # a process may have none
+        completions = rollout.completions(group)
         check(self.model, self.batch, completions, context, rollout.sampled)
 
 
