@@ -201,7 +201,8 @@ class _Pace:
 
 
 def _read(reply: Any) -> tuple[str, Usage]:
-    """The text of a reply, with the thinking that a server has split off from it.
+    """The text of a reply, with the thinking that a server has split off from it: not closed where nothing follows it,
+    since servers take all of a text whose thinking does not end for thinking.
 
     Raises:
         ValueError: it is no completion, such as a proxy's page.
@@ -215,7 +216,9 @@ def _read(reply: Any) -> tuple[str, Usage]:
     text = message.content or ""
     usage = reply.usage
     counted = Usage(0, 0) if usage is None else Usage(usage.prompt_tokens or 0, usage.completion_tokens or 0)
-    return (f"<think>{thought}</think>{text}" if isinstance(thought, str) else text), counted
+    if isinstance(thought, str):
+        text = f"<think>{thought}</think>{text}" if text else f"<think>{thought}"
+    return text, counted
 
 
 def _retry_after(error: openai.APIStatusError) -> float:

@@ -12,11 +12,13 @@ import pytest
 
 pytest.importorskip("openai")
 
+from openai.types.chat import ChatCompletion
+
 from spacer.config.choices import Control, EndpointVideo, OnBad
 from spacer.config.settings import BenchmarkSettings, DatasetSettings, EndpointSettings, ModelSettings, VideoSettings
 from spacer.data.samples import Fault, Medium, Sample
 from spacer.errors import MediaError, UserError
-from spacer.evaluation.endpoint import Asking, Usage, ask_all
+from spacer.evaluation.endpoint import Asking, Usage, _read, ask_all
 from spacer.evaluation.kept import Answer
 from spacer.evaluation.messages import Messages
 from tests.loopback import FAULTS, serving, text_of
@@ -199,3 +201,28 @@ def test_pictures_are_within_the_protocols_pixels() -> None:
 def test_a_request_is_plain_json() -> None:
     one = Sample(**{**vars(sample(problem="?")), "images": [picture(77)]})
     assert json.loads(json.dumps(Messages(MEDIA, EndpointVideo.frames)(one)))
+
+
+@pytest.mark.parametrize(
+    ("thought", "content", "text"),
+    [
+        ("a room", "<answer>B</answer>", "<think>a room</think><answer>B</answer>"),
+        # a thought that does not end is all that servers find
+        ("a room <answer>B</answer>", None, "<think>a room <answer>B</answer>"),
+        (None, "<think>a room</think>B", "<think>a room</think>B"),
+    ],
+)
+def test_thinking_that_the_server_has_split_off_is_put_back(
+    thought: str | None, content: str | None, text: str
+) -> None:
+    message = {"role": "assistant", "content": content, "reasoning_content": thought}
+    reply = ChatCompletion.model_validate(
+        {
+            "id": "0",
+            "object": "chat.completion",
+            "created": 0,
+            "model": "m",
+            "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
+        }
+    )
+    assert _read(reply) == (text, Usage(0, 0))
