@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from spacer.config.choices import EASI
 
 _SPACER = "Ouyang et al., arXiv 2504.01805, github.com/OuyangKun10/SpaceR"
+_MMSI_VIDEO = "MMSI-Video-Bench's authors"
+_REVSI = "ReVSI's authors"
+_VSI = "VSI-Bench's authors' code"
 _EASI = "EASI's table, from the README of SenseNova-SI"
 _EASI_ROWS = {  # in the order of `EASI`
     "Qwen3-VL-8B": (57.9, 31.1, 29.4, 42.2, 45.8, 66.7, 53.9, 77.7),
@@ -37,6 +40,15 @@ PUBLISHED: tuple[Published, ...] = (
     Published("sti_bench", "SpaceR-7B", 37.0, _SPACER, "mean over questions"),
     Published("spar_bench", "Qwen2.5-VL-7B", 33.82, _SPACER, "zero-shot"),
     Published("spar_bench", "SpaceR-7B", 37.55, _SPACER),
+    Published("mmsi_video", "Qwen2.5-VL-7B", 29.66, _MMSI_VIDEO, "50 frames over all clips; 26.9 and 28.3 elsewhere"),
+    Published("mmsi_video", "Qwen3-VL-8B", 27.58, _MMSI_VIDEO, "50 frames over all clips; 28.3 and 30.5 elsewhere"),
+    Published("mmsi_video", "GPT-5", 36.8, _MMSI_VIDEO, "50 frames over all clips"),
+    Published("omnispatial", "Qwen2.5-VL-7B", 39.2, "VLMEvalKit or EASI", "prompted to reason step by step"),
+    Published("revsi", "Qwen3-VL-8B", 49.1, _REVSI, "64 frames"),
+    Published("revsi", "GPT-5.2", 50.9, _REVSI, "64 frames"),
+    Published(
+        "vsi_debiased", "Cambrian-S-7B", 55.58, "VSI-Bench's authors' code", "32 frames; 55.35 and 55.40 elsewhere"
+    ),
     *(
         Published(benchmark, model, value, _EASI, "frames, prompts and reading of answers were not verified")
         for model, values in _EASI_ROWS.items()
