@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,7 @@ BEHIND_A_SERVER = ("endpoint", "evaluate_endpoint")  # of stage=evaluate, where 
 def main(cfg: DictConfig) -> float | None:
     """Runs the stage; under a sweep, returns the metric to maximize."""
     try:
+        _check_folder(HydraConfig.get().overrides.task)
         settings = load_settings(_with_earlier(cfg))
         return recorded(settings, run_stage)
     except UserError as error:
@@ -77,15 +78,19 @@ def main(cfg: DictConfig) -> float | None:
         sys.exit(told(str(known)))
 
 
-def _with_earlier(cfg: DictConfig) -> DictConfig:
-    """The configuration with what it takes of an earlier run, in Hydra's record of the run too."""
-    hydra_cfg: Any = HydraConfig.get()  # a DictConfig, of the type that it claims to be
-    overrides = list(hydra_cfg.overrides.task)
-    for word in overrides:
+def _check_folder(words: Sequence[str]) -> None:
+    """ConfigError where a command names the run's folder otherwise than Hydra, which records the settings there."""
+    for word in words:
         if word.lstrip("+").startswith("output_dir="):
             folder = word.partition("=")[2]
             remedy = f"set hydra.run.dir={folder} (hydra.sweep.dir={folder} for a sweep)"
             raise ConfigError([f"{word} would leave the record of the run's settings in another folder: {remedy}"])
+
+
+def _with_earlier(cfg: DictConfig) -> DictConfig:
+    """The configuration with what it takes of an earlier run, in Hydra's record of the run too."""
+    hydra_cfg: Any = HydraConfig.get()  # a DictConfig, of the type that it claims to be
+    overrides = list(hydra_cfg.overrides.task)
     found = of_earlier(cfg, overrides)
     if found is not cfg:
         with read_write(hydra_cfg), open_dict(hydra_cfg):

@@ -76,13 +76,14 @@ class PromptDataset(Dataset[Item]):
     def __getitem__(self, use: SampleDraw) -> Item:
         sample = self.samples[use.index]
         rng = np.random.default_rng([self.seed, 1, use.position])
+        target = None if self.target is None else self.target(sample, use.position, rng)
         if self.rule is None:
             return prepare_plain(
                 sample,
                 self.processor,
                 self.settings,
                 reader=self._reader,
-                target=None if self.target is None else self.target(sample, use.position, rng),
+                target=target,
                 control=self.control,
                 section=self.section,
             )
@@ -92,7 +93,7 @@ class PromptDataset(Dataset[Item]):
             self.settings,
             rule=self.rule,
             reader=self._reader,
-            target=None if self.target is None else self.target(sample, use.position, rng),
+            target=target,
             shuffle=rng if self.shuffle_frames else None,
             control=self.control,
             section=self.section,

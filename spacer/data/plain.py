@@ -23,7 +23,7 @@ from spacer.data.decode import MediaReader
 from spacer.data.frames import TEMPORAL_PATCH
 from spacer.data.images import read_image, within
 from spacer.data.lengths import too_long
-from spacer.data.processing import chat_of, content_of, marks_places, read_all, said_before
+from spacer.data.processing import chat_of, content_of, marks_places, part_sizes, read_all, said_before
 from spacer.data.prompts import prompt_text
 from spacer.data.samples import TEXT_ALONE, Fault, Sample
 from spacer.data.showing import as_channels_first, as_trained, image_bounds, metadata_of, processed, video_bounds
@@ -186,14 +186,13 @@ def collate_plain(items: Sequence[PlainPrompt | Fault], parts: int = 1) -> Plain
     """Puts prompts beside each other, in so many parts, which divide the number of items. If all items are faults, the
     batch has no prompts."""
     prompts = [item for item in items if isinstance(item, PlainPrompt)]
-    each = len(items) // parts
     return PlainBatch(
         samples=tuple(prompt.sample for prompt in prompts),
         strips=tuple(prompt.strip_HWC for prompt in prompts),
         inputs=tuple(prompt.inputs for prompt in prompts),
         targets=tuple(p.target_ids for p in prompts if p.target_ids is not None) or None,
         faults=tuple(item for item in items if isinstance(item, Fault)),
-        part_sizes=tuple(sum(isinstance(item, PlainPrompt) for item in items[n * each :][:each]) for n in range(parts)),
+        part_sizes=part_sizes(items, parts),
     )
 
 

@@ -326,7 +326,6 @@ def collate(items: Sequence[Prompt | Fault], parts: int = 1) -> PromptBatch:
     The batch has so many `parts`, which divide the number of items.
     """
     prompts = [item for item in items if isinstance(item, Prompt)]
-    each = len(items) // parts
     first = {_medium(prompt): prompt for prompt in reversed(prompts) if prompt.grid_thw is not None}
     media = [first[key] for key in dict.fromkeys(map(_medium, prompts)) if key in first]
     starts: dict[tuple[tuple[object, ...], str], int] = {}
@@ -350,8 +349,14 @@ def collate(items: Sequence[Prompt | Fault], parts: int = 1) -> PromptBatch:
         targets=tuple(p.target_ids for p in prompts if p.target_ids is not None) or None,
         shuffled_video_pixels=cat_given([p.shuffled_pixels_PD for p in media if p.of_kind("video") is not None]),
         faults=tuple(item for item in items if isinstance(item, Fault)),
-        part_sizes=tuple(sum(isinstance(item, Prompt) for item in items[n * each :][:each]) for n in range(parts)),
+        part_sizes=part_sizes(items, parts),
     )
+
+
+def part_sizes(items: Sequence[object], parts: int) -> tuple[int, ...]:
+    """The numbers of prompts, which are what is no `Fault`, in each of so many equal parts of the items."""
+    each = len(items) // parts
+    return tuple(sum(not isinstance(item, Fault) for item in items[n * each :][:each]) for n in range(parts))
 
 
 def _medium(prompt: Prompt) -> tuple[object, ...]:

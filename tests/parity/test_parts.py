@@ -6,7 +6,6 @@ import copy
 from dataclasses import replace
 from typing import Any
 
-import attrs
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -29,7 +28,8 @@ from spacer.training.grpo import GrpoModule
 from spacer.training.lessons import Lesson
 from spacer.training.tree_module import Training
 from tests.parity.conftest import composed, prompts_of
-from tests.parity.test_grpo import GROUP, Repeated, naive_loss
+from tests.parity.fitting import doubled, fit
+from tests.parity.test_grpo import GROUP, naive_loss
 
 
 @pytest.fixture(scope="module")
@@ -80,23 +80,8 @@ def trained(settings: Settings, items: list[Prompt | Fault], model: dict[str, An
         Training(replace(settings.stage.optimizer, learning_rate=3e-4), self_check=False),
         seed=3,
     )
-    joined = collate(items, chosen.rollout_parts)
-    pictures = joined.pictures
-    assert pictures.video_pixels is not None
     kept = Kept()
-    trainer = pl.Trainer(
-        max_epochs=1,
-        accelerator="cpu",
-        devices=1,
-        precision="64-true",
-        callbacks=[kept],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    doubled = replace(pictures, video_pixels=pictures.video_pixels.double())
-    trainer.fit(module, Repeated(attrs.evolve(joined, pictures=doubled), 1))
+    fit(module, doubled(collate(items, chosen.rollout_parts)), precision="64-true", callbacks=[kept])
     return kept
 
 

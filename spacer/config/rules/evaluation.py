@@ -26,7 +26,7 @@ def measured(s: Settings) -> tuple[str, ...]:
     return (*METRICS, *penalty, *(f"reward/{reward.function}" for reward in s.reward.functions))
 
 
-def metric_ismeasured(s: Settings) -> str | None:
+def metric_is_measured(s: Settings) -> str | None:
     """Types of questions are known with the data alone, which are checked when they are there."""
     metric = s.evaluation.metric
     if not trains(s) or metric in measured(s) or (metric.startswith("answer/") and metric != "answer/"):
@@ -97,7 +97,7 @@ def early_stopping_goes_by_evaluations(s: Settings) -> str | None:
 
 
 RULES: tuple[Rule, ...] = (
-    metric_ismeasured,
+    metric_is_measured,
     evaluation_while_training_needs_training,
     controls_are_of_media,
     evaluation_during_training_has_questions,
