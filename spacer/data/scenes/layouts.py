@@ -15,7 +15,7 @@ from spacer.data.scenes.lines import LETTERS, Question, data_line
 from spacer.data.scenes.questions import pose
 from spacer.data.scenes.rooms import make_scene
 from spacer.data.scenes.scene import Scene
-from spacer.data.scenes.steps import steps, turns, ways
+from spacer.data.scenes.steps import in_steps, steps, through_options, turns, ways
 from spacer.process.pool import in_workers
 from spacer.terminal.progress import progress_bar
 
@@ -50,21 +50,18 @@ def _samples(settings: LayoutsSettings, split: str, index: int) -> Iterator[Samp
     for name, question in pose(scene, rng).items():
         found = steps(question, scene)
         if found.conclusion == question.content():
-            explained = dataclasses.replace(question, reasoning=found.whole())
             if settings.questions or split == "heldout":
-                yield _sample(f"{scene.name}_{name}", explained, found.seen, scene)
+                yield _sample(f"{scene.name}_{name}", in_steps(question, scene), found.seen, scene)
             asked += [dataclasses.replace(question, reasoning=found.text)] if question.options else []
     if split == "train":
         for number in range(settings.turns):
-            question = turns(rng)
-            given = question.reasoning.partition("=")[0] + "="
-            yield _exercise(f"{scene.name}_turns_{number}", question, given, scene)
+            yield _exercise(f"{scene.name}_turns_{number}", turns(rng), "", scene)
         for number in range(settings.letters if asked else 0):
             question = asked[rng.integers(len(asked))]
             moved = question.with_right_at(LETTERS[rng.integers(len(question.options))])
             # a distance's letters stand beside the objects, in the order of the options
             question = question if question.question_type == "object_rel_distance" else moved
-            yield _exercise(f"{scene.name}_letters_{number}", question, question.reasoning, scene)
+            yield _exercise(f"{scene.name}_letters_{number}", through_options(question), question.reasoning, scene)
 
 
 def _exercise(identity: str, question: Question, begun: str, scene: Scene) -> Sample:

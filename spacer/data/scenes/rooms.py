@@ -32,13 +32,13 @@ from spacer.data.scenes.lines import Question, data_line
 from spacer.data.scenes.questions import pose
 from spacer.data.scenes.render import Camera, camera_path, overview, write_video
 from spacer.data.scenes.scene import Scene, SceneObject, polygon_distance
-from spacer.data.scenes.steps import in_steps
+from spacer.data.scenes.steps import contradicted, in_steps
 from spacer.errors import UserError
 from spacer.files import whole_folder
 from spacer.process.pool import in_workers
 from spacer.terminal.progress import progress_bar
 
-VERSION = 5  # incremented when the same settings give other rooms, so that cached folders are rebuilt
+VERSION = 6  # incremented when the same settings give other rooms, so that cached folders are rebuilt
 
 # category → ranges of (width, depth, height) in metres, and the maximum number per room
 FURNITURE: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float, float], int]] = {
@@ -149,14 +149,15 @@ def _write(settings: RoomsSettings, work: Path) -> None:
 
 def even_lines(settings: RoomsSettings, split: str, scenes: Sequence[Scene]) -> Iterator[dict[str, object]]:
     """Selects questions for a split's scenes, in their order, such that their text does not give away the answers
-    (`spacer.data.scenes.evening`); the questions of one scene have different types."""
+    (`spacer.data.scenes.evening`), and such that the map does not contradict them; the questions of one scene have
+    different types."""
     pool: dict[str, tuple[int, Question]] = {}
     asked: set[tuple[int, str, str]] = set()
     for index, scene in enumerate(scenes):
         rng = scene_rng(settings, split, index, 1)
         for turn in range(POOL):
             for kind, question in pose(scene, rng).items():
-                if (index, kind, question.text) not in asked:  # no duplicates
+                if (index, kind, question.text) not in asked and not contradicted(question, scene):  # no duplicates
                     asked.add((index, kind, question.text))
                     pool[f"{scene.name}_{kind}_{turn}"] = index, question
     by_scene: dict[int, list[Question]] = {}

@@ -2,17 +2,19 @@
 
 A map to reason from ends with the objects in question, in the order of their roles (`Question.drawn_last`). Each step
 looks up what is already written, at a fixed distance where possible: the difference of two cells, its heading, a letter
-from a (along x) to x, 15 degrees counter-clockwise each, or its length in cells. Headings are subtracted (`=g` is a
-quarter turn to the left), lengths compared:
+from a (along x) to x, 15 degrees counter-clockwise each, or its length in cells. From each heading the one before is
+subtracted (`=g` is a quarter turn to the left). Then the options are gone through as far as what has been concluded;
+lengths are marked wherever one is the shortest so far:
 
-    {"bed":[[1,1]],"sofa":[[3,7]],"lamp":[[0,2]]}   +2+6e -1+1j=f left.
-    {"bed":[[1,1]],"sofa":[[3,7]],"lamp":[[0,2]]}   A+2+6 6.3 B-1+1 1.4.
+    {"bed":[[1,1]],"sofa":[[3,7]],"lamp":[[0,2]]}   +2+6f -1+1j=e left. A right, B left!
+    {"bed":[[1,1]],"sofa":[[3,7]],"lamp":[[0,2]]}   A+2+6 6.3! B-1+1 1.4!
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -55,7 +57,8 @@ def steps(question: Question, scene: Scene) -> Steps:
         return Steps("", f"{right} on the map.", right)
     if kind == "object_abs_distance":
         start, end = about
-        return Steps("", f"{_leg(start, end, cells)} {_length(start, end, cells)}: {right} m.", right)
+        way = _difference(start, end, cells)
+        return Steps("", f"{_leg(way)} {_length(way)}: {right} m.", right)
     if kind == "object_rel_distance":
         return _closest(about, cells)
     if kind.startswith("object_rel_direction"):
@@ -69,48 +72,62 @@ def steps(question: Question, scene: Scene) -> Steps:
 
 
 def ways(scene: Scene, rng: np.random.Generator) -> Question:
-    """Practice for all steps but the last: headings and lengths of the ways from an object to up to four others, and
-    the turns from each way to the next."""
+    """Practice for all steps but the last: the ways from an object to up to four others, their lengths, or their
+    headings with the turn from each to the next."""
     names = [item.category for item in scene.unique_objects()]
     cells = {name: scene.cell(scene.of_category(name)[0].place) for name in names}
     start, *ends = [names[i] for i in rng.permutation(len(names))[:5]]
-    headings = [_heading(start, end, cells) for end in ends]
-    turned = ["", *(f"={HEADINGS[turn]}" for turn in _turns(headings))]
-    written = " ".join(
-        f"{_leg(start, end, cells)}{HEADINGS[heading]}{turn} {_length(start, end, cells)}"
-        for end, heading, turn in zip(ends, headings, turned, strict=True)
-    )
-    text = f"From the {start}: {', '.join(ends)}."
-    return Question("ways", "free-form", text, (), "done", written, (start, *ends))
+    listed = f"From the {start}: {', '.join(ends)}."
+    if rng.random() < 0.5:
+        return Question(
+            "ways", "free-form", f"How far? {listed}", (), "done", _lengths(start, ends, cells), (start, *ends)
+        )
+    written = _turned([_difference(start, end, cells) for end in ends])
+    return Question("ways", "free-form", f"Which way? {listed}", (), "done", written, (start, *ends))
 
 
 def turns(rng: np.random.Generator) -> Question:
-    """Practice for the turns of two or three ways in a row, anywhere."""
-    legs = rng.integers(-9, 10, (rng.integers(2, 4), 2)).tolist()
-    written = _turned([_towards(dx, dy) for dx, dy in legs], [f"{dx:+d}{dy:+d}" for dx, dy in legs])
-    return Question("turns", "free-form", "Turns.", (), "done", written)
+    """Practice for the turns between twelve ways in a row, anywhere."""
+    legs = [(dx, dy) for dx, dy in rng.integers(-9, 10, (12, 2)).tolist()]
+    listed = " ".join(map(_leg, legs))
+    return Question("turns", "free-form", f"Which way? {listed}", (), "done", _turned(legs))
 
 
 def in_steps(question: Question, scene: Scene) -> Question:
-    """The question with its reasoning in steps."""
-    return replace(question, reasoning=steps(question, scene).whole())
+    """The question with its reasoning in steps, through its options."""
+    return through_options(replace(question, reasoning=steps(question, scene).whole()))
 
 
-def _leg(start: str, end: str, cells: dict[str, Cell]) -> str:
-    dx, dy = _difference(start, end, cells)
-    return f"{dx:+d}{dy:+d}"
+def through_options(question: Question) -> Question:
+    """The question with its options after its reasoning, up to the right one, which is marked; distances, whose legs
+    are the options, are left as they are.
+
+    >>> question = Question("object_rel_direction_easy", "multiple choice", "", ("right", "left"), "B", "+2+6f left.")
+    >>> through_options(question).reasoning
+    '+2+6f left. A right, B left!'
+    """
+    if not question.options or question.question_type == "object_rel_distance":
+        return question
+    passed = [f"{option}," for option in question.options[: LETTERS.index(question.answer)]]
+    found = zip(LETTERS, [*passed, f"{question.content()}!"], strict=False)
+    return replace(question, reasoning=" ".join([question.reasoning, *(" ".join(option) for option in found)]))
+
+
+def contradicted(question: Question, scene: Scene) -> bool:
+    """Whether the right option is not the one that the steps lead to, since the map is coarse."""
+    return bool(question.options) and steps(question, scene).conclusion != question.content()
+
+
+def _leg(difference: Cell) -> str:
+    return "{:+d}{:+d}".format(*difference)
 
 
 def _difference(start: str, end: str, cells: dict[str, Cell]) -> Cell:
     return cells[end][0] - cells[start][0], cells[end][1] - cells[start][1]
 
 
-def _length(start: str, end: str, cells: dict[str, Cell]) -> str:
-    return f"{math.hypot(*_difference(start, end, cells)):.1f}"
-
-
-def _heading(start: str, end: str, cells: dict[str, Cell]) -> int:
-    return _towards(*_difference(start, end, cells))
+def _length(difference: Cell) -> str:
+    return f"{math.hypot(*difference):.1f}"
 
 
 def _towards(dx: int, dy: int) -> int:
@@ -120,43 +137,50 @@ def _towards(dx: int, dy: int) -> int:
 
 def _closest(about: tuple[str, ...], cells: dict[str, Cell]) -> Steps:
     anchor, *others = about
-    legs = " ".join(
-        f"{letter}{_leg(anchor, other, cells)} {_length(anchor, other, cells)}"
-        for letter, other in zip(LETTERS, others, strict=False)
-    )
-    first, second = sorted(others, key=lambda other: float(_length(anchor, other, cells)))[:2]
-    tied = _length(anchor, first, cells) == _length(anchor, second, cells)
-    return Steps("", f"{legs}.", None if tied else first)
+    lengths = {other: float(_length(_difference(anchor, other, cells))) for other in others}
+    first, second = sorted(others, key=lambda other: lengths[other])[:2]
+    return Steps("", _lengths(anchor, others, cells), None if lengths[first] == lengths[second] else first)
+
+
+def _lengths(start: str, ends: Sequence[str], cells: dict[str, Cell]) -> str:
+    """The ways to lettered ends with their lengths, marked where one is the shortest so far."""
+    written, shortest = [], math.inf
+    for letter, end in zip(LETTERS, ends, strict=False):
+        way = _difference(start, end, cells)
+        length = _length(way)
+        written.append(f"{letter}{_leg(way)} {length}{'!' if float(length) < shortest else ','}")
+        shortest = min(shortest, float(length))
+    return " ".join(written)
 
 
 def _direction(about: tuple[str, ...], cells: dict[str, Cell], level: str, right: str) -> Steps:
     here, facing, target = about
-    legs = [(here, facing), (here, target)]
-    headings = [_heading(start, end, cells) for start, end in legs]
-    (turned,) = _turns(headings)
-    text = f"{_turned(headings, [_leg(*leg, cells) for leg in legs])} {right}."
-    return Steps("", text, nearest_direction(15.0 * turned, level))
+    legs = [_difference(here, facing, cells), _difference(here, target, cells)]
+    (turned,) = _turns(legs)
+    return Steps("", f"{_turned(legs)} {right}.", nearest_direction(15.0 * turned, level))
 
 
 def _route(about: tuple[str, ...], cells: dict[str, Cell], right: str) -> Steps:
-    legs = list(itertools.pairwise(about))
-    headings = [_heading(start, end, cells) for start, end in legs]
-    conclusion = ", then ".join(nearest_turn(15.0 * turn) for turn in _turns(headings))
-    return Steps("", f"{_turned(headings, [_leg(*leg, cells) for leg in legs])} {right}.", conclusion)
+    legs = [_difference(start, end, cells) for start, end in itertools.pairwise(about)]
+    conclusion = ", then ".join(nearest_turn(15.0 * turn) for turn in _turns(legs))
+    return Steps("", f"{_turned(legs)} {right}.", conclusion)
 
 
-def _turns(headings: list[int]) -> list[int]:
+def _turns(legs: Sequence[Cell]) -> list[int]:
+    """The turn from each way to the next, in steps of 15 degrees."""
+    headings = itertools.starmap(_towards, legs)
     return [(after - before) % len(HEADINGS) for before, after in itertools.pairwise(headings)]
 
 
-def _turned(headings: list[int], legs: list[str]) -> str:
-    """Ways with their headings, and the turn from each to the next.
+def _turned(legs: Sequence[Cell]) -> str:
+    """Ways with their headings, and the turn to each from the one before.
 
-    >>> _turned([4, 9], ["+2+6", "-1+1"])
-    '+2+6e -1+1j=f'
+    >>> _turned([(2, 6), (-1, 1), (-3, 0)])
+    '+2+6f -1+1j=e -3+0m=d'
     """
-    ways = " ".join(f"{leg}{HEADINGS[heading]}" for leg, heading in zip(legs, headings, strict=True))
-    return ways + "".join(f"={HEADINGS[turn]}" for turn in _turns(headings))
+    headings = [f"{_leg(leg)}{HEADINGS[_towards(*leg)]}" for leg in legs]
+    turned = ["", *(f"={HEADINGS[turn]}" for turn in _turns(legs))]
+    return " ".join(map("".join, zip(headings, turned, strict=True)))
 
 
 def _frame(scene: Scene, category: str) -> int:

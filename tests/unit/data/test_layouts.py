@@ -105,12 +105,12 @@ def test_turns_and_letters_are_practised_without_a_map() -> None:
     turns = [item for item in found if item.question_type == "turns"]
     assert len(turns) == 2 * SETTINGS.train_scenes
     for item in turns:
-        assert item.true_map is None and item.begun == f"<think>{str(item.reasoning).partition('=')[0]}="
-        legs = [(int(dx), int(dy)) for dx, dy in re.findall(r"([+-]\d)([+-]\d)", str(item.reasoning))]
-        said = re.findall(r"[+-]\d[+-]\d([a-x])", str(item.reasoning))
-        assert said == [HEADINGS[round(math.degrees(math.atan2(dy, dx)) / 15) % 24] for dx, dy in legs]
-        turned = re.findall(r"=([a-x])", str(item.reasoning))
-        for (before, after), turn in zip(itertools.pairwise(said), turned, strict=True):
+        assert item.true_map is None and item.begun == "<think>"
+        found_legs = re.findall(r"([+-]\d)([+-]\d)([a-x])(?:=([a-x]))?", str(item.reasoning))
+        assert [dx + dy for dx, dy, *_ in found_legs] == item.problem.split()[2:]
+        for dx, dy, heading, _ in found_legs:
+            assert heading == HEADINGS[round(math.degrees(math.atan2(int(dy), int(dx))) / 15) % 24]
+        for (*_, before, _), (*_, after, turn) in itertools.pairwise(found_legs):
             assert (HEADINGS.index(before) + HEADINGS.index(turn)) % 24 == HEADINGS.index(after)
     letters = [item for item in found if "_letters_" in item.id]
     assert len(letters) > 3 * SETTINGS.train_scenes  # some rooms have no question with options
@@ -122,11 +122,13 @@ def test_turns_and_letters_are_practised_without_a_map() -> None:
         if item.question_type == "object_rel_distance":
             lengths = re.findall(r"([A-E])[+-]\d[+-]\d (\d+\.\d)", item.begun)
             assert min(lengths, key=lambda pair: float(pair[1]))[0] == item.solution
+            through = ""
         else:
             assert item.begun.endswith(f"{content}.")
-        assert (
-            worked_completion(item) == f"{item.begun} That is {item.solution}.</think><answer>{item.solution}</answer>"
-        )
+            passed = [option.replace(". ", " ") + "," for option in item.options[: "ABCDE".index(item.solution)]]
+            through = " ".join(["", *passed, f"{item.solution} {content}!"])
+        end = f" That is {item.solution}.</think><answer>{item.solution}</answer>"
+        assert worked_completion(item) == f"{item.begun}{through}{end}"
     assert not any(item.true_map is None for item in read_layouts(dataclasses.replace(SETTINGS, turns=2), "heldout"))
     alone = read_layouts(dataclasses.replace(SETTINGS, turns=2, letters=6, questions=False), "train")
     assert alone == tuple(item for item in found if item.true_map is None)

@@ -15,7 +15,7 @@ from spacer.data.scenes import rooms
 from spacer.data.scenes.lines import Question
 from spacer.data.scenes.questions import pose
 from spacer.data.scenes.scene import Scene
-from spacer.data.scenes.steps import in_steps, steps, ways
+from spacer.data.scenes.steps import contradicted, in_steps, steps, ways
 
 LEG = re.compile(r"([+-]\d)([+-]\d)(?:([a-x])| (\d+\.\d))")
 
@@ -64,18 +64,27 @@ def test_turns_are_differences_of_headings(posed: list[tuple[Scene, Question]]) 
 
 
 def test_exercises_are_legs_of_the_map_that_they_end(posed: list[tuple[Scene, Question]]) -> None:
-    for scene in {scene.name: scene for scene, _ in posed}.values():
+    forms: set[str] = set()
+    for number, scene in enumerate({scene.name: scene for scene, _ in posed}.values()):
         if len(scene.unique_objects()) < 2:
             continue
-        made = ways(scene, np.random.default_rng(0))
+        made = ways(scene, np.random.default_rng(number))
         start, *ends = made.about
-        assert made.text == f"From the {start}: {', '.join(ends)}."
-        found = re.findall(r"([+-]\d)([+-]\d)([a-x])(?:=([a-x]))? (\d+\.\d)", made.reasoning)
-        assert [complex(int(x), int(y)) for x, y, *_ in found] == [
-            place(scene, end) - place(scene, start) for end in ends
-        ]
-        turns = [(ord(after) - ord(before)) % 24 for (*_, before, _, _), (*_, after, _, _) in itertools.pairwise(found)]
-        assert ["", *(chr(ord("a") + turn) for turn in turns)] == [turn for *_, turn, _ in found]
+        asked, named = made.text.split("? ")
+        assert named == f"From the {start}: {', '.join(ends)}."
+        there = [place(scene, end) - place(scene, start) for end in ends]
+        assert [complex(int(x), int(y)) for x, y in re.findall(r"([+-]\d)([+-]\d)", made.reasoning)] == there
+        if asked == "How far":
+            lengths = re.findall(r"([A-D])[+-]\d[+-]\d (\d+\.\d)[,!]", made.reasoning)
+            assert [(letter, float(length)) for letter, length in lengths] == [
+                (letter, pytest.approx(abs(way), abs=0.051)) for letter, way in zip("ABCD", there, strict=False)
+            ]
+        else:
+            found = re.findall(r"([a-x])(?:=([a-x]))?", made.reasoning)
+            turns = [(ord(after) - ord(before)) % 24 for (before, _), (after, _) in itertools.pairwise(found)]
+            assert ["", *(chr(ord("a") + turn) for turn in turns)] == [turn for _, turn in found]
+        forms.add(asked)
+    assert forms == {"How far", "Which way"}
 
 
 def test_where_the_map_is_fine_enough_it_leads_to_the_right_answer(posed: list[tuple[Scene, Question]]) -> None:
@@ -118,3 +127,42 @@ def test_distances_are_told_apart_only_where_they_differ() -> None:
         ties += conclusion is None
         assert (conclusion is None) == (away[0] == away[1])
     assert ties
+
+
+def test_options_are_gone_through_to_what_was_concluded(posed: list[tuple[Scene, Question]]) -> None:
+    gone = 0
+    for scene, question in posed:
+        if question.options and question.question_type != "object_rel_distance":
+            concluded, written = steps(question, scene).whole(), in_steps(question, scene).reasoning
+            assert written.startswith(f"{concluded} A ")
+            *passed, last = re.findall(r"([A-E]) ([^!]+?)([,!])(?= [A-E] |$)", written.removeprefix(concluded))
+            lettered = question.lettered_options()
+            assert [f"{letter}. {option}" for letter, option, _ in (*passed, last)] == lettered[: len(passed) + 1]
+            assert {mark for *_, mark in passed} <= {","} and (last[0], last[2]) == (question.answer, "!")
+            gone += 1
+    assert gone > 100
+
+
+def test_a_length_is_marked_where_it_is_the_shortest_so_far(posed: list[tuple[Scene, Question]]) -> None:
+    found = 0
+    for scene, question in posed:
+        if question.question_type == "object_rel_distance":
+            legs = re.findall(r"([A-E])[+-]\d[+-]\d (\d+\.\d)([,!])", steps(question, scene).text)
+            assert [letter for letter, *_ in legs] == list("ABCDE"[: len(question.options)])
+            lengths = [float(length) for _, length, _ in legs]
+            assert [mark == "!" for *_, mark in legs] == [
+                length < min(lengths[:n], default=math.inf) for n, length in enumerate(lengths)
+            ]
+            if not contradicted(question, scene):
+                assert [letter for letter, _, mark in legs if mark == "!"][-1] == question.answer
+                found += 1
+    assert found > 20
+
+
+def test_a_map_contradicts_where_it_leads_to_another_option(posed: list[tuple[Scene, Question]]) -> None:
+    told = [(contradicted(question, scene), question, steps(question, scene)) for scene, question in posed]
+    for wrong, question, found in told:
+        assert wrong == (bool(question.options) and found.conclusion != question.content())
+    assert 0 < sum(wrong for wrong, *_ in told) < 0.1 * len(told)
+    for kind in ("object_counting", "object_size_estimation", "room_size_estimation", "obj_appearance_order"):
+        assert not any(wrong for wrong, question, _ in told if question.question_type == kind)
