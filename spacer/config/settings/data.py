@@ -146,8 +146,7 @@ class LayoutsSettings(DatasetSettings):
     size_spread: Annotated[float, Field(ge=1, le=3, description="larger furniture would fill the room")] = 1.0
     questions: bool = True  # asks about the training rooms; false: exercises alone
     # exercises per training room besides its questions
-    ways: NonNegativeInt = 0  # differences, headings and lengths, and turns from one way to the next
-    turns: NonNegativeInt = 0  # turns between headings
+    ways: NonNegativeInt = 0  # differences, headings and turns, or lengths
     letters: NonNegativeInt = 0  # the letter of what the reasoning has come to
     kind: Literal["layouts"] = "layouts"
 

@@ -1,12 +1,12 @@
 """Reasoning from a cognitive map to an answer in steps that a model of a few million parameters can learn (pure).
 
 A map to reason from ends with the objects in question, in the order of their roles (`Question.drawn_last`). Each step
-looks up what is already written, at a fixed distance where possible: the difference of two cells, its heading, a letter
-from a (along x) to x, 15 degrees counter-clockwise each, or its length in cells. From each heading the one before is
-subtracted (`=g` is a quarter turn to the left). Then the options are gone through as far as what has been concluded;
-lengths are marked wherever one is the shortest so far:
+looks up what is already written: the difference of two cells, its heading, a letter from a (along x) to x, 15 degrees
+counter-clockwise each, or its length in cells. From each heading the one before is subtracted, in whole eighths of a
+turn to the left (`=0` and `=1` together are a quarter). Then the options are gone through as far as what has been
+concluded; lengths are marked wherever one is the shortest so far:
 
-    {"bed":[[1,1]],"sofa":[[3,7]],"lamp":[[0,2]]}   +2+6f -1+1j=e left. A right, B left!
+    {"bed":[[1,1]],"sofa":[[3,7]],"lamp":[[0,2]]}   +2+6f -1+1j=1 left. A right, B left!
     {"bed":[[1,1]],"sofa":[[3,7]],"lamp":[[0,2]]}   A+2+6 6.3! B-1+1 1.4!
 """
 
@@ -24,6 +24,8 @@ from spacer.data.scenes.questions import nearest_direction, nearest_turn
 from spacer.data.scenes.scene import Scene
 
 HEADINGS = "abcdefghijklmnopqrstuvwx"  # 15 degrees each
+EIGHTH = len(HEADINGS) // 8  # of a turn: the borders of all directions that questions name are multiples of it
+PRACTISED = 12  # ways in an exercise
 FRAMES = 2.0  # a second: the unit in which first appearances are written
 
 Cell = tuple[int, int]
@@ -72,25 +74,30 @@ def steps(question: Question, scene: Scene) -> Steps:
 
 
 def ways(scene: Scene, rng: np.random.Generator) -> Question:
-    """Practice for all steps but the last: the ways from an object to up to four others, their lengths, or their
-    headings with the turn from each to the next."""
+    """Practice for all steps but the last: lengths of the ways from an object to others, or headings and turns of many
+    ways, which all start at one object or each where the one before ends."""
     names = [item.category for item in scene.unique_objects()]
     cells = {name: scene.cell(scene.of_category(name)[0].place) for name in names}
-    start, *ends = [names[i] for i in rng.permutation(len(names))[:5]]
-    listed = f"From the {start}: {', '.join(ends)}."
-    if rng.random() < 0.5:
-        return Question(
-            "ways", "free-form", f"How far? {listed}", (), "done", _lengths(start, ends, cells), (start, *ends)
-        )
-    written = _turned([_difference(start, end, cells) for end in ends])
-    return Question("ways", "free-form", f"Which way? {listed}", (), "done", written, (start, *ends))
+    form = rng.integers(4)
+    if form == 0:
+        start, *ends = [names[i] for i in rng.permutation(len(names))[:5]]
+        text, written = "How far", _lengths(start, ends, cells)
+    else:
+        start, *ends = _walk(names, fan=form == 1, rng=rng)
+        starts = [start] * len(ends) if form == 1 else [start, *ends]
+        legs = [_difference(*way, cells) for way in zip(starts, ends, strict=False)]
+        text, written = "Which way" if form == 1 else "Which way in turn", _turned(legs)
+    named = f"{text}? From the {start}: {', '.join(ends)}."
+    return Question("ways", "free-form", named, (), "done", written, tuple(dict.fromkeys((start, *ends))))
 
 
-def turns(rng: np.random.Generator) -> Question:
-    """Practice for the turns between twelve ways in a row, anywhere."""
-    legs = [(dx, dy) for dx, dy in rng.integers(-9, 10, (12, 2)).tolist()]
-    listed = " ".join(map(_leg, legs))
-    return Question("turns", "free-form", f"Which way? {listed}", (), "done", _turned(legs))
+def _walk(names: Sequence[str], fan: bool, rng: np.random.Generator) -> list[str]:
+    """Random names of which neighbours differ, or with `fan` all others from the first."""
+    walk = [names[rng.integers(len(names))]]
+    while len(walk) <= PRACTISED:
+        away = [name for name in names if name != walk[0 if fan else -1]]
+        walk.append(away[rng.integers(len(away))])
+    return walk
 
 
 def in_steps(question: Question, scene: Scene) -> Question:
@@ -157,29 +164,33 @@ def _direction(about: tuple[str, ...], cells: dict[str, Cell], level: str, right
     here, facing, target = about
     legs = [_difference(here, facing, cells), _difference(here, target, cells)]
     (turned,) = _turns(legs)
-    return Steps("", f"{_turned(legs)} {right}.", nearest_direction(15.0 * turned, level))
+    return Steps("", f"{_turned(legs)} {right}.", nearest_direction(turned, level))
 
 
 def _route(about: tuple[str, ...], cells: dict[str, Cell], right: str) -> Steps:
     legs = [_difference(start, end, cells) for start, end in itertools.pairwise(about)]
-    conclusion = ", then ".join(nearest_turn(15.0 * turn) for turn in _turns(legs))
+    conclusion = ", then ".join(nearest_turn(turn) for turn in _turns(legs))
     return Steps("", f"{_turned(legs)} {right}.", conclusion)
 
 
-def _turns(legs: Sequence[Cell]) -> list[int]:
-    """The turn from each way to the next, in steps of 15 degrees."""
+def _turns(legs: Sequence[Cell]) -> list[float]:
+    """The turn from each way to the next in degrees, at the middle of its eighth."""
+    return [45.0 * eighths + 22.5 for eighths in _eighths(legs)]
+
+
+def _eighths(legs: Sequence[Cell]) -> list[int]:
     headings = itertools.starmap(_towards, legs)
-    return [(after - before) % len(HEADINGS) for before, after in itertools.pairwise(headings)]
+    return [(after - before) % len(HEADINGS) // EIGHTH for before, after in itertools.pairwise(headings)]
 
 
 def _turned(legs: Sequence[Cell]) -> str:
     """Ways with their headings, and the turn to each from the one before.
 
     >>> _turned([(2, 6), (-1, 1), (-3, 0)])
-    '+2+6f -1+1j=e -3+0m=d'
+    '+2+6f -1+1j=1 -3+0m=1'
     """
     headings = [f"{_leg(leg)}{HEADINGS[_towards(*leg)]}" for leg in legs]
-    turned = ["", *(f"={HEADINGS[turn]}" for turn in _turns(legs))]
+    turned = ["", *(f"={eighths}" for eighths in _eighths(legs))]
     return " ".join(map("".join, zip(headings, turned, strict=True)))
 
 

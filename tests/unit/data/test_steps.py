@@ -32,6 +32,10 @@ def place(scene: Scene, name: str) -> complex:
     return complex(x, y)
 
 
+def eighths(before: str, after: str) -> int:
+    return int((ord(after) - ord(before)) * 15 % 360 // 45)
+
+
 def test_every_difference_heading_and_length_is_that_of_the_map(posed: list[tuple[Scene, Question]]) -> None:
     headings = lengths = 0
     for scene, question in posed:
@@ -57,8 +61,8 @@ def test_turns_are_differences_of_headings(posed: list[tuple[Scene, Question]]) 
     turned = 0
     for scene, question in posed:
         headings = re.findall(r"[+-]\d[+-]\d([a-x])", text := steps(question, scene).text)
-        turns = [(ord(after) - ord(before)) % 24 for before, after in itertools.pairwise(headings)]
-        assert [ord(letter) - ord("a") for letter in re.findall(r"=([a-x])", text)] == turns
+        turns = [eighths(before, after) for before, after in itertools.pairwise(headings)]
+        assert [int(turn) for turn in re.findall(r"=(\d)", text)] == turns
         turned += len(turns)
     assert turned > 200
 
@@ -69,10 +73,11 @@ def test_exercises_are_legs_of_the_map_that_they_end(posed: list[tuple[Scene, Qu
         if len(scene.unique_objects()) < 2:
             continue
         made = ways(scene, np.random.default_rng(number))
-        start, *ends = made.about
         asked, named = made.text.split("? ")
-        assert named == f"From the {start}: {', '.join(ends)}."
-        there = [place(scene, end) - place(scene, start) for end in ends]
+        start, *ends = re.split(", |: ", named.removeprefix("From the ").removesuffix("."))
+        assert made.about == tuple(dict.fromkeys((start, *ends)))
+        starts = [start, *ends] if asked == "Which way in turn" else [start] * len(ends)
+        there = [place(scene, end) - place(scene, way) for way, end in zip(starts, ends, strict=False)]
         assert [complex(int(x), int(y)) for x, y in re.findall(r"([+-]\d)([+-]\d)", made.reasoning)] == there
         if asked == "How far":
             lengths = re.findall(r"([A-D])[+-]\d[+-]\d (\d+\.\d)[,!]", made.reasoning)
@@ -80,11 +85,12 @@ def test_exercises_are_legs_of_the_map_that_they_end(posed: list[tuple[Scene, Qu
                 (letter, pytest.approx(abs(way), abs=0.051)) for letter, way in zip("ABCD", there, strict=False)
             ]
         else:
-            found = re.findall(r"([a-x])(?:=([a-x]))?", made.reasoning)
-            turns = [(ord(after) - ord(before)) % 24 for (before, _), (after, _) in itertools.pairwise(found)]
-            assert ["", *(chr(ord("a") + turn) for turn in turns)] == [turn for _, turn in found]
+            assert len(there) == 12
+            found = re.findall(r"([a-x])(?:=(\d))?", made.reasoning)
+            turns = [str(eighths(before, after)) for (before, _), (after, _) in itertools.pairwise(found)]
+            assert ["", *turns] == [turn for _, turn in found]
         forms.add(asked)
-    assert forms == {"How far", "Which way"}
+    assert forms == {"How far", "Which way", "Which way in turn"}
 
 
 def test_where_the_map_is_fine_enough_it_leads_to_the_right_answer(posed: list[tuple[Scene, Question]]) -> None:
