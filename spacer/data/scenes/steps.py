@@ -25,7 +25,7 @@ from spacer.data.scenes.scene import Scene
 
 HEADINGS = "abcdefghijklmnopqrstuvwx"  # 15 degrees each
 EIGHTH = len(HEADINGS) // 8  # of a turn: the borders of all directions that questions name are multiples of it
-PRACTISED = 12  # ways in an exercise
+PRACTISED = 4  # ways in an exercise
 FRAMES = 2.0  # a second: the unit in which first appearances are written
 
 Cell = tuple[int, int]
@@ -93,10 +93,10 @@ def ways(scene: Scene, rng: np.random.Generator) -> Question:
 
 def _walk(names: Sequence[str], fan: bool, rng: np.random.Generator) -> list[str]:
     """Random names of which neighbours differ, or with `fan` all others from the first."""
-    walk = [names[rng.integers(len(names))]]
+    walk = [names[int(rng.integers(len(names)))]]
     while len(walk) <= PRACTISED:
         away = [name for name in names if name != walk[0 if fan else -1]]
-        walk.append(away[rng.integers(len(away))])
+        walk.append(away[int(rng.integers(len(away)))])
     return walk
 
 
