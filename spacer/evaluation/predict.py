@@ -90,10 +90,13 @@ def reward_row(item: Sample, answer: Answer, scorer: Scorer) -> Row:
     return question_fields(item) | completion_fields(completion, tokens, parts, found)
 
 
-def fault_row(item: Sample, fault: Fault) -> Row:
+def fault_row(item: Sample, fault: Fault, scorer: Scorer) -> Row:
     """The row of a question that could not be asked: wrong in every respect, with the reason."""
-    nothing = RewardParts(answer=0.0, map=0.0, format=0.0, length=0.0, temporal=0.0, drawn=False)
-    return question_fields(item) | completion_fields("", 0, nothing, False) | {"error": f"{fault.kind}: {fault.detail}"}
+    return (
+        question_fields(item)
+        | completion_fields("", 0, scorer.nothing(item), False)
+        | {"error": f"{fault.kind}: {fault.detail}"}
+    )
 
 
 def extracted(completion: str, problem_type: str, strict: bool = True, options: Sequence[str] = ()) -> bool:

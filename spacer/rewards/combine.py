@@ -19,34 +19,39 @@ class RewardParts:
     """The reward of one completion, split into parts for logging.
 
     `total` = answer (0 if cancelled) + map + format + length + temporal + overlong + all of `custom`; the sum of the
-    first two is `answered`.
+    first two is `answered`. A part that does not apply is None, and adds nothing.
 
     >>> RewardParts(answer=1.0, map=0.0, format=1.0, length=0.0, temporal=0.0, drawn=True, cancelled=True).total
     1.0
     """
 
     answer: float  # before cancellation
-    map: float  # 0 if the map does not count
-    format: float
+    map: float | None  # 0 if the map does not count; None if the question has no true map, or no map is rewarded
+    format: float | None  # None if the format is not rewarded
     length: float
     temporal: float
     drawn: bool  # the completion has a map
     cancelled: bool = False  # the answer is right but does not count, because its map scores 0
     overlong: float | None = None  # at most 0; None if there is no such penalty
-    map_quality: float = 0.0  # the map's score even if it does not count, for logging
+    map_quality: float | None = None  # the map's score even if it does not count, for logging; None without a true map
     custom: Mapping[str, float] = field(default_factory=dict)  # what functions of the user's add, where they apply
 
     @property
     def answered(self) -> float:
         """The sum of the answer and map rewards, on which the bonuses are based."""
-        return (0.0 if self.cancelled else self.answer) + self.map
+        return self.counted_answer + (self.map or 0.0)
+
+    @property
+    def counted_answer(self) -> float:
+        """The answer reward, 0 if it is cancelled."""
+        return 0.0 if self.cancelled else self.answer
 
     @property
     def total(self) -> float:
         """The reward that the advantage is computed from."""
         return (
             self.answered
-            + self.format
+            + (self.format or 0.0)
             + self.length
             + self.temporal
             + (self.overlong or 0.0)
@@ -55,13 +60,14 @@ class RewardParts:
 
     @property
     def terms(self) -> dict[str, float]:
-        """The parts by the names under which they are logged."""
-        penalty = {} if self.overlong is None else {"overlong": self.overlong}
-        return {name: getattr(self, name) for name in TERMS} | penalty | dict(self.custom)
+        """The parts that apply, by the names under which they are logged."""
+        held = {name: getattr(self, name) for name in (*TERMS, "overlong")}
+        return {name: value for name, value in held.items() if value is not None} | dict(self.custom)
 
     def as_row(self) -> dict[str, float]:
         """What files of answers and rollouts hold of it."""
-        return {"total": self.total, **self.terms, "map_quality": self.map_quality}
+        quality = {} if self.map_quality is None else {"map_quality": self.map_quality}
+        return {"total": self.total, **self.terms, **quality}
 
 
 def score_group(
@@ -111,13 +117,13 @@ def score_group(
         counts = settings.map and drawn and bool(points) and _is_right(reward, problem_type, settings)
         return RewardParts(
             answer=reward,
-            map=quality if counts else 0.0,
-            format=format_reward(text) if settings.format else 0.0,
+            map=(quality if counts else 0.0) if settings.map and points else None,
+            format=format_reward(text) if settings.format else None,
             length=0.0,
             temporal=0.0,
             drawn=drawn,
             cancelled=counts and quality == 0 and settings.zero_map_cancels_answer,
-            map_quality=quality,
+            map_quality=quality if points else None,
         )
 
     alone = [score(text) for text in completions]

@@ -8,6 +8,7 @@ from dataclasses import replace
 from spacer.config.settings import RewardSettings
 from spacer.rewards.combine import TERMS, RewardParts, score_group
 from spacer.rewards.custom import Question, load_custom
+from spacer.rewards.maps import clean_map
 
 
 class Scorer:
@@ -21,8 +22,9 @@ class Scorer:
         self.settings = settings
         self._custom = load_custom(settings.functions)
         self.custom_terms = tuple(reward.name for reward in self._custom)
-        optional = {"length": settings.length, "temporal": settings.temporal, "overlong": settings.overlong}
-        terms = (term for term in (*TERMS, "overlong") if term not in optional or optional[term] is not None)
+        given = {"map": settings.map, "format": settings.format}
+        given |= {name: getattr(settings, name) is not None for name in ("length", "temporal", "overlong")}
+        terms = (term for term in (*TERMS, "overlong") if given.get(term, True))
         self.terms = (*terms, *self.custom_terms)  # the names of the parts that it gives
 
     @property
@@ -37,6 +39,17 @@ class Scorer:
         # what a function gives is weighted already, so that its sign is in its values
         bonuses |= {reward.name: abs(reward.weight) for reward in self._custom}
         return tuple(bonuses.get(term, 1.0) for term in self.terms)
+
+    def nothing(self, question: Question) -> RewardParts:
+        """The reward of a question that has no completion: 0 in each of the published parts that apply to it."""
+        return RewardParts(
+            answer=0.0,
+            map=0.0 if self.settings.map and clean_map(question.true_map) else None,
+            format=0.0 if self.settings.format else None,
+            length=0.0,
+            temporal=0.0,
+            drawn=False,
+        )
 
     def __call__(
         self,

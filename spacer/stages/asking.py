@@ -47,9 +47,10 @@ def ask_heldout(run: Run, name: str, control: Control | None = None) -> list[Row
         require_same_conditions(place, now)
     elif run.reports:
         renew(place, now)
-    row_of = partial(reward_row, scorer=Scorer(run.settings.reward))
+    scorer = Scorer(run.settings.reward)
+    row_of, fault_of = partial(reward_row, scorer=scorer), partial(fault_row, scorer=scorer)
     dataset = run.dataset("heldout", control=control)
-    return _predict(run, name, now, dataset, run.settings.evaluation, row_of, fault_row)
+    return _predict(run, name, now, dataset, run.settings.evaluation, row_of, fault_of)
 
 
 def ask_controls(run: Run, name: str) -> dict[str, list[Row]]:

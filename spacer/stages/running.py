@@ -316,7 +316,7 @@ class Run:
     def _during(self, saving: Checkpoints) -> list[Callback]:
         """What evaluates the run while it trains, if it does, with what goes by it."""
         settings = self.settings
-        how = settings.evaluation
+        how, scorer = settings.evaluation, Scorer(settings.reward)
         if not how.every_n_steps:
             return []
         request = EvaluationRequest(
@@ -326,8 +326,8 @@ class Run:
             settings.seed,
             self.compute,
             settings.trainer.self_check,
-            partial(reward_row, scorer=Scorer(settings.reward)),
-            fault_row,
+            partial(reward_row, scorer=scorer),
+            partial(fault_row, scorer=scorer),
         )
         judging = judges(how, self.folder / "checkpoints")
         folder = self.folder / "predictions" / "during"

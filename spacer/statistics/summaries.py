@@ -169,18 +169,22 @@ def metrics_of(rows: Iterable[Prediction]) -> dict[str, Callable[[Prediction], f
 
 
 def covers(metric: str, row: Prediction) -> bool:
-    """Whether a question counts for a metric: for a map's quality where a map was drawn, for a reward of the user's
-    where it applies."""
+    """Whether a question counts for a metric: for a map's quality where a map was drawn, for a part of the reward where
+    it applies, which that of maps does to questions with a true one."""
     if metric == "map/quality":
         return has_quality(row)
     kind, _, name = metric.partition("/")
-    return kind != "reward" or name in _PUBLISHED or name in row["reward"]
+    return kind != "reward" or (name in row["reward"] and (name != "map" or _has_true_map(row)))
 
 
 def has_quality(row: Prediction) -> bool:
     """Whether a question's completion has a map to score against a true one; a map that was not drawn does not count
     as one of quality 0."""
-    return bool(row.get("drawn")) and bool(row.get("true_map", True))
+    return bool(row.get("drawn")) and _has_true_map(row) and "map_quality" in row["reward"]
+
+
+def _has_true_map(row: Prediction) -> bool:
+    return bool(row.get("true_map", True))
 
 
 def by_metric(rows: Iterable[Prediction]) -> dict[str, list[tuple[float, str]]]:
@@ -217,10 +221,10 @@ def compare(
     """Compares every metric of two evaluations of the same questions, matched by `id`.
 
     The metrics, in this order: reward/total, reward/answer, reward/map (the map's contribution to the reward),
-    reward/format, reward/length and reward/temporal (if some completion earned one), rewards of the user's (over
-    questions where they apply on both sides), map/quality (the map's score,
-    whether or not it counted, over questions where both sides drew one), map/drawn (share of completions with a map),
-    completion/tokens, and answer/<question_type>.
+    reward/format, reward/length and reward/temporal (if some completion earned one), rewards of the user's, each part
+    over questions to which it applies on both sides, map/quality (the map's score,
+    whether or not it counted, over questions where both sides drew one), map/drawn (share of completions with a map, if
+    a question has one or a completion drew one), completion/tokens, and answer/<question_type>.
     Samples with an `error` count with their zeros.
 
     Raises:
@@ -252,8 +256,11 @@ def compare(
         )
 
     deltas = {}
+    maps = any(_has_true_map(row) or row.get("drawn") for pair in both for row in pair)
     for name, value in metrics_of([*before, *after]).items():
         if name in _BONUSES and not any(value(first) or value(second) for first, second in both):
+            continue
+        if name == "map/drawn" and not maps:
             continue
         pairs = [pair for pair in both if all(covers(name, row) for row in pair)]
         if pairs:

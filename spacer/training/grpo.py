@@ -252,7 +252,7 @@ class GrpoModule(TreeModule):
             return found_NG, zero_variance(rewards_NG)
         terms, weights = self._scorer.terms, rewards_NG.new_tensor(self._scorer.weights)
         # a cancelled answer counts for nothing, as in the total
-        counted = [part.terms | {"answer": part.answered - part.map} for part in parts]
+        counted = [part.terms | {"answer": part.counted_answer} for part in parts]
         rows = [[held.get(term, math.nan) for term in terms] for held in counted]
         terms_NGK = rewards_NG.new_tensor(rows).view(*rewards_NG.shape, len(terms))
         found_NG = term_advantages(terms_NGK, weights, eps=objective.advantage_eps)

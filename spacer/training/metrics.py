@@ -26,14 +26,14 @@ def _columns(terms: Sequence[str]) -> list[str]:
 
 
 def measure(parts: Sequence[RewardParts], rollout: Rollout, terms: Sequence[str]) -> Tensor:
-    """The table (B, K), float64, of B completions, on the CPU; NaN where a term does not apply, and for the
-    quality of a map that was not drawn."""
+    """The table (B, K), float64, of B completions, on the CPU; NaN where a term does not apply, for the quality of a
+    map that was not drawn or has no true one, and for whether one was drawn where none was asked for."""
     rows = [
         [
             part.total,
             *map(part.terms.get, terms, repeat(math.nan)),
-            part.drawn,
-            part.map_quality if part.drawn else math.nan,
+            part.drawn if part.drawn or part.map_quality is not None else math.nan,
+            part.map_quality if part.drawn and part.map_quality is not None else math.nan,
         ]
         for part in parts
     ]
@@ -52,7 +52,8 @@ def rollout_metrics(table_BK: Tensor, group: int, terms: Sequence[str]) -> dict[
     is the policy's entropy at the sampling temperature.
 
     A mean is over the completions that have a value, and is left out where none has: a term that does not apply, the
-    quality of a map that was not drawn.
+    quality of a map that was not drawn. `rollout/map_drawn` is a share of all completions, and is left out where no
+    question has a map and no completion drew one.
 
     >>> from spacer.rewards.combine import TERMS
     >>> parts = [RewardParts(answer=a, map=0.0, format=1.0, length=0.0, temporal=0.0, drawn=False) for a in (0.0, 1.0)]
@@ -66,6 +67,9 @@ def rollout_metrics(table_BK: Tensor, group: int, terms: Sequence[str]) -> dict[
     names = _columns(terms)
     means = zip(names, table_BK.nanmean(0).tolist(), strict=True)
     metrics = {name: mean for name, mean in means if not math.isnan(mean)}
+    drawn_B = table_BK[:, names.index("rollout/map_drawn")]
+    if not drawn_B.isnan().all():
+        metrics["rollout/map_drawn"] = float(drawn_B.nan_to_num().mean())
     rewards_NG, answers_NG = (
         table_BK[:, names.index(name)].float().view(-1, group) for name in ("reward/total", "reward/answer")
     )

@@ -26,6 +26,12 @@ def test_a_misspelt_metric_is_told_before_anything_is_loaded(metric: str, told: 
     assert told in only_problem(evaluation__metric=metric)
 
 
+def test_a_part_that_the_reward_has_not_is_not_measured() -> None:
+    told = only_problem(reward__map=False, evaluation__metric="reward/map")
+    assert "evaluation.metric=reward/map is not measured" in told and "reward/format" in told
+    load(reward__map=False, evaluation__metric="map/quality")
+
+
 def test_metrics_of_a_runs_own_rewards_and_types_of_question_are_known(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("def turns(thinking, **fields):\n    return 1.0\n")
     functions = [{"path": f"{tmp_path / 'mine.py'}:turns", "weight": 1.0}]

@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from spacer.statistics import resampling, summaries
-from spacer.statistics.summaries import PairedDelta, compare, mean_interval, paired_delta
+from spacer.statistics.summaries import PairedDelta, compare, mean_interval, mean_scores, paired_delta
 
 REWARD = {"total": 0.0, "answer": 0.0, "map": 0.0, "map_quality": 0.0, "format": 0.0, "length": 0.0, "temporal": 0.0}
 
@@ -217,6 +217,17 @@ def test_bonuses_appear_where_one_was_earned():
     deltas = compare(rows, earned, resamples=5)
     assert deltas["reward/length"].delta == pytest.approx(0.1)
     assert "reward/temporal" not in deltas
+
+
+def test_maps_are_compared_over_questions_with_one_and_not_at_all_without():
+    without = [prediction("1", drawn=False) | {"true_map": None}, prediction("2", "b", drawn=False) | {"true_map": {}}]
+    bare = [{**row, "reward": {k: v for k, v in row["reward"].items() if not k.startswith("map")}} for row in without]
+    for rows in (without, bare):  # files of old hold a 0
+        assert not [name for name in (*compare(rows, rows, resamples=5), *mean_scores(rows, 5, 0)) if "map" in name]
+    some = [*bare, prediction("3", map=0.5) | {"true_map": {"chair": [[1, 2]]}}]
+    deltas = compare(some, some, resamples=5)
+    assert (deltas["reward/map"].before, deltas["reward/map"].questions) == (0.5, 1)
+    assert (deltas["map/drawn"].questions, mean_scores(some, 5, 0)["reward/map"]["mean"]) == (3, 0.5)
 
 
 def test_unknown_question_types_come_last():

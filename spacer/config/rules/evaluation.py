@@ -22,8 +22,10 @@ OF_MEDIA = (Control.other_video, Control.grey, Control.none)
 
 def measured(s: Settings) -> tuple[str, ...]:
     """The metrics of the held-out questions, but for those by type."""
+    absent = [f"reward/{name}" for name in ("map", "format") if not getattr(s.reward, name)]
+    published = (metric for metric in METRICS if metric not in absent)
     penalty = () if s.reward.overlong is None else ("reward/overlong",)
-    return (*METRICS, *penalty, *(f"reward/{reward.function}" for reward in s.reward.functions))
+    return (*published, *penalty, *(f"reward/{reward.function}" for reward in s.reward.functions))
 
 
 def metric_is_measured(s: Settings) -> str | None:

@@ -16,7 +16,7 @@ from spacer.evaluation.predictions import read_predictions
 from spacer.report.html.contents import Answered, Asked, EvaluationResult, Grid
 from spacer.report.html.lines import Line, latest, read_lines
 from spacer.rewards import answer_text, final_text, written_map
-from spacer.statistics.summaries import has_quality
+from spacer.statistics.summaries import covers, has_quality
 
 MAP_POINTS = 300  # of a completion's map; a degenerate one has thousands
 
@@ -59,7 +59,8 @@ def _heldout_answer(line: Line, asked: Asked) -> Answered:
     parts, completion = line.numbers("reward"), line.text("completion")
     if "answer" not in parts:
         raise UserError(f"{line.where}: 'reward' lacks 'answer': redo the run, or fix the line")
-    values = {f"reward/{name}": float(value) for name, value in parts.items() if name != "map_quality"}
+    rewards = {f"reward/{name}": float(value) for name, value in parts.items() if name != "map_quality"}
+    values = {name: value for name, value in rewards.items() if covers(name, line.row)}
     if has_quality(line.row):
         values["map/quality"] = float(parts.get("map_quality", 0.0))
     values |= {

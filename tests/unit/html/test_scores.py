@@ -41,6 +41,16 @@ def test_heldout_metrics_are_those_of_the_runs_own_table(tmp_path: Path) -> None
         assert first.questions == delta.questions
 
 
+def test_data_without_maps_have_no_rows_about_them(tmp_path: Path) -> None:
+    none = {"true_map": None, "drawn": False, "completion": "<answer>A</answer>"}
+    reward = {"total": 1.0, "answer": 1.0, "format": 1.0, "length": 0.0, "temporal": 0.0}
+    for name, given in (("new", reward), ("old", reward | {"map": 0.0, "map_quality": 0.0})):
+        changes = {number: none | {"reward": given} for number in range(4)}
+        _, after = read_run(training_run(tmp_path / name, [True] * 4, [True] * 4, changes=changes)).evaluations
+        told = [row.name for row in rows([after], [None], 50, 3)]
+        assert "reward/format" in told and not [row for row in told if "map" in row]
+
+
 def test_a_benchmark_without_its_files_is_told_by_tasks(tmp_path: Path) -> None:
     folders = [scored_run(tmp_path / name, 80, 0.3 + 0.2 * seed, seed, per_video=4) for seed, name in enumerate("ab")]
     (comparison,) = compare_runs(folders, resamples=500, seed=1)

@@ -68,7 +68,8 @@ def test_where_a_map_counts(
 @pytest.mark.parametrize("drawn", [PERFECT, "?", None])
 def test_samples_without_a_true_map_neither_lose_nor_gain(true_map: Any, drawn: str | None) -> None:
     parts = one(completion("B", drawn), true_map=true_map)
-    assert (parts.total, parts.map, parts.map_quality, parts.cancelled) == (2.0, 0.0, 0.0, False)
+    assert (parts.total, parts.map, parts.map_quality, parts.cancelled) == (2.0, None, None, False)
+    assert not {"map", "map_quality"} & parts.as_row().keys()
 
 
 def test_a_zero_map_costs_nothing_where_the_rule_is_off() -> None:
@@ -79,7 +80,7 @@ def test_a_zero_map_costs_nothing_where_the_rule_is_off() -> None:
 def test_maps_do_not_count_where_they_are_off() -> None:
     for drawn, quality in ((PERFECT, 1.0), ("?", 0.0)):
         parts = one(completion("B", drawn), settings=RewardSettings(map=False))
-        assert (parts.total, parts.map, parts.cancelled, parts.map_quality) == (2.0, 0.0, False, quality)
+        assert (parts.total, parts.map, parts.cancelled, parts.map_quality) == (2.0, None, False, quality)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,8 @@ def test_right_enough_for_the_map(
 def test_format_counts_where_it_is_on() -> None:
     assert one("<answer>B</answer>").total == 1.0
     parts = one(completion("B"), settings=RewardSettings(format=False))
-    assert (parts.format, parts.total) == (0.0, 1.0)
+    assert (parts.format, parts.total) == (None, 1.0)
+    assert "format" not in parts.as_row()
 
 
 def test_strictness_is_a_setting() -> None:

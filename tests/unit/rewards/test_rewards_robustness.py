@@ -199,11 +199,12 @@ def test_any_completion_of_any_sample_is_scored(
             settings=reward,
         )
         for parts in group:
-            assert all(0.0 <= value <= 1.0 for value in (parts.answer, parts.map, parts.format, parts.map_quality))
+            shares = (parts.answer, parts.map, parts.format, parts.map_quality)
+            assert all(0.0 <= value <= 1.0 for value in shares if value is not None)
             assert parts.length in (0.0, 0.2)
             assert parts.temporal == 0.0
             counted = 0.0 if parts.cancelled else parts.answer
-            assert parts.total == pytest.approx(counted + parts.map + parts.format + parts.length)
+            assert parts.total == pytest.approx(counted + (parts.map or 0.0) + (parts.format or 0.0) + parts.length)
             assert parts.drawn == has_map(text)
     within_limits(lambda: answer_reward(text, SOLUTIONS[problem_type][-1], problem_type, strict))
 
