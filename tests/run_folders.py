@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
+
+from spacer.report.table import write_summary
+from spacer.statistics.passing import pass_rates, summed
 
 Row = dict[str, Any]
 TASKS = ("object_counting", "object_rel_direction_easy", "obj_appearance_order", "room_size_estimation")
@@ -82,6 +86,20 @@ def training_run(
     lines(folder / "history.jsonl", steps(30))
     (folder / "summary.json").write_text(json.dumps({"metrics": {}, "seconds": {"train": 12.0}}))
     recorded(folder, {"seed": 0, "stage": {"name": "train"}, "dataset": {"kind": "rooms"}, "model": {"lora": None}})
+    return folder
+
+
+def sampled_run(folder: Path, rates: Sequence[float]) -> Path:
+    """A finished run of stage=generate, with two completions for each of so many questions, of these pass rates."""
+    rows = [
+        {"question_type": TASKS[number % 2], "scene": f"scene{number // 2}", "pass_rate": rate}
+        | {"completions": [{"reward": {"total": total}} for total in (rate > 0, rate == 1)]}
+        for number, rate in enumerate(rates)
+    ]
+    found = {"all": summed(rows, 100, 0), **pass_rates(rows, 100, 0)}
+    told = {"pass_rates": {kind: asdict(rates) for kind, rates in found.items()}}
+    write_summary(folder / "summary.json", {}, {"generate": 3.0}, told)
+    recorded(folder, {"seed": 0, "stage": {"name": "generate"}, "dataset": {"kind": "rooms"}})
     return folder
 
 

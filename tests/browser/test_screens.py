@@ -13,11 +13,11 @@ from spacer.report.html.build import write_report
 from spacer.report.html.sweep import read_sweep
 from tests.browser.conftest import Page
 from tests.browser.test_clicking import clean, opened
-from tests.run_folders import scored_run, sweep_folder, training_run, with_controls
+from tests.run_folders import sampled_run, scored_run, sweep_folder, training_run, with_controls
 
 pytestmark = pytest.mark.long
 WIDTHS = (390, 1024, 1440)
-REPORTS = ("trained", "two", "benchmark", "own", "sweep")
+REPORTS = ("trained", "two", "benchmark", "own", "sweep", "sampled")
 TABS = ("overview", "questions", "training", "settings")
 
 
@@ -61,6 +61,14 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = read_sweep(folder)
     assert found is not None
     return write_report(folder / "report.html", found.done, ReportSettings(), 100, 0, found)
+
+
+@pytest.fixture(scope="session")
+def sampled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a run that sampled completions: no answers to held-out questions."""
+    folder = tmp_path_factory.mktemp("sampled")
+    run = sampled_run(folder / "run", [0.0, 0.5, 1.0, 0.5] * 10)
+    return write_report(folder / "report.html", [run], ReportSettings(), 100, 0)
 
 
 @pytest.fixture
@@ -168,6 +176,25 @@ def test_what_the_video_adds_comes_first_and_nothing_is_told_of_maps_that_are_no
         "answer accuracy−2.0[−12.0, +8.0]+30.0 *[+20.0, +40.0]",
         "object count−2.0[−12.0, +8.0]+30.0 *[+20.0, +40.0]",
     ]
+    clean(page)
+
+
+def test_pass_rates_by_question_type_are_told_of_sampled_completions(page: Page, sampled: Path) -> None:
+    opened(page, sampled, "overview")
+    assert page.texts("nav button") == ["Overview", "Settings"]
+    assert page.texts(".card h3") == ["Right completions", "Groups that teach", "Never right", "Always right"]
+    assert [card.split("%")[0] for card in page.texts(".card .big")] == ["50.0", "50.0", "25.0", "25.0"]
+    every, counting, direction = page.texts(".scores tbody tr")
+    assert every.startswith("all questions50.0") and every.endswith("10201050.0 %40")
+    assert counting.startswith("object count50.0") and counting.endswith("100100.0 %20")
+    assert direction == "rel. direction, easy50.0no spread0200100.0 %20"
+    clean(page)
+
+
+def test_pass_rates_stand_beside_the_answers_of_other_runs(page: Page, tmp_path: Path) -> None:
+    runs = [training_run(tmp_path / "trained", [False] * 40, [True] * 40), sampled_run(tmp_path / "made", [0.0, 0.5])]
+    opened(page, write_report(tmp_path / "report.html", runs, ReportSettings(), 100, 0), "overview")
+    assert "B How often its completions are right made" in page.texts(".page h2")
     clean(page)
 
 

@@ -52,6 +52,10 @@ def test_each_question_has_its_completions_and_the_summary_its_pass_rates(genera
     total = summary["pass_rates"]["all"]
     assert total["mean"] == pytest.approx(sum(row["pass_rate"] for row in found) / QUESTIONS)
     assert total["never"] == sum(row["pass_rate"] == 0 for row in found)
+    teach = sum(len({each["reward"]["total"] for each in row["completions"]}) > 1 for row in found)
+    assert 0 < total["teaching"] == teach and total["low"] < total["mean"] < total["high"]
+    assert "Teach" in said and f"report: {out / 'report.html'}" in said
+    assert '"label":"all questions"' in (out / "report.html").read_text()
     assert summary["questions"] == QUESTIONS and summary["completions"] == 4 * QUESTIONS
     assert set(summary["pass_rates"]) == {"all", *(row["question_type"] for row in found)}
     assert "Pass rates over 4 completions of each question" in said

@@ -9,7 +9,9 @@ from pathlib import Path
 from rich.console import Console
 
 from spacer.report.table import video_adds_table
+from spacer.stages.generate import pass_rate_table
 from spacer.stages.summary import _scores_table
+from spacer.statistics.passing import PassRates
 from spacer.statistics.summaries import PairedDelta, mean_scores
 from tests.run_folders import heldout_row
 from tests.unit.configs import load
@@ -42,3 +44,12 @@ def test_what_the_video_adds_has_readable_names() -> None:
         video_adds_table({"task/obj_appearance_order": 0.5}, {}, {"grey": {"task/obj_appearance_order": few}})
     )
     assert "appearance order" in said and "+30.0, < 10 videos" in said and "*" not in said
+
+
+def test_pass_rates_fit_a_terminal_with_what_is_never_right_and_what_teaches() -> None:
+    rates = PassRates(0.4167, 0.35, 0.5, never=1900, sometimes=3000, always=100, teaching=4200, scenes=90)
+    said = printed(pass_rate_table({"object_counting": rates}, rates, 8))
+    row = next(line for line in said.splitlines() if line.startswith("object count "))
+    assert row.split()[2:] == ["5000", "0.417", "0.350", "to", "0.500", "1900", "3000", "100", "84.0", "%"]
+    few = printed(pass_rate_table({}, PassRates(0.5, float("nan"), float("nan"), 0, 1, 0, 1, 1), 8))
+    assert "< 10 scenes" in few and "nan" not in few

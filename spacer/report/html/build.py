@@ -32,7 +32,7 @@ from spacer.report.labels import METRICS
 
 NAME = "report.html"
 _SCRIPTS = (
-    *("dom.js", "charts.js", "data.js", "added.js", "overview.js", "sweep.js", "training.js"),
+    *("dom.js", "charts.js", "data.js", "added.js", "passing.js", "overview.js", "sweep.js", "training.js"),
     *("questions.js", "detail.js", "main.js"),
 )
 PAGE = 100_000  # characters: style, script and the frame around the contents

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from spacer.benchmarks.question import Question
+from spacer.statistics.passing import PassRates
 
 Grid = Mapping[str, Sequence[Sequence[float]]]  # category → centres [x, y] on the 10 x 10 grid, y up
 
@@ -92,6 +93,7 @@ class RunFolder:
     config: str  # YAML as recorded; empty if it was not
     overrides: tuple[str, ...]
     evaluations: tuple[EvaluationResult, ...]
+    pass_rates: Mapping[str, PassRates]  # question type → those of stage=generate; empty for another stage
     history: Sequence[Mapping[str, Any]]
     rollouts: Sequence[Mapping[str, Any]]
     faults: Sequence[Mapping[str, Any]]

@@ -14,6 +14,7 @@ from spacer.report.html.added import read_added
 from spacer.report.html.contents import EvaluationResult, RunFolder
 from spacer.report.html.evaluations import benchmark_evaluation, heldout_evaluation
 from spacer.report.html.lines import Line, latest, read_lines, read_object
+from spacer.report.html.pass_rates import read_pass_rates
 from spacer.report.steps import by_step
 
 _NAME = "predictions"
@@ -68,10 +69,11 @@ def read_run(folder: Path) -> RunFolder:
     summary = read_object(folder / "summary.json")
     evaluations = tuple(_evaluations(folder, recorded, notes))
     history = by_step(line.row for line in read_lines(folder / "history.jsonl", notes) if _is_step(line))
-    if not evaluations and not history:
+    pass_rates = read_pass_rates(folder)
+    if not evaluations and not history and not pass_rates:
         raise UserError(
             f"{folder} holds no answers and no history of training: name the folder of a run of stage=train, sft, "
-            "evaluate, score or compare"
+            "evaluate, score or compare, or of stage=generate that has ended"
         )
     if summary is None:
         notes.append("summary.json is not there: the run has not ended")
@@ -83,6 +85,7 @@ def read_run(folder: Path) -> RunFolder:
         config=config,
         overrides=_overrides(folder),
         evaluations=evaluations,
+        pass_rates=pass_rates,
         history=history,
         rollouts=[
             line.row for line in latest(read_lines(folder / "rollouts.jsonl", notes), *_ROLLOUT) if _is_step(line)

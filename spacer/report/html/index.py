@@ -13,6 +13,7 @@ from spacer.files import parse_yaml
 from spacer.report.comparison import letter
 from spacer.report.html.added import added_entries
 from spacer.report.html.contents import EvaluationResult, RunFolder
+from spacer.report.html.pass_rates import pass_rate_entries
 from spacer.report.html.published import PUBLISHED
 from spacer.report.html.scores import rows
 from spacer.report.html.texts import Questions
@@ -157,6 +158,7 @@ def run_entry(run: RunFolder, place: int) -> dict[str, Any]:
         "faults": [{name: str(value) for name, value in fault.items()} for fault in run.faults[:FAULTS]],
         "fault_count": len(run.faults),
         "notes": list(run.notes),
+        "pass_rates": pass_rate_entries(run.pass_rates),
         "curves": curves(run.history),
     }
 

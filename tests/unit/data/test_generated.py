@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from spacer.data.generated import Choice, choose
 from spacer.data.prompts import GeneratedTarget
 from spacer.data.samples import Fault, Sample
 from spacer.errors import UserError
-from spacer.evaluation.generated import PassRates, generated_fault, generated_row, pass_rates
+from spacer.evaluation.generated import generated_fault, generated_row
 from spacer.evaluation.kept import Answer
 from spacer.files import write_rows
 from spacer.rewards import Scorer
+from spacer.statistics.passing import pass_rates, summed
+from spacer.statistics.summaries import mean_interval
 from tests.unit.data.making import sample
 
 RIGHT, WRONG = "<think></think><answer>3</answer>", "<think></think><answer>9</answer>"
@@ -72,10 +75,24 @@ def test_a_row_has_each_completion_with_its_reward_as_one_group() -> None:
 def test_pass_rates_by_type_leave_out_what_was_not_asked() -> None:
     rows = [row(item, *[RIGHT] * n, *[WRONG] * (2 - n)) for n, item in enumerate(items(3))]
     rows.append(generated_fault(sample("x", question_type="count"), Fault("x", "unreadable", "no frames")))
-    found = pass_rates(rows)
+    found = pass_rates(rows, resamples=50, seed=0)
     assert list(found) == ["count", "route"] and rows[-1]["error"] == "unreadable: no frames"
-    assert found["count"] == PassRates(mean=0.5, never=1, sometimes=0, always=1)
-    assert (found["route"].mean, found["route"].sometimes) == (0.5, 1)
+    count, route = found["count"], found["route"]
+    assert (count.mean, count.never, count.sometimes, count.always, count.teaching) == (0.5, 1, 0, 1, 0)
+    assert (route.mean, route.sometimes, route.teaching) == (0.5, 1, 1)
+    assert math.isnan(count.low) and math.isnan(summed([], 50, 0).mean)
+
+
+def test_a_group_teaches_if_rewards_differ_and_intervals_resample_scenes() -> None:
+    unclosed = WRONG.removeprefix("<think></think>")  # wrong too, and of a wrong form: the rewards differ
+    texts = [(WRONG, unclosed), (RIGHT, RIGHT), (RIGHT, WRONG)]
+    rows = [row(sample(str(n)), *texts[n % 3]) | {"scene": f"scene {n // 2}"} for n in range(60)]
+    found = summed(rows, 200, 0)
+    assert (found.never, found.always, found.sometimes, found.teaching, found.scenes) == (20, 20, 20, 40, 30)
+    rates = [each["pass_rate"] for each in rows]
+    scenes = [each["scene"] for each in rows]
+    assert (found.mean, found.low, found.high) == mean_interval(rates, scenes, resamples=200, seed=0)
+    assert found.low < 0.5 < found.high
 
 
 def test_questions_within_a_pass_rate_are_kept_both_ends_included(file: Path) -> None:

@@ -12,8 +12,9 @@ from spacer.report.html.added import added_entries
 from spacer.report.html.contents import Added
 from spacer.report.html.folders import read_run, read_runs
 from spacer.report.html.index import curves, differences, subjects
+from spacer.report.html.pass_rates import pass_rate_entries
 from tests.benchmarks_as_distributed import MAKERS
-from tests.run_folders import heldout_row, lines, recorded, scored_run, steps, training_run, with_controls
+from tests.run_folders import heldout_row, lines, recorded, sampled_run, scored_run, steps, training_run, with_controls
 
 
 @pytest.fixture
@@ -108,6 +109,31 @@ def test_everything_that_is_wrong_with_all_runs_is_told_at_once(trained: Path, t
         "not an existing folder",
     ):
         assert said in str(caught.value)
+
+
+def test_a_run_that_sampled_completions_has_its_pass_rates(tmp_path: Path) -> None:
+    run = read_run(sampled_run(tmp_path / "run", [0.0, 0.5, 1.0, 0.5] * 10))
+    assert run.stage == "generate" and not run.evaluations
+    entries = pass_rate_entries(run.pass_rates)
+    assert [entry["label"] for entry in entries] == ["all questions", "object count", "rel. direction, easy"]
+    every, _, direction = entries
+    counts = ("never", "sometimes", "always", "teaching")
+    assert [every[name] for name in counts] == [10, 20, 10, 20] and every["cell"]["questions"] == 40
+    assert every["cell"]["low"] < every["cell"]["value"] == 0.5 < every["cell"]["high"]
+    assert [direction[name] for name in counts] == [0, 20, 0, 20]
+    assert (direction["cell"]["low"], direction["cell"]["why"]) == (None, "no spread")
+
+
+def test_pass_rates_that_lack_something_are_told_with_the_remedy(tmp_path: Path) -> None:
+    folder = sampled_run(tmp_path / "run", [0.0, 1.0])
+    summary = json.loads((folder / "summary.json").read_text())
+    del summary["pass_rates"]["all"]["teaching"]
+    (folder / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(UserError, match=r"pass_rates: all: lacks 'teaching': call the run once more"):
+        read_run(folder)
+    (folder / "summary.json").unlink()
+    with pytest.raises(UserError, match="stage=generate that has ended"):
+        read_run(folder)
 
 
 def test_what_is_missing_or_under_way_is_noted(trained: Path) -> None:

@@ -10,7 +10,7 @@ const TABS = {
 
 // tabs that only some reports have
 const WANTED = {
-  overview: () => index.subjects.length,
+  overview: () => index.subjects.length || sampled().length,
   questions: () => index.subjects.length,
   training: () => index.runs.some((run) => run.curves.length),
   rollouts: hasRollouts,
@@ -217,7 +217,7 @@ document.addEventListener("keydown", (event) => {
 window.addEventListener("resize", () => requestAnimationFrame(drawList));
 
 if (index.subjects.length) chooseSubject(0);
-else state.tab = "training";
+else if (!sampled().length) state.tab = "training";
 recall();
 document.body.append(tip);
 render();

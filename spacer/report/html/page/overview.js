@@ -3,12 +3,14 @@
 function overview() {
   const subject = index.subjects[state.subject];
   const view = el("div", { class: "page" }, ...notes());
-  if (!subject) return fill(view, {}, [el("p", { class: "quiet" }, "These runs answered no questions: see Training.")]);
+  if (!subject && !sampled().length)
+    return fill(view, {}, [el("p", { class: "quiet" }, "These runs answered no questions: see Training.")]);
+  if (!subject) return fill(view, {}, passing());
   if (index.sweep) return fill(view, {}, sweepOverview(subject));
   if (subject.adds.some((entries) => entries.length)) view.append(added(subject));
   view.append(headline(subject), scores(subject));
   if (subject.published.length) view.append(published(subject));
-  view.append(failures(subject));
+  view.append(...passing(), failures(subject));
   return view;
 }
 
