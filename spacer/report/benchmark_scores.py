@@ -7,13 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from spacer.benchmarks import benchmark
 from spacer.evaluation.scoring import Scored
 from spacer.report.labels import task_name
+from spacer.report.published import PUBLISHED
 from spacer.statistics.intervals import Interval, why_no_interval
 from spacer.terminal.tables import plain_table
+
+SHOWN = 6  # published scores on the terminal
 
 
 def show(
@@ -49,6 +53,24 @@ def show(
         console.print(f"  {note}")
     for what, name in (("scores", "scores.json"), ("each question", "per_question.jsonl")):
         console.print(f"  {what}: {folder / name}", soft_wrap=True)
+
+
+def published_table(name: str) -> Table | None:
+    """What others published of a benchmark, a table of its own beside what was measured; None if nothing is known."""
+    known = [entry for entry in PUBLISHED if entry.benchmark == name]
+    if not known:
+        return None
+    table = plain_table(f"{name}: published overall scores, in percent, none of them measured here")
+    table.caption = "For orientation: published models differ in frames, pixels, prompts and lengths."
+    if len(known) > SHOWN:
+        table.caption += f" {len(known) - SHOWN} more are in report.html."
+    table.add_column("Model", overflow="fold")
+    table.add_column("Overall", justify="right", no_wrap=True)
+    table.add_column("Source", overflow="fold")
+    for entry in sorted(known[:SHOWN], key=lambda entry: -entry.value):
+        source = "; ".join(filter(None, (entry.source, entry.note)))
+        table.add_row(entry.model, f"{entry.value:.2f}", Text(source, style="dim"))
+    return table
 
 
 def _range(spread: Mapping[str, Interval], name: str) -> str:

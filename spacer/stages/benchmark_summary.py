@@ -15,7 +15,7 @@ from spacer.data.samples import Fault, describe
 from spacer.evaluation.baselines import chance, constant
 from spacer.evaluation.conditions import Protocol
 from spacer.evaluation.scoring import Scored
-from spacer.report.benchmark_scores import show
+from spacer.report.benchmark_scores import published_table, show
 from spacer.report.table import video_adds_table, write_json, write_summary
 from spacer.stages.summary import (
     Rows,
@@ -51,6 +51,9 @@ def report_benchmark(
     show(console, scored, spread, folder, str(protocol))
     blind = {"chance": chance(scored), "constant": constant(scored.benchmark, scored.questions)}
     console.print(video_adds_table(scored.official_values, blind, adds))
+    published = published_table(scored.benchmark)
+    if published is not None and how["limit"] is None and how["tasks"] is None:  # they are of all questions
+        console.print(published)
     console.print(f"  asked: {_conditions(how)}", soft_wrap=True)
     failed = not_asked(rows)
     if failed:

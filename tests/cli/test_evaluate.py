@@ -277,11 +277,14 @@ def test_what_the_video_adds_to_a_benchmark(films: list[Path], command: Command,
             assert metric["delta"] == pytest.approx(metric["after"] - metric["before"])
     said = said.partition("What the video adds")[2]
     assert all(heading in said for heading in ("Chance", "Const.", "Text", "Other", "Own", "Adds"))
+    assert "SpaceR-7B" in said.partition("none of them measured here")[2]
     baselines = json.loads((out / "summary.json").read_text())["baselines"]
     assert set(baselines["constant"]) == set(official) and baselines["chance"]["overall"] is None  # numbers have none
     assert baselines["chance"]["task/object_rel_distance"] == 0.25
     told = fails(command(*to_evaluate("vsi_bench", root, tmp_path / "no", "evaluation.controls=[prior]")))
     assert "leave prior out" in told
+    few = succeeds(command(*to_evaluate("vsi_bench", root, tmp_path / "few", "benchmark.limit=2")))
+    assert "SpaceR-7B" not in few  # whose score is of all questions
 
 
 @pytest.mark.long

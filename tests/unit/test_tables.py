@@ -6,8 +6,12 @@ import io
 import re
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
+from spacer.report import benchmark_scores
+from spacer.report.benchmark_scores import published_table
+from spacer.report.published import PUBLISHED, Published
 from spacer.report.table import video_adds_table
 from spacer.stages.generate import pass_rate_table
 from spacer.stages.summary import _scores_table
@@ -53,3 +57,20 @@ def test_pass_rates_fit_a_terminal_with_what_is_never_right_and_what_teaches() -
     assert row.split()[2:] == ["5000", "0.417", "0.350", "to", "0.500", "1900", "3000", "100", "84.0", "%"]
     few = printed(pass_rate_table({}, PassRates(0.5, float("nan"), float("nan"), 0, 1, 0, 1, 1), 8))
     assert "< 10 scenes" in few and "nan" not in few
+
+
+def test_published_scores_stand_in_a_table_of_their_own_with_their_sources() -> None:
+    said = printed(published_table("vsi_bench"))
+    known = [entry for entry in PUBLISHED if entry.benchmark == "vsi_bench"]
+    assert all(entry.model in said and f"{entry.value:.2f}" in said for entry in known) and len(known) == 5
+    assert "none of them measured here" in said and "2504.01805" in said and "report.html" not in said
+    assert max(map(len, said.splitlines())) <= 80
+    assert published_table("tempcompass") is None
+
+
+def test_six_published_scores_are_shown_and_the_report_named_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = tuple(Published("vsi_bench", f"model {n}", 40.0 + n, "a paper") for n in range(9))
+    monkeypatch.setattr(benchmark_scores, "PUBLISHED", many)
+    said = printed(published_table("vsi_bench"))
+    assert [n for n in range(9) if f"model {n}" in said] == list(range(6))
+    assert said.index("model 5") < said.index("model 0") and "3 more are in report.html" in " ".join(said.split())

@@ -14,10 +14,10 @@ from spacer.report.comparison import letter
 from spacer.report.html.added import added_entries
 from spacer.report.html.contents import EvaluationResult, RunFolder
 from spacer.report.html.pass_rates import pass_rate_entries
-from spacer.report.html.published import PUBLISHED
 from spacer.report.html.scores import rows
 from spacer.report.html.texts import Questions
 from spacer.report.labels import QUESTION_TYPES, label_of
+from spacer.report.published import PUBLISHED
 
 HEAD = 160  # characters of a question in the list
 _CHOSEN = "benchmark.limit or benchmark.tasks chose some questions: published scores, which are of all, are left out"

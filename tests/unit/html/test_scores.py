@@ -12,8 +12,8 @@ from spacer.config.choices import BENCHMARKS
 from spacer.evaluation.outcomes import compare_runs
 from spacer.evaluation.scoring import official_intervals, score_predictions, write_scores
 from spacer.report.html.folders import read_run
-from spacer.report.html.published import PUBLISHED
 from spacer.report.html.scores import rows
+from spacer.report.published import PUBLISHED
 from spacer.statistics.summaries import compare
 from tests.benchmarks_as_distributed import MAKERS
 from tests.run_folders import scored_run, training_run
