@@ -26,6 +26,7 @@ METRICS = {
     "map/quality": "quality of drawn maps",
     "map/drawn": "completions with a map",
     "completion/tokens": "tokens a completion",
+    "answer/spatial": "spatial types together",
     **{f"answer/{kind}": name for kind, name in QUESTION_TYPES.items()},
 }
 CURVES = {  # what is logged of training steps besides the terms of the reward

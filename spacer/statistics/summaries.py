@@ -34,6 +34,9 @@ QUESTION_TYPES = (
     "obj_appearance_order",
     "route_planning",
 )
+# those that are answered by where things are and when they come into view, not by how many or how large they are
+SPATIAL_TYPES = tuple(kind for kind in QUESTION_TYPES if kind != "object_counting" and "size" not in kind)
+SPATIAL = "spatial"  # all of them together
 
 
 @dataclass(frozen=True)
@@ -196,8 +199,24 @@ def by_metric(rows: Iterable[Prediction]) -> dict[str, list[tuple[float, str]]]:
         for name, value in metrics.items():
             if covers(name, row):
                 found.setdefault(name, []).append((value(row), row["scene"]))
-        found.setdefault(f"answer/{row['question_type']}", []).append((row["reward"]["answer"], row["scene"]))
+    for kind, types in answer_groups(row["question_type"] for row in held).items():
+        part = [(row["reward"]["answer"], row["scene"]) for row in held if row["question_type"] in types]
+        found[f"answer/{kind}"] = part
     return found
+
+
+def answer_groups(present: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Name → the question types whose answers it stands for: the spatial types together, if there are several of them
+    and others too, then each type that is present.
+
+    >>> answer_groups(["route_planning", "object_counting", "obj_appearance_order"])["spatial"]
+    ('obj_appearance_order', 'route_planning')
+    """
+    kinds = set(present)
+    known = [kind for kind in QUESTION_TYPES if kind in kinds]
+    spatial = tuple(kind for kind in known if kind in SPATIAL_TYPES)
+    together = {SPATIAL: spatial} if 1 < len(spatial) < len(kinds) else {}
+    return together | {kind: (kind,) for kind in (*known, *sorted(kinds.difference(known)))}
 
 
 def mean_scores(rows: Iterable[Prediction], resamples: int, seed: int) -> dict[str, dict[str, float]]:
@@ -224,7 +243,8 @@ def compare(
     reward/format, reward/length and reward/temporal (if some completion earned one), rewards of the user's, each part
     over questions to which it applies on both sides, map/quality (the map's score,
     whether or not it counted, over questions where both sides drew one), map/drawn (share of completions with a map, if
-    a question has one or a completion drew one), completion/tokens, and answer/<question_type>.
+    a question has one or a completion drew one), completion/tokens, answer/spatial (over all spatial types) and
+    answer/<question_type>.
     Samples with an `error` count with their zeros.
 
     Raises:
@@ -265,10 +285,8 @@ def compare(
         pairs = [pair for pair in both if all(covers(name, row) for row in pair)]
         if pairs:
             deltas[name] = delta(value, pairs)
-    present = {first["question_type"] for first, _ in both}
-    known = [kind for kind in QUESTION_TYPES if kind in present]
-    for kind in known + sorted(present.difference(known)):
-        pairs = [pair for pair in both if pair[0]["question_type"] == kind]
+    for kind, types in answer_groups(first["question_type"] for first, _ in both).items():
+        pairs = [pair for pair in both if pair[0]["question_type"] in types]
         deltas[f"answer/{kind}"] = delta(METRICS["reward/answer"], pairs)
     return deltas
 

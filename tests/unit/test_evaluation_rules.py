@@ -70,3 +70,9 @@ def test_a_metric_of_a_type_that_no_held_out_question_has_is_refused() -> None:
     settings = load(evaluation__metric="answer/rute", evaluation__every_n_steps=2)
     with pytest.raises(UserError, match=r"answer/rute is not measured .* reward/total, .*, answer/object_counting$"):
         check_heldout(settings, [sample()])
+    together = load(evaluation__metric="answer/spatial", evaluation__every_n_steps=2)
+    check_heldout(
+        together, [sample(), sample(question_type="route_planning"), sample(question_type="obj_appearance_order")]
+    )
+    with pytest.raises(UserError, match="answer/spatial is not measured"):  # one type only
+        check_heldout(together, [sample(), sample(question_type="route_planning")])

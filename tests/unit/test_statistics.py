@@ -235,6 +235,25 @@ def test_unknown_question_types_come_last():
     assert list(compare(rows, rows, resamples=5))[-3:] == ["answer/route_planning", "answer/apple", "answer/zebra"]
 
 
+def test_spatial_types_are_told_together_beside_each():
+    kinds = {
+        "object_counting": 1.0,
+        "route_planning": 0.0,
+        "object_rel_distance": 1.0,
+        "object_rel_direction_hard": 1.0,
+    }
+    rows = [prediction(kind, kind=kind, answer=right) for kind, right in kinds.items()]
+    wrong = [prediction(kind, kind=kind) for kind in kinds]
+    delta = compare(wrong, rows, resamples=5)["answer/spatial"]
+    assert (delta.before, delta.after, delta.questions) == (0.0, pytest.approx(2 / 3), 3)
+    assert mean_scores(rows, 5, 0)["answer/spatial"]["mean"] == pytest.approx(2 / 3)
+    names = [name for name in mean_scores(rows, 5, 0) if name.startswith("answer/")]
+    assert names == ["answer/spatial", *(f"answer/{kind}" for kind in summaries.QUESTION_TYPES if kind in kinds)]
+    for alone in (rows[1:], rows[:2]):  # nothing else, or one type only
+        assert "answer/spatial" not in compare(alone, alone, resamples=5)
+        assert "answer/spatial" not in mean_scores(alone, 5, 0)
+
+
 def test_broken_samples_count_as_zero():
     broken = {"id": "1", "scene": "a", "question_type": "object_counting", "reward": REWARD, "error": "no frames"}
     deltas = compare([broken, prediction("2", "b")], [prediction("1", total=2.0), prediction("2", "b")], resamples=5)

@@ -13,7 +13,7 @@ from spacer.report.html.contents import Asked, EvaluationResult
 from spacer.report.labels import SECTIONS, label_of, section_of
 from spacer.statistics.intervals import UNIT, Interval, Paired, intervals, paired, why_no_interval
 from spacer.statistics.metrics import Metric, grouped, mean
-from spacer.statistics.summaries import METRICS, QUESTION_TYPES
+from spacer.statistics.summaries import METRICS, answer_groups
 
 OVERALL, QUESTIONS = "overall", "questions"  # the benchmark's own metric, and the mean over questions
 _RARE = ("reward/length", "reward/temporal")  # omitted if no completion earned one
@@ -85,17 +85,17 @@ def _told(
     metrics: _Metrics,
     value: str | None = None,
     *,
-    task: str | None = None,
+    tasks: Sequence[str] | None = None,
     resamples: int,
     seed: int,
 ) -> dict[str, _Told]:
-    """The metrics that `metrics` defines over all questions or a task, from the scores or the named values.
+    """The metrics that `metrics` defines over all questions or those of some tasks, from scores or named values.
 
     Values are taken over the questions whose answers have them.
     """
 
     def covered(evaluation: EvaluationResult) -> list[Asked]:
-        found = [one for one in evaluation.questions.values() if task in (None, one.task)]
+        found = [one for one in evaluation.questions.values() if tasks is None or one.task in tasks]
         return found if value is None else [one for one in found if value in evaluation.answers[one.key].values]
 
     def values(evaluation: EvaluationResult, asked: Iterable[Asked]) -> list[float]:
@@ -174,12 +174,11 @@ def _heldout_rows(evaluations: Sequence[EvaluationResult], tell: _Tell) -> list[
         better = name != "completion/tokens"  # longer is not better
         section = SECTIONS[section_of(name)]
         found.append(ScoreRow(name, label_of(name), section, share, better, told.cells, told.changes))
-    tasks = {asked.task for evaluation in evaluations for asked in evaluation.questions.values()}
-    known = [task for task in QUESTION_TYPES if task in tasks]
-    for task in known + sorted(tasks.difference(known)):
+    groups = answer_groups(asked.task for evaluation in evaluations for asked in evaluation.questions.values())
+    for group, tasks in groups.items():
         # each on its own, as in the table at the end of the run
-        name = f"answer/{task}"
-        told = tell(partial(_over_all, name), "reward/answer", task=task)[name]
+        name = f"answer/{group}"
+        told = tell(partial(_over_all, name), "reward/answer", tasks=tasks)[name]
         found.append(ScoreRow(name, label_of(name), SECTIONS["answer"], True, True, told.cells, told.changes))
     return found
 
