@@ -78,6 +78,9 @@ class WandbHistory(WandbLogger):
 
     `held` is the first step that the run does not hold yet. A resumed run skips steps that it repeats, and adds from
     the history any that W&B had not written when the run was killed.
+
+    W&B never changes a step that it holds. The evaluation before a step and the step's own metrics come apart, and a
+    run that fails in between would leave it half filled for ever: a step is given to W&B once it is made.
     """
 
     def __init__(self, run: Any, history: Path, held: int) -> None:
@@ -86,6 +89,8 @@ class WandbHistory(WandbLogger):
         self._held = held
         self._begun = False
         self._repeats = Repeats()
+        self._waiting: Row = {}  # what is known of a step that is not made yet
+        self._waiting_step = -1
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
@@ -97,6 +102,16 @@ class WandbHistory(WandbLogger):
             for row, made in earlier(self._history, self._held, sys.maxsize if step is None else step):
                 self.experiment.log(row, step=made)
         if step is None:
+            self._give()
             self.experiment.log(dict(metrics), step=max(self._held, self.experiment.step))
         elif step >= self._held:
-            self.experiment.log(dict(metrics), step=step)
+            if step != self._waiting_step:
+                self._give()
+            self._waiting, self._waiting_step = self._waiting | dict(metrics), step
+            if "train/loss" in metrics:
+                self._give()
+
+    def _give(self) -> None:
+        if self._waiting:
+            self.experiment.log(self._waiting, step=self._waiting_step)
+            self._waiting = {}

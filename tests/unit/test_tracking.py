@@ -128,6 +128,50 @@ def test_wandb_offline_goes_on_wherever_its_file_was_cut_off(tmp_path: Path) -> 
     assert len(offline_runs(folder, "r")) == 2 and logged(folder) == list(range(7))
 
 
+def by_parts(step: int) -> list[dict[str, float]]:
+    """What is logged at a step: an evaluation before it, at every other one, then a table and the step itself."""
+    before = [] if step % 2 else [{"eval/during/reward/total": step / 2}]
+    return [*before, {"rollout/table": 1.0 * step}, {"train/loss": 1 / (step + 1)}]
+
+
+def offline_by_parts(folder: Path, begins: int, calls: int | None) -> None:
+    """A start that goes on from a step, and fails after so many calls of its logger: W&B is closed as Python ends."""
+    held = repair(folder, "r")
+    run = wandb.init(mode="offline", dir=folder, project="p", id="r", resume="allow")
+    loggers = HistoryLogger(folder / "history.jsonl"), WandbHistory(run, folder / "history.jsonl", held)
+    made = [(step, row) for step in range(begins, 6) for row in by_parts(step)]
+    for step, row in made[:calls]:
+        for logger in loggers:
+            logger.log_metrics(row, step)
+    if calls is None:
+        loggers[1].log_metrics({"eval/during/reward/total": 3.0}, 6)  # of the last step, by itself
+        loggers[1].log_metrics({"eval/rooms/reward/total": 1.5})
+    run.finish()
+    wandb.teardown()
+
+
+def curves(folder: Path) -> list[dict[str, str]]:
+    """The steps in W&B's files, without their times."""
+    records = (record for path in offline_runs(folder, "r") for record, _ in read_records(path))
+    rows = [{".".join(i.nested_key) or i.key: i.value_json for i in record.history.item} for record in records]
+    return [
+        {name: value for name, value in row.items() if name not in ("_runtime", "_timestamp")} for row in rows if row
+    ]
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize(("calls", "begins"), [(6, 2), (6, 1), (7, 2), (8, 3)])
+def test_wandb_has_the_curves_of_a_run_that_never_failed(calls: int, begins: int, tmp_path: Path) -> None:
+    """It fails after the evaluation before step 2, after its table, or once it is made."""
+    (whole := tmp_path / "whole").mkdir()
+    offline_by_parts(whole, 0, None)
+    (failed := tmp_path / "failed").mkdir()
+    offline_by_parts(failed, 0, calls)
+    offline_by_parts(failed, begins, None)
+    assert len(offline_runs(failed, "r")) == 2 and curves(failed) == curves(whole)
+    assert [row["_step"] for row in curves(whole)] == [str(step) for step in range(7)]
+
+
 def test_the_configuration_is_flat_and_says_where_metrics_come_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
