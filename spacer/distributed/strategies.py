@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,11 @@ import torch
 from pytorch_lightning.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+from torch.optim import Optimizer
 
 from spacer.config.settings import ClusterSettings, SlurmSettings
-from spacer.distributed.checkpoint_files import read
+from spacer.distributed.checkpoint_parts import PARTS, check, forget_but, join, load, new_folder, places, split, write
 from spacer.distributed.sharding import hold_twin, shard_firsts
 from spacer.distributed.zero3 import Zero3, check_device
 from spacer.errors import UserError
@@ -46,22 +48,99 @@ class Replicas(DDPStrategy):
 
 
 class Sharded(ModelParallelStrategy):
-    """Models spread over the processes, by FSDP2; checkpoints are one file of whole tensors, as of a process alone.
+    """Models spread over the processes, by FSDP2; checkpoints as of `spacer.distributed.checkpoint_parts`.
 
-    Such a file is read as data, and on any number of processes; a checkpoint in parts is a folder with a pickle.
+    Each process writes and reads its own shards, and any number of processes goes on from them.
     """
 
     def __init__(self, world: int) -> None:
-        super().__init__(data_parallel_size=world, tensor_parallel_size=1, save_distributed_checkpoint=False)
+        super().__init__(data_parallel_size=world, tensor_parallel_size=1)
+
+    # What is told of states is as of one process: they are named and numbered alike, and hold a process's shards.
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """The parameters themselves, so that two names of one are told from two parameters."""
+        assert self.lightning_module is not None
+        return dict(self.lightning_module.state_dict(keep_vars=True))
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        """What is not sharded, such as buffers; of the rest `load_checkpoint` has filled the parameters."""
+        super(ModelParallelStrategy, self).load_model_state_dict(checkpoint, strict)
+
+    def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
+        """The optimiser's own."""
+        return super(ModelParallelStrategy, self).optimizer_state(optimizer)
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Into the optimiser."""
+        super(ModelParallelStrategy, self).load_optimizer_state_dict(checkpoint)
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        """Yes, from what `load_checkpoint` returns."""
+        return True
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any | None = None) -> None:
+        """Writes the shards to a new folder, then the file that names it, and removes the folder of the one before."""
+        path = Path(self.broadcast(filepath))
+        folder = self.broadcast(new_folder(path) if self.is_global_zero else path)
+        sharded, rest = split(checkpoint)
+        rest[PARTS] = write(sharded, folder, self.root_device)
+        super(ModelParallelStrategy, self).save_checkpoint(rest, path, storage_options)  # in the first process
+        if self.is_global_zero:
+            forget_but(path, folder)
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        """As Lightning does; UserError as of `check_written_by` and `check_trained`."""
-        # mapped: of the tensors nothing is read
-        held = read(Path(checkpoint_path), mmap=True)
+        """Fills the module's parameters; returns the checkpoint with this process's shards.
+
+        Raises:
+            UserError: as of `check_written_by`, `check_trained` and `checkpoint_parts.check`, or it is of an earlier
+                version, of another model or of other trained parts.
+        """
+        path, module = Path(self.broadcast(checkpoint_path)), self.lightning_module
+        assert module is not None
+        held: dict[str, Any] = self.checkpoint_io.load_checkpoint(path, weights_only=True)
         check_written_by(held, sharded=True)
-        assert self.lightning_module is not None
-        check_trained(self.lightning_module, held["state_dict"])  # which the module's own hook is not given
-        return super().load_checkpoint(checkpoint_path, weights_only)
+        check_trained(module, held["state_dict"])  # before it is filled
+        if PARTS not in held:
+            raise UserError(
+                f"{path} was written by an earlier version, as one file: go on with that version, or take its weights "
+                "alone, with stage=export and model.name_or_path"
+            )
+        into = _shards_for(path, held, module.state_dict(), self.optimizers)
+        check(path, held, self.root_device)
+        load(path, held, into)
+        return join(held, into)
+
+
+def _shards_for(
+    path: Path, checkpoint: Mapping[str, Any], state: Mapping[str, Any], optimizers: Sequence[Optimizer]
+) -> dict[str, Tensor]:
+    """A module's parameters and new states of its optimisers, by their places in the checkpoint.
+
+    Raises:
+        UserError: shapes differ, or the parameters are grouped otherwise.
+    """
+    like = {f"state_dict.{name}": value for name, value in state.items()}
+    same = True
+    for number, (optimizer, saved) in enumerate(zip(optimizers, checkpoint["optimizer_states"], strict=True)):
+        now, then = optimizer.param_groups, saved["param_groups"]
+        same &= [len(group["params"]) for group in now] == [len(group["params"]) for group in then]
+        parameters = [parameter for group in now for parameter in group["params"]]
+        for place, states in saved["state"].items():
+            for name, value in states.items():
+                if same and value.is_meta:
+                    empty = torch.empty_like(parameters[place], dtype=value.dtype, requires_grad=False)
+                    like[f"optimizer_states.{number}.state.{place}.{name}"] = empty
+    wanted = {place: value for place, value in places(checkpoint).items() if place in like}
+    other = [place for place, value in wanted.items() if like[place].shape != value.shape]
+    if other or not same:
+        what = f"its {other[0]} has another shape" if other else "its optimizer has other groups of parameters"
+        raise UserError(
+            f"{path} was written under other settings of the model or the optimizer ({what}): go on with those that "
+            "it was written under, as .hydra/config.yaml beside it has them, or begin anew in another run folder"
+        )
+    return {place: like[place] for place in wanted}
 
 
 def check_written_by(checkpoint: Mapping[str, Any], sharded: bool) -> None:

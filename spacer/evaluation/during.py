@@ -18,6 +18,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from spacer.config.settings import EvaluationSettings
 from spacer.distributed import collectives
 from spacer.distributed.checkpoint_files import read
+from spacer.distributed.checkpoint_parts import remove
 from spacer.distributed.sharding import gathered
 from spacer.errors import UserError
 from spacer.evaluation.answering import Answering, EvaluationRequest
@@ -120,7 +121,7 @@ class DuringTraining(Callback):
     def _forget_after(self, step: int, trainer: pl.Trainer, module: Any) -> None:
         """Removes what a killed run evaluated in steps that are made again, the best checkpoint too if it is of one."""
         best = [judge for judge in self._judges if isinstance(judge, ModelCheckpoint)]
-        # checking a checkpoint reads all of it: one process does
+        # checking a checkpoint's file reads all of it: one process does
         steps = [_step_of(self._best(judge)) if trainer.is_global_zero else -1 for judge in best]
         made = [max(collectives.gather(of_best, module.device)) for of_best in steps]
         gone = [judge for judge, of_best in zip(best, made, strict=True) if of_best > step]
@@ -129,7 +130,7 @@ class DuringTraining(Callback):
             judge.best_model_score = judge.current_score = None
         if trainer.is_global_zero:
             for judge in gone:
-                self._best(judge).unlink()
+                remove(self._best(judge))
             for path in self._folder.glob("*.jsonl"):
                 if int(path.stem) > step:
                     path.unlink()

@@ -16,6 +16,7 @@ from torch import Tensor
 from spacer.config.choices import Checkpointing, Computation
 from spacer.config.settings import ExportStage, Settings
 from spacer.distributed.checkpoint_files import read
+from spacer.distributed.checkpoint_parts import whole_weights
 from spacer.errors import UserError
 from spacer.files import read_ordinary, refuse_bombs
 from spacer.models.computation import choose_computation
@@ -76,16 +77,16 @@ def read_checkpoint(path: Path) -> Weights:
     """Reads the trained model's weights from a checkpoint, as data, without unpickling.
 
     Raises:
-        UserError: it is not a checkpoint of this project, or is truncated.
+        UserError: it is not a checkpoint of this project, or is not whole.
     """
     # memory-mapped, so that the optimiser state, twice the size of the weights, is hardly loaded
     found = read(path, mmap=True)
-    state = found["state_dict"]
-    if not any(name.startswith(_POLICY) for name in state):
+    if not any(name.startswith(_POLICY) for name in found["state_dict"]):
         raise UserError(
             f"ckpt_path={path} holds no weights of a policy: name a file that stage=train or stage=sft wrote, such as "
             "ckpt_path=RUN/checkpoints/last.ckpt"
         )
+    state = whole_weights(path, found)
     tensors = {name.removeprefix(_POLICY): value for name, value in state.items() if name.startswith(_POLICY)}
     return Weights(tensors, int(found.get("global_step", 0)))
 

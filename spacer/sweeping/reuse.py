@@ -25,6 +25,7 @@ WRITTEN = (
         "predictions/*.keys",
         "checkpoints/*.ckpt",
         "checkpoints/.*.tmp",
+        "checkpoints/*.parts-*/*.safetensors",
     ),
     *("model/*.safetensors", "model/*.json", "model/*.jinja", "model/*.txt", "model/*.model", "model/README.md"),
     *("figures/*.png", "figures/*.pdf", "rollouts/*.png", "rollouts/*.jpg", "dashboard/*.json"),

@@ -9,6 +9,7 @@ from typing import Any
 import wandb
 
 from spacer.config.settings import ModelSettings
+from spacer.distributed.checkpoint_parts import folders_of
 from spacer.models.digests import weights_digest
 from spacer.tracking.provenance import QuestionIndex
 
@@ -53,10 +54,12 @@ def log_outputs(run: Any, folder: Path, upload_mb: float) -> None:
         for path in files:
             predictions.add_file(str(path), name=path.relative_to(folder).as_posix(), policy="immutable")
         run.log_artifact(predictions)
-    for kind, path in (("checkpoint", folder / "checkpoints" / "last.ckpt"), ("model", folder / "model")):
+    last = folder / "checkpoints" / "last.ckpt"
+    for kind, path, shards in (("checkpoint", last, folders_of(last)), ("model", folder / "model", [])):
         if not path.exists():
             continue
-        size = sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file())
+        files = [file for place in (path, *shards) for file in (place.rglob("*") if place.is_dir() else [place])]
+        size = sum(file.stat().st_size for file in files if file.is_file())
         weights = wandb.Artifact(f"{kind}-{name}", kind, metadata={"path": str(path.resolve()), "bytes": size})
         if size > upload_mb * 1e6:
             weights.add_reference(path.resolve().as_uri(), checksum=False)
@@ -64,6 +67,8 @@ def log_outputs(run: Any, folder: Path, upload_mb: float) -> None:
             weights.add_dir(str(path), policy="immutable")
         else:
             weights.add_file(str(path), policy="immutable")
+            for place in shards:
+                weights.add_dir(str(place), name=place.name, policy="immutable")
         run.log_artifact(weights)
 
 

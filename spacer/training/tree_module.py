@@ -130,7 +130,8 @@ class TreeModule(pl.LightningModule):
         """Saves only what training changes: the reference and frozen weights are loaded from the initial model."""
         checkpoint["state_dict"] = without_frozen(self, checkpoint["state_dict"])
         checkpoint["prompts_seen"], checkpoint["samples_used"] = self.prompts_seen, self.samples_used
-        self.check_numbers("the weights", *(x for x in checkpoint["state_dict"].values() if x.is_floating_point()))
+        values = map(local, checkpoint["state_dict"].values())
+        self.check_numbers("the weights", *(x for x in values if x.is_floating_point()))
         checkpoint["sharded"] = in_parts(self.trainer)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -203,9 +204,13 @@ def clip_gradients(parameters: Sequence[torch.nn.Parameter], most: float | None)
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if not gradients:
         return torch.zeros(())
-    parts = [g.to_local() if isinstance(g, DTensor) else g for g in gradients]
-    squares = collectives.squares(parts)
+    squares = collectives.squares([local(g) for g in gradients])
     norm = (collectives.add(squares) if isinstance(gradients[0], DTensor) else squares).sqrt().to(gradients[0].dtype)
     if most is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, most, norm)
     return norm
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This process's shard, or the tensor itself if it is whole."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -147,7 +147,8 @@ def run_was(settings: Settings, status: Status, **changes: object) -> None:
     folder = Path(settings.output_dir)
     write(folder, Record(status, plain(replace(settings, **changes))))  # type: ignore[arg-type]
     names = ("predictions/after.jsonl", "checkpoints/last.ckpt", "history.jsonl", "model/config.json", "wandb/a/b.json")
-    for name in (*names, "notes.txt", "checkpoints/best.pt", "vsi_bench/scores.json"):
+    shards = "checkpoints/last.parts-0/shard.safetensors"
+    for name in (*names, shards, "notes.txt", "checkpoints/best.pt", "vsi_bench/scores.json"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("{}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import shutil
 import subprocess
 import sys
@@ -208,6 +209,27 @@ def test_lineage_of_a_model_on_the_hub_and_of_weights_that_are_large(tmp_path: P
     assert entry.ref == "https://huggingface.co/Qwen/Qwen2.5-VL-7B-Instruct/tree/abc"
     (entry,) = left.manifest.contents
     assert (left.name, left.use_after_commit) == ("model-r", False) and entry.ref.endswith("model/config.json")
+
+
+def test_a_checkpoint_goes_with_its_shards(tmp_path: Path) -> None:
+    shards = tmp_path / "checkpoints" / "last.parts-0"
+    shards.mkdir(parents=True)
+    (shards.parent / "last.ckpt").write_text("x" * 10)
+    (shards / "a.safetensors").write_text("x" * 2000)
+    for name, limit in (("all", 1.0), ("none", 0.001)):
+        run = wandb.init(mode="offline", dir=tmp_path / name, project="p", id=name)
+        log_outputs(run, tmp_path, upload_mb=limit)
+        run.finish()
+        wandb.teardown()
+    entries = []
+    for name in ("all", "none"):
+        (path,) = offline_runs(tmp_path / name, name)
+        (left,) = (record.artifact for record, _ in read_records(path) if record.HasField("artifact"))
+        assert json.loads(left.metadata)["bytes"] == 2010
+        entries.append({entry.path: entry.ref for entry in left.manifest.contents})
+    assert entries[0] == {"last.ckpt": "", "last.parts-0/a.safetensors": ""}
+    (reference,) = entries[1].values()
+    assert reference.endswith("checkpoints/last.ckpt")
 
 
 def test_what_the_video_adds_is_among_the_first_of_the_workspace(tmp_path: Path) -> None:
