@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from spacer.benchmarks import readings
+from spacer.benchmarks import answers, readings
 from spacer.benchmarks.fields import BenchmarkRow, unique
 from spacer.benchmarks.files import parquet_rows
 from spacer.benchmarks.metrics import by_task, letter_grade, micro
@@ -21,7 +21,7 @@ from spacer.data.stored import StoredImages
 from spacer.statistics.metrics import Metric, mean_of
 
 SECOND = "authors_code"
-NOTE = "authors_code takes the letter in brackets alone, without the authors' judge model."
+NOTE = "authors_code takes a letter alone or the only option in brackets, without the authors' judge model."
 TASKS = (
     *("Art_Style", "Counting", "Forensic_Detection", "Functional_Correspondence", "IQ_Test", "Jigsaw"),
     *("Multi-view_Reasoning", "Object_Localization", "Relative_Depth", "Relative_Reflectance"),
@@ -61,7 +61,8 @@ def _question(row: BenchmarkRow, root: Path) -> Question:
 
 def grade(question: Question, text: str) -> Grade:
     """Accuracy of the letter."""
-    return letter_grade(question, text, readings.blink(text))
+    letters = answers.letters(answers.options_in(question.text)) or "ABCDE"
+    return letter_grade(question, text, readings.blink(text, letters))
 
 
 def official(questions: Sequence[Question]) -> list[Metric]:

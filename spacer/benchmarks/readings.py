@@ -75,10 +75,18 @@ def site(text: str, letters: Sequence[str]) -> str | None:
     return None
 
 
-def blink(text: str) -> str | None:
-    """BLINK: the completion is the letter in brackets, "(B)". The authors have a model map all others to one."""
-    found = re.fullmatch(r"\(([A-Z])\)", text.strip())
-    return found[1] if found else None
+def blink(text: str, letters: Sequence[str]) -> str | None:
+    """BLINK: a letter alone, with brackets or without; else the only option that is a word, "(B)", of the last
+    paragraph, or else of all. The authors have a model map all others to one."""
+    alone = re.fullmatch(r"[A-E]|\([A-E]\)", text.strip())
+    if alone:
+        return alone[0].strip("()")
+    forms = {f"({letter})" for letter in letters}
+    for part in (text.split("\n\n")[-1], text):
+        found = forms.intersection(part.split())
+        if len(found) == 1:
+            return found.pop()[1]
+    return None
 
 
 def omnispatial(text: str) -> str:

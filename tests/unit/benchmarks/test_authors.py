@@ -87,7 +87,7 @@ LETTERS = {
     "mindcube": ("{}.", "<answer>{}. Sofa</answer>", "Answer: {}", "{}"),
     "viewspatial": ("{}", "{}.", "({})", "I look at it.\nAnswer: {}"),
     "site_bench": ("({})", "{}", "{}.", "{}:"),
-    "blink": ("({})",),
+    "blink": ("({})", "{}", "The answer is ({}) then"),
     "threedsrbench": ("{}", "{}.", "({})"),
     "embspatial": ("{}", "{}.", "({})"),
     "omnispatial": ("It moves.\nAnswer: {}", "Answer: {}"),

@@ -57,7 +57,7 @@ READERS: dict[str, tuple[tuple[str, ...], Callable[[Case], str | None]]] = {
     "MindCube": (("choice",), lambda case: letter(readings.mindcube(case.text))),
     "ViewSpatial-Bench": (("choice",), lambda case: letter(readings.viewspatial(case.text))),
     "SITE-Bench": (("choice",), lambda case: letter(readings.site(case.text, "ABCD"))),
-    "BLINK": (("choice",), lambda case: letter(readings.blink(case.text))),
+    "BLINK": (("choice",), lambda case: letter(readings.blink(case.text, "ABCD"))),
     "OmniSpatial": (("choice",), lambda case: letter(readings.omnispatial(case.text))),
     "MMSI-Video-Bench": (("choice",), lambda case: letter(readings.mmsi_video(case.text))),
     "STI-Bench": (("choice",), lambda case: letter(release.sti_choice(case.text))),

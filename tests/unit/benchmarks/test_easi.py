@@ -57,8 +57,11 @@ CASES = [
     ("site_bench", "image/2", "Not sure", None, 0, 0),
     # BLINK: truth A, "the first"
     ("blink", "val_Jigsaw_1", "(A)", "A", 1, 1),
-    ("blink", "val_Jigsaw_1", "(A) the first", "A", 1, 0),  # their judge would map it
-    ("blink", "val_Jigsaw_1", "The second image does not fit. The answer is (A) the first.", "A", 1, 0),
+    ("blink", "val_Jigsaw_1", "A", "A", 1, 1),
+    ("blink", "val_Jigsaw_1", "(A) the first", "A", 1, 1),
+    ("blink", "val_Jigsaw_1", "The second image does not fit. The answer is (A) the first.", "A", 1, 1),
+    ("blink", "val_Jigsaw_1", "The answer is (A).", "A", 1, 0),  # their judge would map it
+    ("blink", "val_Jigsaw_1", "It is (A) or (B) at first sight.\n\nSo the answer is (A) the first", "A", 1, 1),
     # 3DSRBench and EmbSpatial-Bench have one reading
     ("threedsrbench", "0", "A. cup", "A", 1, 0),
     ("threedsrbench", "0", "The cup is higher, so the correct answer is A.", "A", 1, 0),
@@ -123,7 +126,7 @@ def test_viewspatial(tmp_path: Path) -> None:
 
 
 def test_blink_is_the_mean_of_its_subtasks_and_has_that_over_questions_beside_it(tmp_path: Path) -> None:
-    made = scored("blink", tmp_path, {"val_Jigsaw_1": "(A)", "val_Counting_1": "A"})
+    made = scored("blink", tmp_path, {"val_Jigsaw_1": "(A)", "val_Counting_1": "It is (A)."})
     assert made.official_values["overall"] == pytest.approx((1 / 2 + 1) / 14)
     assert made.official_values["micro"] == pytest.approx(2 / 15)
     assert made.released_values["overall"] == pytest.approx((1 / 2) / 14)
@@ -238,5 +241,6 @@ def test_a_paired_difference_of_a_circular_metric_is_that_of_its_groups() -> Non
 
 def test_readings_of_what_the_authors_code_cannot_read() -> None:
     assert readings.mmsi("a b c") is None and readings.mindcube("") is None and readings.viewspatial("") is None
-    assert readings.site("", "AB") is None and readings.blink("A") is None and readings.mmsi_video("no answer") is None
+    assert readings.site("", "AB") is None and readings.mmsi_video("no answer") is None
+    assert readings.blink("(A) (B)", "AB") is None and readings.blink("(C) it", "AB") is None
     assert readings.omnispatial("no answer") == "A"
