@@ -35,7 +35,7 @@ CURVES = {
     "Rollouts": {
         "rollout/map_drawn": "Completions with a map",
         "rollout/map_quality": "Score against the true map",
-        "rollout/groups_zero_variance": "Groups without an advantage",
+        "rollout/groups_teaching": "Groups that teach",
         "rollout/filled": "Groups that teach, per group of a step",
     },
     "Training": {

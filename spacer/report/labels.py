@@ -43,6 +43,7 @@ CURVES = {  # what is logged of training steps besides the terms of the reward
     "rollout/filled": "groups that teach, a prompt of the step",
     "rollout/groups_all_right": "groups all right",
     "rollout/groups_all_wrong": "groups all wrong",
+    "rollout/groups_teaching": "groups that teach",
     "rollout/groups_zero_variance": "groups without an advantage",
     "train/kl": "KL to the reference, nats a token",
     "train/clip_fraction": "clipped tokens",

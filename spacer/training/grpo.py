@@ -281,8 +281,9 @@ class GrpoModule(TreeModule):
         sampled = self._sampled
         table = torch.cat(sampled.tables)
         metrics = rollout_metrics(table, self._objective.group_size, self._scorer.terms)
-        if self._objective.advantage == Advantage.terms:  # by which a group may teach although its totals are equal
-            metrics["rollout/groups_zero_variance"] = 1 - sampled.teaching / sampled.groups
+        teaching = sampled.teaching / sampled.groups
+        # counted here too, for with objective.advantage=terms a group may teach although its totals are equal
+        metrics |= {"rollout/groups_teaching": teaching, "rollout/groups_zero_variance": 1 - teaching}
         metrics |= {"rollout/groups": sampled.groups, "rollout/filled": min(1.0, sampled.teaching / self._wanted)}
         self.log_dict(metrics, batch_size=sampled.groups)
         shown = {"reward": "reward/total", "map": "rollout/map_quality", "length": "rollout/length"}

@@ -242,6 +242,7 @@ def test_dynamic_sampling_gathers_groups_until_enough_teach(settings: Settings, 
     assert [row["rollout/groups"] for row in found.logged] == [3, 1, 3, 1]
     assert [row["rollout/filled"] for row in found.logged] == [1, 1, 0, 1]
     assert [row["rollout/groups_zero_variance"] for row in found.logged] == pytest.approx([2 / 3, 0, 1, 0])
+    assert [row["rollout/groups_teaching"] for row in found.logged] == pytest.approx([1 / 3, 1, 0, 1])
     assert [row["train/kept_share"] for row in found.logged] == pytest.approx([1 / 3, 1, 0, 1])
     for step, alone in ((0, 2), (1, 3), (3, 7)):
         assert found.logged[step]["train/loss"] == pytest.approx(each.logged[alone]["train/loss"], rel=1e-4)
