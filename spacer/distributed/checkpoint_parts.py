@@ -119,6 +119,10 @@ def write(sharded: Mapping[str, DTensor], folder: Path, device: torch.device) ->
     """Writes this process's shards, which all processes must do together; returns what the checkpoint's file holds.
 
     `device` is one that the processes' collectives take tensors of.
+
+    Raises:
+        OSError: a process cannot write; in all processes.
+        UserError: the first process does not see what another has written.
     """
     size, index = 0, {}
     for place, tensor in sharded.items():
@@ -133,7 +137,14 @@ def write(sharded: Mapping[str, DTensor], folder: Path, device: torch.device) ->
         raise _cause(error) from error
     mine = sorted(folder.glob(f"shard-{collectives.rank() + 1:05d}-{_ALL}"))
     told = collectives.join_texts([json.dumps([file.name, *_digest(file)]) for file in mine], device)
-    return {"folder": folder.name, "files": {name: digest for name, *digest in map(json.loads, told)}}
+    files = {name: digest for name, *digest in map(json.loads, told)}
+    unseen = [name for name in files if collectives.rank() == 0 and not (folder / name).is_file()]
+    if lacking := collectives.join_texts(unseen, device):
+        raise UserError(
+            f"{folder} lacks {lacking[0]}, which another process has written: nodes must see the same run folder, so "
+            "set hydra.run.dir to one on a file system that they share"
+        )
+    return {"folder": folder.name, "files": files}
 
 
 def check(path: Path, checkpoint: Mapping[str, Any], device: torch.device) -> None:

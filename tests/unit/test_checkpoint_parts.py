@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import pickle
 from collections.abc import Iterator
@@ -141,6 +142,21 @@ def test_a_write_that_fails_leaves_the_checkpoint_before(
         save(path, mesh, 2)
     assert "o space is left on the disk" in str(of_the_machine(raised.value))
     assert len(folders_of(path)) == 1 and number_in(path) == 1
+
+
+def test_nodes_that_do_not_share_the_folder_are_told_when_they_save(
+    path: Path, mesh: DeviceMesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of another node's process there is what it tells, and no file."""
+
+    def joined(texts: list[str], device: torch.device) -> list[str]:
+        others = [json.dumps(["shard-00002-a.safetensors", 1, 1])] if texts and texts[0].startswith("[") else []
+        return [*texts, *others]
+
+    monkeypatch.setattr(checkpoint_parts.collectives, "join_texts", joined)
+    with pytest.raises(UserError, match=r"lacks shard-00002-a\.safetensors, .*set hydra\.run\.dir"):
+        save(path, mesh, 2)
+    assert read(path)["global_step"] == 1
 
 
 def test_a_write_that_is_killed_leaves_the_checkpoint_before_and_is_cleared_away(
