@@ -59,7 +59,7 @@ from spacer.terminal.pasting import pasted
 from spacer.tracking.provenance import index_samples
 from spacer.tracking.rollout_table import RolloutTable, Watched, spread_batches
 from spacer.tracking.runs import close_until_resumed, make_loggers
-from spacer.training.callbacks import FaultRecorder, Progress, ProgressLines, Speed
+from spacer.training.callbacks import FaultRecorder, HeapTrimmer, Progress, ProgressLines, Speed
 from spacer.training.checkpoints import LAST, Checkpoints
 from spacer.training.grpo import GrpoModule
 from spacer.training.preemption import SignalWatcher, has_begun_before
@@ -228,6 +228,7 @@ class Run:
                 ProgressLines(PROGRESS_EVERY),
                 FaultRecorder(self.folder / "faults.jsonl"),
                 Speed(loader),
+                HeapTrimmer(),
                 *([RolloutTable(self.folder, self._watched())] if isinstance(module, GrpoModule) else []),
                 *self._during(saving),
             ],

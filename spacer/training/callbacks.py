@@ -1,4 +1,4 @@
-"""Callbacks of training: progress, timing, and a record of unreadable samples."""
+"""Callbacks of training: progress, timing, freed memory, and a record of unreadable samples."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import torch
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
+from spacer.cpu.heap import return_freed
 from spacer.data.asking import prompt_tokens
 from spacer.data.loading import Batch, TrainLoader
 from spacer.data.samples import Fault
@@ -133,6 +134,20 @@ class Speed(Callback):
         }
         pl_module.log_dict({f"speed/{name}": value for name, value in metrics.items()}, batch_size=1, sync_dist=True)
         self._step.clear()
+
+
+class HeapTrimmer(Callback):
+    """Returns freed memory to the system every `every_n_batches` batches on a CPU, where tensors are on the heap."""
+
+    def __init__(self, every_n_batches: int = 20) -> None:
+        self._every = every_n_batches
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Returns it if that is due."""
+        if pl_module.device.type == "cpu" and (batch_idx + 1) % self._every == 0:
+            return_freed()
 
 
 class FaultRecorder(Callback):
