@@ -58,8 +58,17 @@ whole_step() { # of the 3B beside the released algorithm; dry, its options alone
     "$python" -m tests.speed.gpu --questions 1 4 8 --json "$out/step.json"
 }
 
+trl_step() { # TRL's step of the 3B, by vLLM where that is installed; without TRL, that it is not
+    if [ ${#dry[@]} -ne 0 ]; then "$python" -m tests.speed.gpu --help && echo '{"rows": []}' >"$out/trl.json"; return; fi
+    if "$python" -c 'import trl'; then
+        "$python" -m tests.speed.gpu --systems trl --questions 1 4 8 --json "$out/trl.json"
+    else
+        echo '{"rows": []}' >"$out/trl.json"
+    fi
+}
+
 failed=()
-export -f run_tests resume whole_step
+export -f run_tests resume whole_step trl_step
 export python out
 for name in versions flex decode drift; do
     part $name 600 "$python" -m tests.card $name "$out/$name.json" "${dry[@]}"
@@ -68,6 +77,7 @@ words="dry=(${dry[*]:-})"
 part tests 900 bash -c "$words; run_tests"
 part resume 600 bash -c "$words; resume"
 part step 900 bash -c "$words; whole_step"
+part trl 900 bash -c "$words; trl_step"
 part large 600 "$python" -m tests.card large "$out/large.json" "${dry[@]}"
 
 "$python" -m tests.card --page "$out" >"$out/page.md" || failed+=("page")

@@ -1,10 +1,11 @@
-"""What a training step costs on a GPU: ours and the released algorithm, in turns, on a model of a published size.
+"""What a training step costs on a GPU, on a model of a published size: ours, the released algorithm, TRL's.
 
-    python -m tests.speed.gpu [--model qwen3b] [--questions N …] [--prompts N …] [--tokens N] [--json FILE]
+    python -m tests.speed.gpu [--systems …] [--model qwen3b] [--questions N …] [--prompts N …] [--json FILE]
 
 The weights are random, in bfloat16; the times are those of trained ones. Times are per question, on the clock:
 medians of steps after one that compiles and warms up. Memory is the most that PyTorch had allocated in a step, weights,
-reference, gradients and optimiser states included.
+reference, gradients and optimiser states included; of TRL without what vLLM holds. TRL is to be installed for it, and
+samples with vLLM where that is installed too.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import gc
 import json
 import statistics
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,9 +35,10 @@ from spacer.planning.sizes import config_of
 from tests.parity.conftest import composed
 from tests.speed.measure import quiet
 from tests.speed.step import LENGTHS
-from tests.speed.systems import MODEL, Bench, Cell, Plan, Released, Spacer, System
+from tests.speed.systems import MODEL, Bench, Cell, Plan, Released, Spacer, System, Trl
 
 GROUP = 8
+Case = tuple[Cell, str, str, System]  # with the names of the system and its attention
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,30 @@ def choices() -> dict[str, AttentionChoice]:
     return found
 
 
+def of_spacer(cell: Cell, model: ModelSettings, questions: Sequence[int]) -> Iterator[Case]:
+    """By attention, and by questions in a rollout."""
+    for kind, choice in choices().items():
+        for count in questions:
+            plan = Plan(count, 16_384, vision_again=False)
+            yield cell, "spacer", kind, Spacer(cell, plan, Bench(model, "cuda", choice))
+
+
+def of_released(cell: Cell, model: ModelSettings, questions: Sequence[int]) -> Iterator[Case]:
+    """Of which a step has one question."""
+    kind, choice = list(choices().items())[-1]
+    yield cell, "released", kind, Released(cell, Bench(model, "cuda", choice))
+
+
+def of_trl(cell: Cell, model: ModelSettings, questions: Sequence[int]) -> Iterator[Case]:
+    """By questions generated together."""
+    for count in questions:
+        system = Trl(cell, count, Bench(model, "cuda"))
+        yield cell, f"TRL, {system.engine}", "sdpa", system
+
+
+CASES = {"released": of_released, "spacer": of_spacer, "trl": of_trl}
+
+
 def measured(system: System, repeats: int) -> tuple[float, int]:
     """Seconds a question, and bytes at the most."""
     system.prepared()()
@@ -94,6 +121,7 @@ def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=("qwen3b", "qwen7b"), default="qwen3b", help="whose size the model has")
+    parser.add_argument("--systems", choices=CASES, nargs="+", default=("released", "spacer"), help="whose steps")
     parser.add_argument("--prompts", type=int, nargs="+", choices=LENGTHS, default=LENGTHS, help="tokens of a prompt")
     parser.add_argument("--questions", type=int, nargs="+", default=(1, 8), help="questions in a rollout of ours")
     parser.add_argument("--tokens", type=int, default=128, help="tokens of a completion")
@@ -106,31 +134,23 @@ def main() -> None:
         model = write_model(options.model, Path(folder))
         torch.cuda.empty_cache()
         cells = [Cell(length, GROUP, options.tokens, 1) for length in options.prompts]
-        cases = [(cell, kind, questions) for cell in cells for kind in choices() for questions in options.questions]
-        for cell in tqdm(cells, desc="the released algorithm"):
-            kind, choice = list(choices().items())[-1]
-            wall, most = measured(Released(cell, Bench(model, "cuda", choice)), options.repeats)
-            rows.append(Row(cell.prompt_tokens, 1, "released", kind, wall, most))
-            torch.cuda.empty_cache()
-        for cell, kind, questions in tqdm(cases, desc="ours"):
-            plan = Plan(questions, 16_384, vision_again=False)
-            wall, most = measured(Spacer(cell, plan, Bench(model, "cuda", choices()[kind])), options.repeats)
-            rows.append(Row(cell.prompt_tokens, questions, "spacer", kind, wall, most))
+        cases = [
+            case for name in options.systems for cell in cells for case in CASES[name](cell, model, options.questions)
+        ]
+        for cell, name, kind, system in tqdm(cases, desc="steps"):
+            wall, most = measured(system, options.repeats)
+            rows.append(Row(cell.prompt_tokens, system.questions, name, kind, wall, most))
             torch.cuda.empty_cache()
             if options.json:
                 options.json.write_text(json.dumps({"rows": [asdict(row) for row in rows]}, indent=1))
     shown = Table(title=f"A step of {options.model} in bfloat16, G = {GROUP}, on the clock", title_justify="left")
-    for name in ("prompt", "attention", "questions", "ours s", "released s", "ratio", "memory GB", "released GB"):
-        shown.add_column(name, justify="right")
-    released = {row.prompt_tokens: row for row in rows if row.system == "released"}
+    for column in ("prompt", "system", "attention", "questions", "s a question", "memory GB"):
+        shown.add_column(column, justify="right")
     for row in rows:
-        if row.system == "spacer":
-            other = released[row.prompt_tokens]
-            shown.add_row(
-                *(str(row.prompt_tokens), row.attention, str(row.questions), f"{row.wall_s:.3f}"),
-                *(f"{other.wall_s:.3f}", f"{other.wall_s / row.wall_s:.1f}"),
-                *(f"{x.peak_bytes / 1e9:.1f}" for x in (row, other)),
-            )
+        shown.add_row(
+            *(str(row.prompt_tokens), row.system, row.attention, str(row.questions), f"{row.wall_s:.3f}"),
+            f"{row.peak_bytes / 1e9:.1f}",
+        )
     Console(width=120).print(shown)
 
 

@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -254,12 +255,16 @@ class Released:
 
 
 class Trl:
-    """TRL's GRPOTrainer, with each pair of frames as an image; its step includes its own handling of the pictures."""
+    """TRL's GRPOTrainer, with each pair of frames as an image; its step includes its own handling of the pictures.
 
-    def __init__(self, cell: Cell, questions: int) -> None:
+    On a GPU it computes in bfloat16, and samples with vLLM where that is installed."""
+
+    def __init__(self, cell: Cell, questions: int, bench: Bench = CPU) -> None:
         self.questions = questions
+        self.engine = "vllm" if bench.device == "cuda" and find_spec("vllm") is not None else "transformers"
         self._cell = cell
-        self._processor = probe_model(MODEL).processor
+        self._bench = bench
+        self._processor = probe_model(bench.model).processor
 
     def prepared(self) -> Callable[[], None]:
         """A trainer about to take one step of `questions` prompts, generated together, trained on one by one."""
@@ -273,20 +278,26 @@ class Trl:
         text = self._processor.tokenizer.decode(rng.integers(300, 550, 20))
         parts = [{"type": "image", "text": None}] * steps + [{"type": "text", "text": text}]
         rows = [{"prompt": [{"role": "user", "content": parts}], "images": pictures} for _ in range(self.questions)]
+        on_gpu, tokens = self._bench.device == "cuda", self._cell.completion_tokens
+        sampling: dict[str, Any] = {"generation_kwargs": {"min_new_tokens": tokens}}
+        if self.engine == "vllm":
+            longest = self._cell.prompt_tokens + tokens
+            sampling = {"use_vllm": True, "vllm_mode": "colocate", "generation_kwargs": {"min_tokens": tokens}}
+            sampling |= {"vllm_gpu_memory_utilization": 0.3, "vllm_max_model_length": longest + 64}
         arguments = GRPOConfig(
             output_dir="/tmp/spacer_speed_trl",
             per_device_train_batch_size=group,
             gradient_accumulation_steps=self.questions,
             num_generations=group,
-            max_completion_length=self._cell.completion_tokens,
-            generation_kwargs={"min_new_tokens": self._cell.completion_tokens},
+            max_completion_length=tokens,
+            **sampling,
             top_p=0.95,
             beta=0.04,
             max_steps=1,
             learning_rate=1e-6,
             gradient_checkpointing=False,
-            bf16=False,
-            use_cpu=True,
+            bf16=on_gpu,
+            use_cpu=not on_gpu,
             save_strategy="no",
             report_to=[],
             disable_tqdm=True,
@@ -294,7 +305,9 @@ class Trl:
         )
         with _silence():
             trainer = GRPOTrainer(
-                model=AutoModelForImageTextToText.from_pretrained(MODEL.name_or_path),
+                model=AutoModelForImageTextToText.from_pretrained(
+                    self._bench.model.name_or_path, dtype=self._bench.model.dtype
+                ),
                 reward_funcs=lambda completions, **_: [float(i % 2) for i in range(len(completions))],
                 args=arguments,
                 train_dataset=Dataset.from_list(rows),
