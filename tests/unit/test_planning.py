@@ -15,6 +15,7 @@ from spacer.config.load import load_settings
 from spacer.config.settings import PlanStage, Settings
 from spacer.errors import UserError
 from spacer.models.load import load_policy
+from spacer.planning.duration import seconds_of_step
 from spacer.planning.flops import plain_flops, tree_flops
 from spacer.planning.limits import GIB, Case, limits_of, remedies_of
 from spacer.planning.memory import kv_cache, memory_of
@@ -23,6 +24,7 @@ from spacer.planning.sizes import Sizes, read_sizes
 from spacer.planning.work import Picture, Work, measured
 from spacer.stages.plan import plan_of, questions_of
 from spacer.tree.packing import pack
+from tests.pages import page
 from tests.unit.configs import only_problem
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -173,6 +175,43 @@ def test_a_store_of_keys_doubles(seven: tuple[Sizes, Work, Setup]) -> None:
     for length, room in rooms.items():
         held = kv_cache(sizes, replace(work, length=length), setup) // token - work.prompt_tokens
         assert held == work.completions * room, length
+
+
+def test_the_page_compares_by_the_plans_arithmetic(composed: Any) -> None:
+    """The seconds of docs/planning.md are those of the formulas beside them: others' from the plan of plain rows."""
+    recipe = ("experiments=spacer_7b", "dataset.root=unused", "cluster.devices=8", "cluster.strategy=fsdp")
+    parts = ("objective.rollout_parts=8", "objective.clip_low=0.2", "objective.clip_high=0.2")
+    again = ("policy_forward", "policy_again", "policy_backward")
+    columns: list[list[float]] = []
+    for prompts, more in ((1, ()), (8, parts)):
+        for loop in ("eager", "graph"):
+            words = (*recipe, *more, f"objective.prompts_per_rollout={prompts}", f"model.decoding={loop}")
+            settings = composed(*words)
+            sizes = read_sizes(settings.model)
+            work, setup = work_of(settings, sizes), setup_of(settings)
+            assert isinstance(settings.stage, PlanStage)
+            tree, plain = tree_flops(sizes, work, setup), plain_flops(sizes, work, setup)
+            decode = seconds_of_step(tree, sizes, work, setup, settings.stage.plan)["decode"]
+            reading = 1023 * (14.14e9 / prompts + 57_344 * (1312 + 4096)) / 1.34e12
+            own = {part: value / 395.6e12 for part, value in tree.items()}
+            policy, back = sum(own[part] for part in again), own["vision_again"] + own["vision_backward"]
+            before = [own["rollout_prefill"], own["vision"], 0, own["reference"]]
+            columns.append([prompts, reading, decode - reading, *before, policy, back])
+        video = tree["vision"] / (3 if more else 2)  # sampling, reference, and again where a rollout has parts
+        for tensor_parallel, logits in ((1, 0.0), (2, 2 * 152_064 * 3584 * 8 * 1312 / 395.6e12)):
+            reading = 1023 * (14.14e9 / prompts / tensor_parallel + 57_344 * (8 * 1312 + 4096)) / 1.34e12
+            passed = plain["reference"] / 395.6e12 + logits
+            policy = sum(plain[part] for part in again) / 395.6e12 + 3 * logits
+            back = (plain["vision_again"] + plain["vision_backward"]) / 395.6e12
+            before = [own["rollout_prefill"], 25 * video / 395.6e12, passed, passed]
+            columns.append([prompts, reading, 0, *before, policy, back])
+    _, _, section = page("planning").partition("## Compared with")
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")]
+    assert rows[0] == 2 * ["Spacer", "Spacer, graph", "TRL", "EasyR1"]
+    told = [[float(cell) for cell in row[1:]] for row in rows[2:]]
+    for column, cells in zip(columns, zip(*told, strict=True), strict=True):
+        assert cells[:-1] == pytest.approx(column, abs=0.006)
+        assert cells[-1] == pytest.approx(sum(column[1:]), abs=0.06)
 
 
 def test_limits_are_the_last_that_fit(seven: tuple[Sizes, Work, Setup]) -> None:
