@@ -141,7 +141,8 @@ def inputs_of(content: Sequence[str | PlainMedium], processor: Any, settings: Da
     """The arguments of the model's forward pass for a prompt.
 
     Raises:
-        SampleError: a text spells out a control token, or the processor rejects the media.
+        SampleError: a text spells out a control token, the processor rejects the media, or the model would take
+            pictures for videos.
         UserError: the processor takes no videos.
     """
     media = [item for item in content if not isinstance(item, str)]
@@ -162,6 +163,11 @@ def inputs_of(content: Sequence[str | PlainMedium], processor: Any, settings: Da
         arguments |= _of_videos(videos, processor, settings.video)
         chat = chat if _known(processor) is None else as_trained(chat, processor)
     inputs = processed(processor, text=[chat], **arguments)
+    if _alike(inputs, processor):
+        raise SampleError(
+            f"{type(processor).__name__} puts the same token in the places of pictures and of videos, and the model "
+            "could not tell them apart: ask about one of the two, or set video.shown=pictures"
+        )
     return {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
 
 
@@ -234,6 +240,12 @@ def _known(processor: Any) -> Family | None:
         return family_of(processor)
     except ValueError:
         return None
+
+
+def _alike(inputs: Mapping[str, Any], processor: Any) -> bool:
+    """Whether pictures and videos, which go to the model apart, stand in the prompt by the same token (GLM-4.1V)."""
+    apart = {"pixel_values", "pixel_values_videos"} <= inputs.keys()
+    return apart and not bool((inputs["input_ids"] == processor.video_token_id).any())
 
 
 def _of_images(media: Sequence[PlainMedium], processor: Any) -> dict[str, Any]:

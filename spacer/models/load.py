@@ -80,6 +80,12 @@ def _loaded(settings: ModelSettings, attention: Any) -> Any:
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are told of below
         )
+    except ImportError as error:
+        said = str(error).strip().partition("\n")[0]
+        raise UserError(
+            f"model.name_or_path={settings.name_or_path}: models of its type need a package that is not installed "
+            f"({said}): install it, or choose another model"
+        ) from error
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         said = str(error).strip().partition("\n")[0]
         raise UserError(
