@@ -64,7 +64,7 @@ def test_the_whole_command_ends_dry_and_passes_over_what_is_done(tmp_path: Path)
 
     first = run()
     assert first.returncode == 0, first.stdout + first.stderr
-    assert {"versions", "flex", "decode", "drift", "tests", "resume", "step", "large"} <= {
+    assert {"versions", "flex", "decode", "drift", "tests", "resume", "step", "trl", "large"} <= {
         file.stem for file in tmp_path.glob("*.json")
     }
     (tmp_path / "flex.json").unlink()
