@@ -147,6 +147,7 @@ class LayoutsSettings(DatasetSettings):
     questions: bool = True  # asks about the training rooms; false: exercises alone
     # exercises per training room besides its questions
     ways: NonNegativeInt = 0  # differences, headings and turns, or lengths
+    turns: NonNegativeInt = 0  # turns from heading to heading, without a map
     letters: NonNegativeInt = 0  # the letter of what the reasoning has come to
     kind: Literal["layouts"] = "layouts"
 

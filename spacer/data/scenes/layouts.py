@@ -15,7 +15,7 @@ from spacer.data.scenes.lines import LETTERS, Question, data_line
 from spacer.data.scenes.questions import pose
 from spacer.data.scenes.rooms import make_scene
 from spacer.data.scenes.scene import Scene
-from spacer.data.scenes.steps import in_steps, steps, through_options, ways
+from spacer.data.scenes.steps import in_steps, steps, through_options, turns, ways
 from spacer.process.pool import in_workers
 from spacer.terminal.progress import progress_bar
 
@@ -54,6 +54,8 @@ def _samples(settings: LayoutsSettings, split: str, index: int) -> Iterator[Samp
                 yield _sample(f"{scene.name}_{name}", in_steps(question, scene), found.seen, scene)
             asked += [dataclasses.replace(question, reasoning=found.text)] if question.options else []
     if split == "train":
+        for number in range(settings.turns):
+            yield _exercise(f"{scene.name}_turns_{number}", turns(rng), "", scene)
         for number in range(settings.letters if asked else 0):
             question = asked[rng.integers(len(asked))]
             moved = question.with_right_at(LETTERS[rng.integers(len(question.options))])

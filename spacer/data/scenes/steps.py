@@ -26,6 +26,7 @@ from spacer.data.scenes.scene import Scene
 HEADINGS = "abcdefghijklmnopqrstuvwx"  # 15 degrees each
 EIGHTH = len(HEADINGS) // 8  # of a turn: the borders of all directions that questions name are multiples of it
 PRACTISED = 4  # ways in an exercise
+HEADINGS_PRACTISED = 16
 FRAMES = 2.0  # a second: the unit in which first appearances are written
 
 Cell = tuple[int, int]
@@ -89,6 +90,13 @@ def ways(scene: Scene, rng: np.random.Generator) -> Question:
         text, written = "Which way" if form == 1 else "Which way in turn", _turned(legs)
     named = f"{text}? From the {start}: {', '.join(ends)}."
     return Question("ways", "free-form", named, (), "done", written, tuple(dict.fromkeys((start, *ends))))
+
+
+def turns(rng: np.random.Generator) -> Question:
+    """Practice for the turns from each heading to the next alone, of headings that nothing leads to."""
+    headings = rng.integers(len(HEADINGS), size=HEADINGS_PRACTISED).tolist()
+    written = " ".join(map("".join, zip((HEADINGS[n] for n in headings), _eighths_told(headings), strict=True)))
+    return Question("turns", "free-form", "Turns?", (), "done", written)
 
 
 def _walk(names: Sequence[str], fan: bool, rng: np.random.Generator) -> list[str]:
@@ -175,12 +183,16 @@ def _route(about: tuple[str, ...], cells: dict[str, Cell], right: str) -> Steps:
 
 def _turns(legs: Sequence[Cell]) -> list[float]:
     """The turn from each way to the next in degrees, at the middle of its eighth."""
-    return [45.0 * eighths + 22.5 for eighths in _eighths(legs)]
+    return [45.0 * eighths + 22.5 for eighths in _eighths([_towards(*leg) for leg in legs])]
 
 
-def _eighths(legs: Sequence[Cell]) -> list[int]:
-    headings = itertools.starmap(_towards, legs)
+def _eighths(headings: Sequence[int]) -> list[int]:
     return [(after - before) % len(HEADINGS) // EIGHTH for before, after in itertools.pairwise(headings)]
+
+
+def _eighths_told(headings: Sequence[int]) -> list[str]:
+    """What is written behind each heading: the turn to it, but for the first."""
+    return ["", *(f"={eighths}" for eighths in _eighths(headings))]
 
 
 def _turned(legs: Sequence[Cell]) -> str:
@@ -189,9 +201,9 @@ def _turned(legs: Sequence[Cell]) -> str:
     >>> _turned([(2, 6), (-1, 1), (-3, 0)])
     '+2+6f -1+1j=1 -3+0m=1'
     """
-    headings = [f"{_leg(leg)}{HEADINGS[_towards(*leg)]}" for leg in legs]
-    turned = ["", *(f"={eighths}" for eighths in _eighths(legs))]
-    return " ".join(map("".join, zip(headings, turned, strict=True)))
+    headings = [_towards(*leg) for leg in legs]
+    written = (f"{_leg(leg)}{HEADINGS[heading]}" for leg, heading in zip(legs, headings, strict=True))
+    return " ".join(map("".join, zip(written, _eighths_told(headings), strict=True)))
 
 
 def _frame(scene: Scene, category: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import re
 from collections import Counter
@@ -15,6 +16,7 @@ from spacer.data.processing import Prompt, prepare
 from spacer.data.prompts import ends_with, map_literal, worked_completion
 from spacer.data.samples import TEXT_ALONE, Sample
 from spacer.data.scenes.layouts import read_layouts
+from spacer.data.scenes.steps import HEADINGS
 from spacer.data.tokens import begun_with
 from spacer.errors import UserError
 from spacer.tree.mrope import PositionRule
@@ -96,9 +98,17 @@ def test_layouts_are_not_for_grpo() -> None:
     assert "choose dataset=rooms" in only_problem(dataset=plain(LayoutsSettings(prompts=FULL)))
 
 
-def test_letters_are_practised_without_a_map() -> None:
-    found = read_layouts(dataclasses.replace(SETTINGS, letters=6), "train")
+def test_turns_and_letters_are_practised_without_a_map() -> None:
+    found = read_layouts(dataclasses.replace(SETTINGS, turns=2, letters=6), "train")
     assert len({item.id for item in found}) == len(found)
+    turns = [item for item in found if item.question_type == "turns"]
+    assert len(turns) == 2 * SETTINGS.train_scenes
+    for item in turns:
+        assert item.true_map is None and item.begun == "<think>"
+        told = re.findall(r"([a-x])(?:=([0-7]))?", str(item.reasoning))
+        assert " ".join("=".join(filter(None, pair)) for pair in told) == item.reasoning
+        for (before, _), (after, eighths) in itertools.pairwise(told):
+            assert (HEADINGS.index(after) - HEADINGS.index(before)) * 15 % 360 // 45 == int(eighths)
     letters = [item for item in found if "_letters_" in item.id]
     assert len(letters) > 3 * SETTINGS.train_scenes  # some rooms have no question with options
     assert len({item.solution for item in letters}) == 4
@@ -116,6 +126,8 @@ def test_letters_are_practised_without_a_map() -> None:
             through = " ".join(["", *passed, f"{item.solution} {content}!"])
         end = f" That is {item.solution}.</think><answer>{item.solution}</answer>"
         assert worked_completion(item) == f"{item.begun}{through}{end}"
-    assert not any(item.true_map is None for item in read_layouts(dataclasses.replace(SETTINGS, letters=6), "heldout"))
-    alone = read_layouts(dataclasses.replace(SETTINGS, letters=6, questions=False), "train")
+    assert not any(
+        item.true_map is None for item in read_layouts(dataclasses.replace(SETTINGS, turns=2, letters=6), "heldout")
+    )
+    alone = read_layouts(dataclasses.replace(SETTINGS, turns=2, letters=6, questions=False), "train")
     assert alone == tuple(item for item in found if item.true_map is None)
