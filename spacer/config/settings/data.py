@@ -144,7 +144,6 @@ class LayoutsSettings(DatasetSettings):
     max_objects: Annotated[int, Field(ge=1, le=8, description="more would crowd a small room")] = 6  # per room
     # ratio of the largest to the smallest scale of a furniture kind; 1: no variation
     size_spread: Annotated[float, Field(ge=1, le=3, description="larger furniture would fill the room")] = 1.0
-    questions: bool = True  # asks about the training rooms; false: exercises alone
     # exercises per training room besides its questions
     ways: NonNegativeInt = 0  # differences, headings and turns, or lengths
     turns: NonNegativeInt = 0  # turns from heading to heading, without a map

@@ -50,8 +50,7 @@ def _samples(settings: LayoutsSettings, split: str, index: int) -> Iterator[Samp
     for name, question in pose(scene, rng).items():
         found = steps(question, scene)
         if found.conclusion == question.content():
-            if settings.questions or split == "heldout":
-                yield _sample(f"{scene.name}_{name}", in_steps(question, scene), found.seen, scene)
+            yield _sample(f"{scene.name}_{name}", in_steps(question, scene), found.seen, scene)
             asked += [dataclasses.replace(question, reasoning=found.text)] if question.options else []
     if split == "train":
         for number in range(settings.turns):
