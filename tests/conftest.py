@@ -2,11 +2,13 @@
 
 import os
 import signal
+from collections.abc import Iterator
 
 import hypothesis
 import pytest
 
 LONGEST = ("slurm", "test_spread.py", "test_several.py", "test_families.py", "test_evaluate_resumed.py")
+PLACES = ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "NODE_RANK", "LOCAL_RANK", "RANK")  # which Lightning sets
 MOST = 8  # at a time: each may train in processes of its own, with a gigabyte each
 
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # before torch is imported, here or in a process that a test starts
@@ -23,6 +25,14 @@ hypothesis.settings.load_profile("shared cores")
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # which a shell that starts pytest in the background hands on
     signal.signal(signal.SIGINT, signal.default_int_handler)  # for what tests start and interrupt
+
+
+@pytest.fixture(autouse=True)
+def _no_place_among_processes() -> Iterator[None]:
+    """A test that trains in this process leaves the next one no rank."""
+    yield
+    for name in PLACES:
+        os.environ.pop(name, None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
