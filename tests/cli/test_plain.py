@@ -21,7 +21,8 @@ __all__ = ["data"]
 CLASSES = ("internvl", "gemma3", "qwen3_5")  # the others are in tests/parity/test_plain_families.py
 PICTURES = "dataset.video.shown=pictures"  # Gemma's processor takes no videos
 # random words earn nothing else
-LETTERS = "def letters(completions):\n    return [sum(map(str.isalpha, text)) / 20 for text in completions]\n"
+# unlike for as good as any two completions, so that groups teach
+LETTERS = "def letters(completions):\n    return [sum(map(ord, text)) % 97 / 97 for text in completions]\n"
 ASKED = ("stage=evaluate", "evaluation.max_new_tokens=8", "evaluation.batch_size=1")
 
 
