@@ -15,7 +15,7 @@ from spacer.data.scenes.lines import LETTERS, Question, data_line
 from spacer.data.scenes.questions import pose
 from spacer.data.scenes.rooms import make_scene
 from spacer.data.scenes.scene import Scene
-from spacer.data.scenes.steps import in_steps, steps, through_options, turns, ways
+from spacer.data.scenes.steps import steps, through_options, turns, ways
 from spacer.process.pool import in_workers
 from spacer.terminal.progress import progress_bar
 
@@ -50,7 +50,8 @@ def _samples(settings: LayoutsSettings, split: str, index: int) -> Iterator[Samp
     for name, question in pose(scene, rng).items():
         found = steps(question, scene)
         if found.conclusion == question.content():
-            yield _sample(f"{scene.name}_{name}", in_steps(question, scene), found.seen, scene)
+            explained = through_options(dataclasses.replace(question, reasoning=found.whole()))
+            yield _sample(f"{scene.name}_{name}", explained, found.seen, scene)
             asked += [dataclasses.replace(question, reasoning=found.text)] if question.options else []
     if split == "train":
         for number in range(settings.turns):

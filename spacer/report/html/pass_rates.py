@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from spacer.errors import UserError
 from spacer.report.html.lines import Line, read_object
+from spacer.report.html.scores import Cell
 from spacer.report.labels import QUESTION_TYPES
 from spacer.statistics.intervals import why_no_interval
 from spacer.statistics.passing import PassRates
@@ -51,13 +53,8 @@ def pass_rate_entries(rates: Mapping[str, PassRates]) -> list[dict[str, Any]]:
     for kind in sorted(rates, key=lambda kind: kind != ALL):
         each = rates[kind]
         there = math.isfinite(each.low)
-        cell = {
-            "value": each.mean,
-            "low": each.low if there else None,
-            "high": each.high if there else None,
-            "why": "" if there else why_no_interval(each.scenes, "scenes"),
-            "questions": each.questions,
-        }
+        low, high, why = (each.low, each.high, "") if there else (None, None, why_no_interval(each.scenes, "scenes"))
+        cell = asdict(Cell(each.mean, low, high, each.questions, why))
         label = "all questions" if kind == ALL else QUESTION_TYPES.get(kind, kind.replace("_", " "))
         shares = {name: getattr(each, name) for name in ("never", "sometimes", "always", "teaching")}
         found.append({"name": kind, "label": label, "cell": cell, **shares})

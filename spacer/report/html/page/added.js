@@ -91,14 +91,16 @@ function addedTable(subject, places, controls, entry) {
         );
       }),
     );
-  const head = columns.map((column) => el("th", { scope: "col", class: "number" }, column.label));
   return el(
     "div",
     { class: "scroll" },
     el(
       "table",
       { class: "scores" },
-      el("thead", {}, el("tr", {}, el("th", { scope: "col" }, ""), ...head)),
+      headOf(
+        [""],
+        columns.map((column) => column.label),
+      ),
       el("tbody", {}, ...[...names].map(row)),
     ),
   );

@@ -26,6 +26,19 @@ const refill = (node, ...children) => {
 const el = (tag, props, ...children) => fill(document.createElement(tag), props, children);
 const svg = (tag, props, ...children) => fill(document.createElementNS(SVG, tag), props, children);
 
+// A table's head: columns of words, then columns of numbers.
+const headOf = (words, numbers) =>
+  el(
+    "thead",
+    {},
+    el(
+      "tr",
+      {},
+      ...words.map((head) => el("th", { scope: "col" }, head)),
+      ...numbers.map((head) => el("th", { scope: "col", class: "number" }, head)),
+    ),
+  );
+
 function select(label, options, value, change) {
   const node = el("select", { "aria-label": label, on: { change: () => change(node.value) } });
   for (const [key, text] of options)

@@ -89,17 +89,7 @@ function passTable(rows) {
   return el(
     "table",
     { class: "scores" },
-    el(
-      "thead",
-      {},
-      el(
-        "tr",
-        {},
-        el("th", { scope: "col" }, ""),
-        el("th", { scope: "col" }, ""),
-        ...heads.map((head) => el("th", { scope: "col", class: "number" }, head)),
-      ),
-    ),
+    headOf(["", ""], heads),
     el(
       "tbody",
       {},

@@ -128,16 +128,7 @@ function sweepJobs(subject) {
       el(
         "table",
         { class: "scores" },
-        el(
-          "thead",
-          {},
-          el(
-            "tr",
-            {},
-            el("th", { scope: "col" }, "job"),
-            ...heads.map((head) => el("th", { scope: "col", class: "number" }, head)),
-          ),
-        ),
+        headOf(["job"], heads),
         el("tbody", {}, ...jobs.map(line)),
       ),
     ),
@@ -171,9 +162,7 @@ function sweepSettings(subject) {
     });
     body.append(el("tr", {}, el("th", { scope: "row" }, row.label), ...cells));
   }
-  const heads = settings.map((setting, place) =>
-    el("th", { scope: "col", class: "number" }, swatch(tint(place)), ` ${setting.label}`),
-  );
+  const heads = settings.map((setting, place) => [swatch(tint(place)), ` ${setting.label}`]);
   return el(
     "section",
     { id: "settings" },
@@ -181,7 +170,7 @@ function sweepSettings(subject) {
     el(
       "div",
       { class: "scroll" },
-      el("table", { class: "scores" }, el("thead", {}, el("tr", {}, el("th", { scope: "col" }, ""), ...heads)), body),
+      el("table", { class: "scores" }, headOf([""], heads), body),
     ),
     el("p", { class: "quiet" }, "Means over seeds, and under them the lowest and the highest. Shares in per cent."),
   );
