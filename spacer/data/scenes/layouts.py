@@ -15,7 +15,7 @@ from spacer.data.scenes.lines import LETTERS, Question, data_line
 from spacer.data.scenes.questions import pose
 from spacer.data.scenes.rooms import make_scene
 from spacer.data.scenes.scene import Scene
-from spacer.data.scenes.steps import steps, through_options, turns, ways
+from spacer.data.scenes.steps import THROUGH_OPTIONS, steps, through_options, turns, ways
 from spacer.process.pool import in_workers
 from spacer.terminal.progress import progress_bar
 
@@ -59,8 +59,8 @@ def _samples(settings: LayoutsSettings, split: str, index: int) -> Iterator[Samp
         for number in range(settings.letters if asked else 0):
             question = asked[rng.integers(len(asked))]
             moved = question.with_right_at(LETTERS[rng.integers(len(question.options))])
-            # a distance's letters stand beside the objects, in the order of the options
-            question = question if question.question_type == "object_rel_distance" else moved
+            # letters that the steps themselves are about stay in the order of the options
+            question = question if question.question_type in THROUGH_OPTIONS else moved
             yield _exercise(f"{scene.name}_letters_{number}", through_options(question), question.reasoning, scene)
 
 

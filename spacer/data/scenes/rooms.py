@@ -38,7 +38,7 @@ from spacer.files import whole_folder
 from spacer.process.pool import in_workers
 from spacer.terminal.progress import progress_bar
 
-VERSION = 6  # incremented when the same settings give other rooms, so that cached folders are rebuilt
+VERSION = 7  # incremented when the same settings give other rooms, so that cached folders are rebuilt
 
 # category → ranges of (width, depth, height) in metres, and the maximum number per room
 FURNITURE: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float, float], int]] = {

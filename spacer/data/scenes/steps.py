@@ -4,10 +4,11 @@ A map to reason from ends with the objects in question, in the order of their ro
 looks up what is already written: the difference of two cells, its heading, a letter from a (along x) to x, 15 degrees
 counter-clockwise each, or its length in cells. From each heading the one before is subtracted, in whole eighths of a
 turn to the left (`=0` and `=1` together are a quarter). Then the options are gone through as far as what has been
-concluded; lengths are marked wherever one is the shortest so far:
+concluded; lengths are marked wherever one is the shortest so far, and an order is left where its frames go back:
 
     {"bed":[[1,1]],"sofa":[[3,7]],"lamp":[[0,2]]}   +2+6f -1+1j=1 left. A right, B left!
     {"bed":[[1,1]],"sofa":[[3,7]],"lamp":[[0,2]]}   A+2+6 6.3! B-1+1 1.4!
+    {"bed":[[1,1]],"sofa":[[3,7]],"lamp":[[0,2]]}   bed4 sofa7 lamp2. A bed4 sofa7 lamp2, B lamp2 bed4 sofa7!
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from spacer.data.scenes.scene import Scene
 HEADINGS = "abcdefghijklmnopqrstuvwx"  # 15 degrees each
 EIGHTH = len(HEADINGS) // 8  # of a turn: the borders of all directions that questions name are multiples of it
 PRACTISED = 4  # ways in an exercise
-HEADINGS_PRACTISED = 16
+HEADINGS_PRACTISED = 24
+THROUGH_OPTIONS = "object_rel_distance", "obj_appearance_order"  # their steps are about one option after another
 FRAMES = 2.0  # a second: the unit in which first appearances are written
 
 Cell = tuple[int, int]
@@ -69,8 +71,8 @@ def steps(question: Question, scene: Scene) -> Steps:
     if kind == "route_planning":
         return _route(about, cells, right)
     if kind == "obj_appearance_order":
-        seen = " ".join(f"{name}{_frame(scene, name)}" for name in about)
-        return Steps(f"{seen}.", f"First {right}.", right)
+        frames = {name: _frame(scene, name) for name in about}
+        return Steps(f"{_at(about, frames)}.", _orders(question, frames), right)
     return Steps(question.reasoning, "", None)
 
 
@@ -114,14 +116,14 @@ def in_steps(question: Question, scene: Scene) -> Question:
 
 
 def through_options(question: Question) -> Question:
-    """The question with its options after its reasoning, up to the right one, which is marked; distances, whose legs
-    are the options, are left as they are.
+    """The question with its options after its reasoning, up to the right one, which is marked; distances and orders,
+    whose steps go through them already, are left as they are.
 
     >>> question = Question("object_rel_direction_easy", "multiple choice", "", ("right", "left"), "B", "+2+6f left.")
     >>> through_options(question).reasoning
     '+2+6f left. A right, B left!'
     """
-    if not question.options or question.question_type == "object_rel_distance":
+    if not question.options or question.question_type in THROUGH_OPTIONS:
         return question
     passed = [f"{option}," for option in question.options[: LETTERS.index(question.answer)]]
     found = zip(LETTERS, [*passed, f"{question.content()}!"], strict=False)
@@ -204,6 +206,21 @@ def _turned(legs: Sequence[Cell]) -> str:
     headings = [_towards(*leg) for leg in legs]
     written = (f"{_leg(leg)}{HEADINGS[heading]}" for leg, heading in zip(legs, headings, strict=True))
     return " ".join(map("".join, zip(written, _eighths_told(headings), strict=True)))
+
+
+def _orders(question: Question, frames: dict[str, int]) -> str:
+    """The options up to the right one, each as far as its frames go forward."""
+    written = []
+    for letter, option in zip(LETTERS, question.options[: LETTERS.index(question.answer) + 1], strict=False):
+        names = option.split(", ")
+        back = next((n for n in range(1, len(names)) if frames[names[n]] < frames[names[n - 1]]), None)
+        told = _at(names if back is None else names[: back + 1], frames)
+        written.append(f"{letter} {told}{',' if back else '!'}")
+    return " ".join(written)
+
+
+def _at(names: Sequence[str], frames: dict[str, int]) -> str:
+    return " ".join(f"{name}{frames[name]}" for name in names)
 
 
 def _frame(scene: Scene, category: str) -> int:
