@@ -120,6 +120,9 @@ def test_turns_and_letters_are_practised_without_a_map() -> None:
             lengths = re.findall(r"([A-E])[+-]\d[+-]\d (\d+\.\d)", item.begun)
             assert min(lengths, key=lambda pair: float(pair[1]))[0] == item.solution
             through = ""
+        elif item.question_type == "obj_appearance_order":
+            assert re.sub(r"\d", "", item.begun).endswith(f"{item.solution} {content.replace(', ', ' ')}!")
+            through = ""
         else:
             assert item.begun.endswith(f"{content}.")
             passed = [option.replace(". ", " ") + "," for option in item.options[: "ABCDE".index(item.solution)]]

@@ -15,7 +15,7 @@ from spacer.data.scenes import rooms
 from spacer.data.scenes.lines import Question
 from spacer.data.scenes.questions import pose
 from spacer.data.scenes.scene import Scene
-from spacer.data.scenes.steps import contradicted, in_steps, steps, ways
+from spacer.data.scenes.steps import THROUGH_OPTIONS, contradicted, in_steps, steps, ways
 
 LEG = re.compile(r"([+-]\d)([+-]\d)(?:([a-x])| (\d+\.\d))")
 
@@ -117,6 +117,20 @@ def test_the_frames_of_an_order_are_what_the_video_shows_first(posed: list[tuple
         assert sorted(frames, key=lambda name: int(frames[name])) == question.content().split(", ")
         assert tuple(frames) == question.about
         assert in_steps(question, scene).explained().startswith(found.seen)
+        assert in_steps(question, scene).reasoning == found.whole()
+        passed = re.findall(r"([A-D]) ([^,!]+)([,!])", found.text)
+        assert [letter for letter, *_ in passed] == list("ABCD"[: "ABCD".index(question.answer) + 1])
+        for (letter, told, mark), option in zip(passed, question.options, strict=False):
+            names, times = zip(*re.findall(r"([a-z]+)(\d+)", told), strict=True)
+            assert times == tuple(frames[name] for name in names)
+            assert ", ".join(names) == option if mark == "!" else option.startswith(", ".join(names))
+            forward = [int(after) > int(before) for before, after in itertools.pairwise(times)]
+            assert (
+                forward == [True] * len(names[1:])
+                if letter == question.answer
+                else forward.index(False) == len(names) - 2
+            )
+            assert (mark == "!") == (letter == question.answer)
 
 
 def test_distances_are_told_apart_only_where_they_differ() -> None:
@@ -138,7 +152,7 @@ def test_distances_are_told_apart_only_where_they_differ() -> None:
 def test_options_are_gone_through_to_what_was_concluded(posed: list[tuple[Scene, Question]]) -> None:
     gone = 0
     for scene, question in posed:
-        if question.options and question.question_type != "object_rel_distance":
+        if question.options and question.question_type not in THROUGH_OPTIONS:
             concluded, written = steps(question, scene).whole(), in_steps(question, scene).reasoning
             assert written.startswith(f"{concluded} A ")
             *passed, last = re.findall(r"([A-E]) ([^!]+?)([,!])(?= [A-E] |$)", written.removeprefix(concluded))
