@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from spacer.config.choices import Targets
+from spacer.config.choices import Control, Targets
 from spacer.config.settings import (
     BenchmarkSettings,
     DatasetSettings,
@@ -13,12 +13,14 @@ from spacer.config.settings import (
     OptimizerSettings,
     PlanStage,
     RenderedSettings,
+    RoomsSettings,
     Settings,
     SftStage,
     TrainingStage,
     TrainStage,
 )
 
+FEW_ROOMS = 4  # fewer may leave questions about a single room, and no other room's video
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")  # owner/name
 
 
@@ -44,6 +46,17 @@ def evaluates_heldout(s: Settings) -> tuple[bool | None, bool | None]:
     if isinstance(s.stage, TrainStage | SftStage):
         return s.stage.evaluate_before, s.stage.evaluate_after
     return False, False
+
+
+def controls_of(s: Settings) -> tuple[Control, ...]:
+    """The controls under which a run asks its questions again: those that are named, and for held-out questions about
+    rendered rooms, which cost little, another room's video and the priors of the training split."""
+    if s.evaluation.controls is not None:
+        return s.evaluation.controls
+    asks_benchmarks = s.benchmark is not None or bool(s.benchmarks)
+    if isinstance(s.dataset, RoomsSettings) and s.dataset.heldout_scenes >= FEW_ROOMS and not asks_benchmarks:
+        return (Control.other_video, Control.prior)
+    return ()
 
 
 def in_zero(s: Settings) -> bool:

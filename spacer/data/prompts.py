@@ -70,9 +70,13 @@ def worked_completion(sample: Sample) -> str:
     With neither map nor reasoning it is the solution alone, as in SpaceR's SFT: an empty `<think></think>` would teach
     the model not to think.
     """
-    drawn = "" if sample.true_map is None else f"<map>{map_literal(ends_with(sample.true_map, sample.about))}</map>"
-    thought = " ".join(part for part in (drawn, sample.reasoning) if part)
+    thought = " ".join(part for part in (_drawn(sample), sample.reasoning) if part)
     return f"{f'<think>{thought}</think>' if thought else ''}<answer>{sample.solution}</answer>"
+
+
+def _drawn(sample: Sample) -> str:
+    """The true map as a completion draws it; empty without one."""
+    return "" if sample.true_map is None else f"<map>{map_literal(ends_with(sample.true_map, sample.about))}</map>"
 
 
 def not_opened(completion: str, opened: str) -> str:
@@ -95,7 +99,7 @@ class ShownTarget:
     `share` is the probability of a guess. Tags that prompts end with, `opened`, are left out of the target.
 
     A guess is the answer to a random question of the same type, or, for multiple choice, a random letter; it is right
-    only by chance.
+    only by chance. The map is drawn before it as in the worked completion.
     """
 
     def __init__(self, samples: tuple[Sample, ...], share: float, after: int, opened: str = "") -> None:
@@ -114,13 +118,14 @@ class ShownTarget:
         if position < self._after or rng.random() >= self._share:
             return worked_completion(sample)
         if sample.problem_type == "multiple choice":
-            return self._guess(chr(ord("A") + int(rng.integers(len(sample.options)))))
+            return _guess(sample, chr(ord("A") + int(rng.integers(len(sample.options)))))
         answers = self._answers[sample.question_type]
-        return self._guess(answers[int(rng.integers(len(answers)))])
+        return _guess(sample, answers[int(rng.integers(len(answers)))])
 
-    @staticmethod
-    def _guess(answer: str) -> str:
-        return f"<think>I guess.</think><answer>{answer}</answer>"
+
+def _guess(sample: Sample, answer: str) -> str:
+    thought = " ".join(part for part in (_drawn(sample), "I guess.") if part)
+    return f"<think>{thought}</think><answer>{answer}</answer>"
 
 
 class GeneratedTarget:

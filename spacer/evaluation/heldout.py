@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from spacer.config.derived import trains
+from spacer.config.derived import controls_of, trains
 from spacer.config.rules.evaluation import OF_MEDIA, measured, text_has_no_media
 from spacer.config.settings import Settings
 from spacer.data.samples import TEXT_ALONE, Sample
@@ -26,6 +26,6 @@ def check_heldout(settings: Settings, samples: Sequence[Sample]) -> None:
             f"evaluation.metric={how.metric} is not measured by the held-out questions, none of which is of such a "
             f"type: choose one of {', '.join([*measured(settings), *(f'answer/{kind}' for kind in kinds)])}"
         )
-    controls = [control for control in how.controls if control in OF_MEDIA]
+    controls = [control for control in controls_of(settings) if control in OF_MEDIA]
     if controls and samples and all(sample.data_type == TEXT_ALONE for sample in samples):
         raise UserError(text_has_no_media(controls))

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from spacer.config.choices import Control
+from spacer.config.derived import controls_of
 from spacer.config.settings import AskingSettings, GenerateStage
 from spacer.data.loading import PromptDataset, Prompts
 from spacer.data.samples import Fault, Sample
@@ -54,10 +55,10 @@ def ask_heldout(run: Run, name: str, control: Control | None = None) -> list[Row
 
 
 def ask_controls(run: Run, name: str) -> dict[str, list[Row]]:
-    """Asks the same questions under each of `evaluation.controls`, by control; answers are in
+    """Asks the same questions under each of its controls, by control; answers are in
     `predictions/controls/NAME.CONTROL.jsonl`."""
     found = {}
-    for control in run.settings.evaluation.controls:
+    for control in controls_of(run.settings):
         at = f"controls/{name}.{control.value}"
         found[control.value] = _ask_prior(run, at) if control == Control.prior else ask_heldout(run, at, control)
     return found

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from spacer.benchmarks.question import Question
-from spacer.config.derived import heldout_name
+from spacer.config.derived import controls_of, heldout_name
 from spacer.config.settings import Settings
 from spacer.data.samples import Fault
 from spacer.evaluation.asked import check_controls, check_media
@@ -44,7 +44,7 @@ def evaluate(run: Run) -> float:
 def evaluate_benchmark(run: Run) -> float:
     """Evaluates a benchmark by its authors' rules and by a second reading. Returns the official overall score."""
     rows = ask_benchmark(run)
-    controls = {control.value: ask_benchmark(run, control) for control in run.settings.evaluation.controls}
+    controls = {control.value: ask_benchmark(run, control) for control in controls_of(run.settings)}
     if not run.reports:
         return _score(run.settings, run.questions, rows).official_values["overall"]
     return write_and_report(run.settings, run.folder, run.questions, rows, controls, run.missing, run.seconds)
@@ -96,7 +96,7 @@ def evaluate_all(settings: Settings, folder: Path, watch: SignalWatcher) -> floa
     for part in chosen.values():  # report all faults of their files before the model is loaded
         questions = choose_questions(part).questions
         check_media(questions, part)
-        check_controls(questions, part, settings.evaluation.controls)
+        check_controls(questions, part, controls_of(settings))
     overall: dict[str, float] = {}
     first: Run | None = None
     for name, part in chosen.items():

@@ -11,6 +11,7 @@ from typing import Any
 
 from spacer.benchmarks.question import Question
 from spacer.config.choices import Control
+from spacer.config.derived import controls_of
 from spacer.config.settings import Settings
 from spacer.data.controls import with_other_media
 from spacer.data.samples import Fault, Sample
@@ -50,7 +51,7 @@ def evaluate_outside(settings: Settings, folder: Path, pathway: Pathway) -> floa
     for part in chosen.values():  # report all faults of their files before anything is asked
         questions = choose_questions(part).questions
         check_media(questions, part)
-        check_controls(questions, part, settings.evaluation.controls)
+        check_controls(questions, part, controls_of(settings))
     found = {
         name: _evaluate(replace(settings, benchmark=part, benchmarks={}), folder / name, pathway)
         for name, part in chosen.items()
@@ -65,12 +66,11 @@ def _evaluate(settings: Settings, folder: Path, pathway: Pathway) -> float:
     chosen = choose_questions(settings.benchmark)
     chosen.warn()
     missing = check_media(chosen.questions, settings.benchmark)
-    check_controls(chosen.questions, settings.benchmark, settings.evaluation.controls)
+    check_controls(chosen.questions, settings.benchmark, controls_of(settings))
     start = time.monotonic()
     rows = _ask(settings, folder, chosen.questions, pathway)
     controls = {
-        control.value: _ask(settings, folder, chosen.questions, pathway, control)
-        for control in settings.evaluation.controls
+        control.value: _ask(settings, folder, chosen.questions, pathway, control) for control in controls_of(settings)
     }
     seconds = {"ask": round(time.monotonic() - start, 2)}
     return write_and_report(settings, folder, chosen.questions, rows, controls, missing, seconds)

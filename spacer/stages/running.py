@@ -20,7 +20,7 @@ from spacer.attention.backends import choose_attention
 from spacer.benchmarks.guard import guarded_videos
 from spacer.benchmarks.question import Question
 from spacer.config.choices import Checkpointing, Computation, Control
-from spacer.config.derived import sections
+from spacer.config.derived import controls_of, sections
 from spacer.config.settings import RenderedSettings, Settings, TrainingStage
 from spacer.data.controls import with_other_media
 from spacer.data.leakage import Withheld
@@ -92,12 +92,12 @@ class Run:
                     chosen.warn()
                 self.questions = chosen.questions
                 self.missing = check_media(self.questions, settings.benchmark)
-                check_controls(self.questions, settings.benchmark, settings.evaluation.controls)
+                check_controls(self.questions, settings.benchmark, controls_of(settings))
             else:
                 self.splits = load_splits(settings, settings.stage.name != "evaluate", guarded_videos)
                 for (at, dataset), data in zip(sections(settings), self.splits, strict=True):
                     check_templates((*data.train.samples, *data.heldout.samples), dataset.prompts, at)
-                    if Control.other_video in settings.evaluation.controls:
+                    if Control.other_video in controls_of(settings):
                         with_other_media(data.heldout.samples)  # an error before anything is computed
             check_heldout(settings, [sample for data in self.splits for sample in data.heldout.samples])
             train, heldout = (

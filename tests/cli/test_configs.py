@@ -38,7 +38,7 @@ ASKED = ("stage=evaluate", f"benchmark.root={CONF}")
 # what an option takes beside itself: what a user of it has to add
 COMPANIONS = {
     "stage=prepare": ("dataset=spacer_151k",),
-    "stage=vision": ("dataset=stills",),
+    "stage=vision": ("dataset=stills", "model.freeze_vision=false"),
     "dataset=stills": ("stage=sft",),
     "stage=curate": ("dataset=scans",),
     "dataset=layouts": ("stage=sft",),

@@ -150,11 +150,11 @@ def test_the_conditions_are_recorded_with_the_scores(
         "shown": "video",
     }
     assert asked["image_max_pixels"] == 13000 and "<think>" in asked["prompts"]["plain"]
-    assert (asked["temperature"], asked["top_p"], asked["max_new_tokens"], asked["samples"]) == (0.0, 1.0, 112, 1)
+    assert (asked["temperature"], asked["top_p"], asked["max_new_tokens"], asked["samples"]) == (0.0, 1.0, 128, 1)
     assert set(how["libraries"]) >= {"spacer", "torch", "transformers", "av"}
     assert (
         "asked: 4 to 32 frames (endpoints) at 1 a second, of at most 13000 pixels and side 448; "
-        "temperature 0, 112 tokens; " in " ".join(evaluated["vsi_bench"].split())
+        "temperature 0, 128 tokens; " in " ".join(evaluated["vsi_bench"].split())
     )
     assert f"torch {how['libraries']['torch']}" in " ".join(evaluated["vsi_bench"].split())
     other = places("spar_bench", tmp_path_factory)[1]

@@ -60,7 +60,7 @@ def words(data: Path, model: Path, out: Path, *more: str) -> list[str]:
         *(f"model.name_or_path={model}", "objective.prompts_per_rollout=3", "objective.group_size=2"),
         *("model.completion.max_tokens=8", "model.completion.bonus_min=2", "model.completion.bonus_max=8"),
         *(() if "stage=evaluate" in more else ("stage.evaluate_before=false",)),
-        *("trainer.checkpoint_every_n_steps=1", "logger=none", *more),
+        *("trainer.checkpoint_every_n_steps=1", "logger=none", "model.freeze_vision=false", *more),
         f"hydra.run.dir={out}",
     ]
 

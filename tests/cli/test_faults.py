@@ -78,6 +78,7 @@ def test_a_corrupt_video_counts_as_wrong_in_evaluation(command: Command, made: P
     shutil.copytree(made.parent, root)
     (root / made.name / "videos/heldout_00001.mp4").write_bytes(b"\x00" * 4096)
     names = ("train_scenes=6", "heldout_scenes=3", "questions_per_scene=4", "heldout_questions_per_scene=4", "seed=0")
+    names += ("balanced=false", "fixed_height=false", "size_spread=1.0")  # as they were made
     settings = [f"dataset.{name}" for name in names]
     done = command(*SMALL, "stage=evaluate", f"dataset.root={root}", *settings, f"hydra.run.dir={tmp_path / 'out'}")
     assert done.returncode == 0, done.stdout + done.stderr

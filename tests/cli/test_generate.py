@@ -16,7 +16,10 @@ from tests.cli.test_train import rows
 
 pytestmark = pytest.mark.long
 
-DATA = ("dataset.train_scenes=10", "dataset.heldout_scenes=2", "dataset.workers=1", "evaluation.resamples=200")
+DATA = (
+    *("dataset.train_scenes=10", "dataset.heldout_scenes=2", "dataset.workers=1", "evaluation.resamples=200"),
+    "dataset.balanced=false",  # three questions about each room
+)
 FEW = (*DATA, "stage.completions=4", "stage.batch_size=3", "logger=none")
 TWO = ("cluster.devices=2", "cluster.accelerator=cpu", "cluster.strategy=ddp")
 QUESTIONS = 30

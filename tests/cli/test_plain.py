@@ -103,6 +103,7 @@ def test_a_model_without_trees_is_taught_trained_resumed_and_exported(
     (tmp_path / "mine.py").write_text(LETTERS)
     common = (PICTURES, "trainer.checkpoint_every_n_steps=1", "stage.evaluate_before=false")
     two = ("stage=sft", "stage.batch_size=2", "stage.evaluate_after=false", "trainer.max_steps=2")
+    two += ("model.freeze_vision=false",)
     succeeds(command(*words(data, taught, *two, *common, f"model.name_or_path={model}")))
     after, before = (load_file(folder / "model.safetensors") for folder in (taught / "model", model))
     assert after.keys() == before.keys()

@@ -78,7 +78,7 @@ def test_leaves_what_the_site_promises(finished: tuple[Path, str]) -> None:
     assert all(len(line) <= 80 for line in output.splitlines() if "[" not in line and str(folder) not in line)
     assert f"report: {folder}/report.html" in output
     report = (folder / "report.html").read_text()
-    rollouts = {row["frames"] for row in rows(folder / "rollouts.jsonl")}
+    rollouts = {(row["id"], row["frames"]) for row in rows(folder / "rollouts.jsonl")}
     assert "Content-Security-Policy" in report and report.count("data:video/mp4") == 4
     assert report.count("data:image/jpeg") == 4 + len(rollouts)
 
@@ -87,7 +87,8 @@ def test_a_log_file_holds_lines_and_no_control_codes(finished: tuple[Path, str])
     said = (finished[0] / "said.txt").read_text()
     assert not [character for character in said if ord(character) < 32 and character != "\n"]
     assert "\x7f" not in said and "\x9b" not in said
-    for words in ("evaluate: 24 of 24 questions", "frames for the report: 4 of 4"):
+    asked = len(rows(finished[0] / "predictions/after.jsonl"))
+    for words in (f"evaluate: {asked} of {asked} questions", "frames for the report: 4 of 4"):
         assert words in said
     ours = [line for line in said.splitlines() if line[2:3] == ":" or " of " in line]
     assert all(len(line) <= 80 for line in ours if str(finished[0]) not in line)
@@ -184,6 +185,7 @@ def test_the_dashboard_draws_what_runs_log(
     assert "not published" in said.stdout
     records = wandb_records(finished[0])
     logged = {name for row in wandb_history(records) for name in row}
+    logged |= {item.key for record in records for item in record.summary.update}  # of which bars are made
     workspace, report = (
         json.loads((tmp_path / f"dashboard/{name}.json").read_text()) for name in ("workspace", "report")
     )
@@ -191,7 +193,7 @@ def test_the_dashboard_draws_what_runs_log(
     assert {"reward/total", "reward/map", "eval/rooms/reward/total"} <= set(drawn(report))
     assert "reward/temporal" not in drawn(workspace)
     sections = workspace["spec"]["section"]["panelBankConfig"]["sections"]
-    assert [section["name"] for section in sections][:3] == ["Reward", "Lengths and entropy", "Evaluation"]
+    assert [section["name"] for section in sections][:3] == ["Reward", "What the video adds", "Lengths and entropy"]
     (runset,) = workspace["spec"]["section"]["runSets"]
     assert runset["grouping"] == [{"section": "config", "name": "choice/reward.value"}]
     panels = [

@@ -108,7 +108,8 @@ def test_accumulation_takes_one_step_for_several_batches(command: Command, tmp_p
 
 
 def test_supervised_training_from_untrained_weights(command: Command, tmp_path: Path) -> None:
-    overrides = ("experiments=tiny_warmstart", "dataset.train_scenes=10", "dataset.heldout_scenes=4")
+    overrides = ("experiments=tiny_watch", "model=tiny_fresh", "dataset.train_scenes=10", "dataset.heldout_scenes=4")
+    overrides += ("stage.evaluate_after=true", "stage.save_dtype=bfloat16", "stage.optimizer.warmup_steps=1")
     more = ("trainer.max_steps=6", "trainer.checkpoint_every_n_steps=3", "stage.batch_size=8", "evaluation.limit=6")
     done = command(*overrides, *more, "logger=tensorboard", f"hydra.run.dir={tmp_path}")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -16,7 +16,7 @@ STILLS = ("dataset=stills", "dataset.train_scenes=8", "dataset.heldout_scenes=1"
 def test_a_vision_stage_and_what_goes_on_from_it(command: Command, tmp_path: Path) -> None:
     seen, drawn = tmp_path / "seen", tmp_path / "drawn"
     brief = (*STILLS, "stage.batch_size=4", "logger=none", "trainer.max_steps=2")
-    succeeds(command("stage=vision", *brief, f"hydra.run.dir={seen}"))
+    succeeds(command("stage=vision", "model.freeze_vision=false", *brief, f"hydra.run.dir={seen}"))
     before = load_file(ROOT / "spacer/assets/tiny/model.safetensors")
     after = load_file(seen / "model/model.safetensors")
     changed = {name for name in before if not torch.equal(before[name].float(), after[name].float())}

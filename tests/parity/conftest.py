@@ -53,6 +53,7 @@ def small(root: Path | str) -> Settings:
     """The main job on a handful of rooms, which are kept in `root`."""
     return composed(
         f"dataset.root={root}",
+        "model.freeze_vision=false",  # so that gradients of all parameters are compared
         *("dataset.train_scenes=4", "dataset.heldout_scenes=2", "dataset.questions_per_scene=4", "dataset.workers=1"),
     )
 

@@ -22,7 +22,7 @@ from spacer.training.tree_module import Training, TreeModule
 from tests.parity.test_grpo import Capture, Repeated
 
 COMPUTE = ComputeOptions("blocks", 700)
-GROUP, LENGTH, STEPS, SEED = 4, 30, 3, 5
+GROUP, LENGTH, STEPS, SEED = 4, 80, 3, 5
 
 
 def fit(module: TreeModule, batch: PromptBatch, batches: int = 1, **options: Any) -> dict[str, Tensor]:

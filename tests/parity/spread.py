@@ -165,8 +165,8 @@ def items_of(settings: Settings) -> list[Item]:
 
 
 def build(case: Case, settings: Settings, devices: int, empty: bool) -> TreeModule:
-    """The module of a case, for one of so many processes, without weights if it is to be sent them; completions
-    are short, so that few end at the same time."""
+    """The module of a case, for one of so many processes, without weights if it is to be sent them; some completions
+    do not end in time."""
     model: ModelSettings = replace(settings.model, **case.model)
     optimizer = OptimizerSettings(learning_rate=3e-4, schedule=Schedule.constant)
     plan = Training(optimizer, batch_size=len(case.batches[0]) // devices, **{"clip": 5.0, **case.training})
@@ -175,7 +175,7 @@ def build(case: Case, settings: Settings, devices: int, empty: bool) -> TreeModu
     policy.train()
     if case.sft:
         return SftModule(policy, compute, plan)
-    changes = {"group_size": 4, "max_completion_length": 40, **case.objective}
+    changes = {"group_size": 4, "max_completion_length": 80, **case.objective}
     objective = replace(settings.objective, **changes)
     reference = load_reference(model, empty=empty) if model.lora is None else None
     return GrpoModule(policy, reference, probe_model(model), objective, Scorer(settings.reward), compute, plan, seed=5)

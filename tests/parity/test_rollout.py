@@ -198,14 +198,14 @@ def test_texts_begin_with_what_the_prompt_has_opened(settings: Settings, prompts
 
 
 def test_lengths_count_the_end_and_truncation_is_told(settings: Settings, prompts: list[Prompt]) -> None:
-    rollout = drawn(settings, prompts, Decoding(1.0, 1.0, 16), group=4)
+    rollout = drawn(settings, prompts, Decoding(1.0, 1.0, 60), group=4)
     end = probe_model(settings.model).end_ids[0]
     assert len(set(rollout.lengths)) > 1
     for row, length in enumerate(rollout.lengths):
         tokens = rollout.ids_BC[row, :length].tolist()
         assert end not in tokens[:-1]
         assert (tokens[-1] == end) != bool(rollout.truncated_B[row])
-        assert length == 16 or not rollout.truncated_B[row]
+        assert length == 60 or not rollout.truncated_B[row]
 
 
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 0.95), (0.5, 0.3), (2.0, 1.0), (1.0, 1e-6)])

@@ -82,7 +82,7 @@ def test_two_processes_train_as_one(name: str, strategy: str, found: Any) -> Non
         for logged in (rank["steps"][step] for rank in ranks):
             assert logged.keys() == expected.keys()
             assert logged.get("train/sampling_drift", 0) < 2e-5  # rounding and nothing else
-            assert {key: logged[key] for key in wanted} == pytest.approx(wanted, rel=1e-5, abs=1e-7, nan_ok=True), step
+            assert {key: logged[key] for key in wanted} == pytest.approx(wanted, rel=2e-5, abs=1e-7, nan_ok=True), step
     weights = ranks[0]["weights"]
     assert weights.keys() == one["weights"].keys()
     for key, value in one["weights"].items():

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
+from spacer.config.derived import controls_of
 from spacer.config.rules.evaluation import METRICS
+from spacer.config.settings import BenchmarkSettings, JsonlSettings
 from spacer.errors import UserError
 from spacer.evaluation.heldout import check_heldout
 from spacer.statistics import summaries
@@ -51,6 +54,16 @@ def test_evaluations_while_training_are_refused_by_a_stage_that_does_not_train(n
     assert told.startswith(f"evaluation.{name}=7: of evaluations while a run trains, and stage.name=evaluate trains no")
     assert "choose stage=train or stage=sft" in told
     load(stage="plan", evaluation__every_n_steps=7)
+
+
+def test_rooms_are_asked_about_blindly_unless_it_is_refused() -> None:
+    assert controls_of(load()) == ("other_video", "prior")
+    assert controls_of(load(stage="evaluate")) == ("other_video", "prior")
+    assert controls_of(load(evaluation__controls=[])) == ()
+    assert controls_of(load(evaluation__controls=["grey"])) == ("grey",)
+    assert controls_of(load(dataset__heldout_scenes=2)) == ()  # which may be questions about one room
+    assert controls_of(dataclasses.replace(load(), benchmark=BenchmarkSettings(name="vsi_bench"))) == ()
+    assert controls_of(dataclasses.replace(load(), dataset=JsonlSettings(root="nowhere"))) == ()
 
 
 @pytest.mark.parametrize("text", [True, False])

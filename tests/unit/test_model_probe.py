@@ -21,6 +21,8 @@ from spacer.models.load import load_policy
 from spacer.models.probe import ModelProbe, probe_model
 from tests.model_folders import EMBEDDED, make_folder, make_processor
 
+CONFIG = json.loads((EMBEDDED / "config.json").read_text())
+END, START = (CONFIG["text_config"][f"{name}_token_id"] for name in ("eos", "bos"))
 THINKING = "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
 PLAIN = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 
@@ -63,10 +65,10 @@ def test_every_family_is_known_by_its_folder(family: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("said", "ends"),
     [
-        (557, {557}),
-        ([557, 558], {557, 558}),
-        ([558], {557, 558}),  # the tokenizer's own is one of them whatever the file says
-        (None, {557}),
+        (END, {END}),
+        ([END, START], {END, START}),
+        ([START], {END, START}),  # the tokenizer's own is one of them whatever the file says
+        (None, {END}),
     ],
 )
 def test_all_end_tokens_are_read(said: Any, ends: set[int], folder: Path) -> None:
@@ -76,8 +78,8 @@ def test_all_end_tokens_are_read(said: Any, ends: set[int], folder: Path) -> Non
 
 def test_without_a_generation_configuration_the_model_names_its_end(folder: Path) -> None:
     (folder / "generation_config.json").unlink()
-    write(folder / "config.json", lambda values: values["text_config"].update(eos_token_id=558))
-    assert set(probed(folder).end_ids) == {557, 558}
+    write(folder / "config.json", lambda values: values["text_config"].update(eos_token_id=START))
+    assert set(probed(folder).end_ids) == {END, START}
 
 
 @pytest.mark.parametrize(
@@ -209,7 +211,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
     "tokens without embeddings": (add_tokens, ("embeddings for 1024", "resize_token_embeddings")),
     "another token for pictures": (
         lambda f: write(f / "config.json", lambda c: c | {"image_token_id": 3}),
-        ("has token 563 for <|image_pad|>, and its config.json 3",),
+        (f"has token {CONFIG['image_token_id']} for <|image_pad|>, and its config.json 3",),
     ),
     "no chat template": (without_template, ("it has no chat template", "chat_template.jinja")),
     "a template for text alone": (

@@ -133,7 +133,7 @@ def test_weights_and_embeddings_decay_and_norms_and_biases_do_not(kind: Optimize
 
 
 def test_a_model_of_the_field_is_parted_as_its_names_say() -> None:
-    module = load_policy(composed().model)
+    module = load_policy(composed("model.freeze_vision=false").model)
     weights, others = decaying(module)
     names = {id(p): name for name, p in module.named_parameters()}
     assert {names[id(p)] for p in others} == {name for name in names.values() if re.search(r"norm|ln_q|bias", name)}
@@ -225,7 +225,7 @@ def test_muon_goes_on_from_a_file_as_if_it_had_never_stopped(tmp_path: Path) -> 
 
 
 def test_what_is_no_hidden_matrix_of_the_embedded_model() -> None:
-    model = load_policy(composed().model)
+    model = load_policy(composed("model.freeze_vision=false").model)
     hidden = {id(weight) for weight in hidden_matrices(model)}
     other = {name for name, parameter in model.named_parameters() if id(parameter) not in hidden and parameter.ndim > 1}
     assert other == {"model.language_model.embed_tokens.weight", "model.visual.patch_embed.proj.weight"}

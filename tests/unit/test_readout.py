@@ -89,7 +89,7 @@ def test_read_outs_that_say_what_is_there_cost_next_to_nothing() -> None:
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return composed(
-        "stage=vision",
+        *("stage=vision", "model.freeze_vision=false"),
         f"dataset.root={tmp_path_factory.mktemp('rooms')}",
         *("dataset=stills", "dataset.train_scenes=8", "dataset.heldout_scenes=1", "dataset.workers=1"),
     )

@@ -30,7 +30,7 @@ def _videos(s: Settings) -> list[VideoSettings]:
 def prior_of_a_benchmark(s: Settings) -> str | None:
     if (
         s.stage.name == "evaluate"
-        and Control.prior in s.evaluation.controls
+        and Control.prior in (s.evaluation.controls or ())
         and (s.benchmark is not None or bool(s.benchmarks))
     ):
         return (
@@ -41,7 +41,8 @@ def prior_of_a_benchmark(s: Settings) -> str | None:
 
 
 def controls_named_twice(s: Settings) -> str | None:
-    if len(set(s.evaluation.controls)) < len(s.evaluation.controls):
+    named = s.evaluation.controls or ()
+    if len(set(named)) < len(named):
         return "evaluation.controls names a control more than once: name each once"
     return None
 

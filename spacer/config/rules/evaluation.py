@@ -56,7 +56,7 @@ def evaluation_while_training_needs_training(s: Settings) -> str | None:
 
 
 def controls_are_of_media(s: Settings) -> str | None:
-    controls = [control for control in s.evaluation.controls if control in OF_MEDIA]
+    controls = [control for control in s.evaluation.controls or () if control in OF_MEDIA]
     asks_heldout = s.stage.name in ("train", "sft") or (
         s.stage.name == "evaluate" and s.benchmark is None and not s.benchmarks
     )

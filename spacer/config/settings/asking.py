@@ -31,7 +31,8 @@ class EvaluationSettings(AskingSettings):
     temperature: NonNegativeFloat = 1.0  # as in training, so that evaluation measures what training improves
     top_p: PositiveShare = 0.95
     resamples: PositiveInt = 10_000  # bootstrap resamples
-    controls: tuple[choices.Control, ...] = ()  # asked besides the questions, after training and by stage=evaluate
+    # asked besides the questions, after training and by stage=evaluate; null: as `spacer.config.derived.controls_of`
+    controls: tuple[choices.Control, ...] | None = None
     every_n_steps: NonNegativeInt = 0  # optimizer steps between evaluations during training, step 0 included; 0: none
     subset: PositiveInt | None = 64  # of these: held-out questions, evenly spread; null: all
     metric: str = "reward/total"  # of these: what the best checkpoint and early stopping go by

@@ -76,7 +76,11 @@ def digest(settings: RenderedSettings) -> str:
 
 
 def build(settings: RoomsSettings) -> Path:
-    """Builds the data set unless it already exists, and returns its folder."""
+    """Builds the data set unless it already exists, and returns its folder.
+
+    Raises:
+        UserError: the root cannot be written to, or `balanced` leaves a split of few rooms without a question.
+    """
     return build_once(settings, "videos", _write)
 
 
@@ -142,8 +146,14 @@ def _write(settings: RoomsSettings, work: Path) -> None:
                 continue
             for line in _lines(settings, scene, split, index):
                 write(split, line)
-        for split, made_of_it in scenes.items():  # selection needs all candidates
-            for line in even_lines(settings, split, made_of_it):
+        for split, made_of_it in scenes.items() if settings.balanced else ():  # selection needs all candidates
+            lines = list(even_lines(settings, split, made_of_it))
+            if not lines:
+                raise UserError(
+                    f"dataset.balanced=true leaves no question about {len(made_of_it)} rooms, too few to "
+                    f"choose from: raise dataset.{split}_scenes to 4 or more, or set dataset.balanced=false"
+                )
+            for line in lines:
                 write(split, line)
 
 

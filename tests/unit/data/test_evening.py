@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from spacer.data.samples import Medium, to_sample
 from spacer.data.scenes import rooms
 from spacer.data.scenes.evening import even_out
 from spacer.data.scenes.lines import Question
+from spacer.errors import UserError
 from spacer.evaluation.blind import asked_of, blind_scores
 
 
@@ -71,6 +73,13 @@ def test_what_goes_is_drawn_by_the_seed_and_the_question_alone() -> None:
     asked = named([count("chair", answer) for answer in [1] * 60 + [2] * 30])
     assert even_out(asked, 0) == sorted(even_out(asked[::-1], 0), key=lambda item: int(item[0]))
     assert {name for name, _ in even_out(asked, 0)} != {name for name, _ in even_out(asked, 1)}
+
+
+def test_too_few_rooms_to_choose_questions_from_are_told(tmp_path: Path) -> None:
+    settings = RoomsSettings(str(tmp_path), balanced=True, train_scenes=1, heldout_scenes=1, size_px=64, video_fps=1)
+    with pytest.raises(UserError, match=r"no question about 1 rooms.*dataset\.train_scenes to 4 or more"):
+        rooms.build(settings)
+    assert not any(tmp_path.glob("*/*.jsonl"))
 
 
 def test_rooms_are_worth_chance_without_looking() -> None:

@@ -93,6 +93,12 @@ def test_a_guess_at_a_choice_is_one_of_its_letters() -> None:
     assert min(guesses.values()) > 0.25 * 2_000
 
 
+def test_a_guess_draws_the_map_that_the_worked_completion_draws() -> None:
+    item = sample(true_map={"sofa": [[0, 9]], "bed": [[1, 2]]}, about=("sofa",), reasoning="One and two.")
+    (guess,) = set(answers_of(ShownTarget((item,), share=1.0, after=0), item, count=9))
+    assert guess == '<think><map>{"bed":[[1,2]],"sofa":[[0,9]]}</map> I guess.</think><answer>3</answer>'
+
+
 def test_a_guess_at_a_choice_of_ten() -> None:
     item = dataclasses.replace(MANY[-1], options=tuple(f"{letter}. x" for letter in "ABCDEFGHIJ"))
     guesses = set(answers_of(ShownTarget((item,), share=1.0, after=0), item))
