@@ -252,7 +252,9 @@ def test_supervised_gradient_equals_the_plain_one(settings: Settings, prompts: l
     loss.backward()
     for name, parameter in policy.named_parameters():
         assert parameter.grad is not None
-        torch.testing.assert_close(found[name], parameter.grad, rtol=1e-5, atol=1e-8, msg=name)
+        torch.testing.assert_close(
+            found[name], parameter.grad, rtol=1e-4, atol=1e-6, msg=name
+        )  # the tower turns queries in float32
 
 
 def test_adapters_alone_are_trained_and_their_reference_is_the_model_without_them(
