@@ -243,7 +243,10 @@ def test_accumulated_batches_make_one_step_of_their_mean_gradient(settings: Sett
 
 def test_supervised_gradient_equals_the_plain_one(settings: Settings, prompts: list[Prompt]) -> None:
     model = replace(settings.model, dtype="float64")
-    batch = imitated(prompts, "<answer>B</answer>")
+    # what the model itself might write: gradients of unlikely tokens are so large that the tower's float32 shows
+    start = '<think><map>{"sofa":[[3,4]],"bed":[[6,2]],"lamp":[[1,7]]'
+    ids = torch.tensor(probe_model(model).processor.tokenizer(start)["input_ids"])
+    batch = collate([replace(prompt, target_ids=ids[: 5 + 3 * n]) for n, prompt in enumerate(prompts)])
     module = SftModule(load_policy(model), COMPUTE, training(settings))
     found = fit(module, doubled(batch), precision="64-true")
     policy = AutoModelForImageTextToText.from_pretrained(model.name_or_path, dtype=torch.float64)
@@ -252,9 +255,7 @@ def test_supervised_gradient_equals_the_plain_one(settings: Settings, prompts: l
     loss.backward()
     for name, parameter in policy.named_parameters():
         assert parameter.grad is not None
-        torch.testing.assert_close(
-            found[name], parameter.grad, rtol=1e-4, atol=1e-6, msg=name
-        )  # the tower turns queries in float32
+        torch.testing.assert_close(found[name], parameter.grad, rtol=1e-5, atol=1e-8, msg=name)
 
 
 def test_adapters_alone_are_trained_and_their_reference_is_the_model_without_them(
