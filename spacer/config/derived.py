@@ -48,13 +48,17 @@ def evaluates_heldout(s: Settings) -> tuple[bool | None, bool | None]:
     return False, False
 
 
+def names_benchmarks(s: Settings) -> bool:
+    """Whether a benchmark, or several, are among the settings."""
+    return s.benchmark is not None or bool(s.benchmarks)
+
+
 def controls_of(s: Settings) -> tuple[Control, ...]:
     """The controls under which a run asks its questions again: those that are named, and for held-out questions about
     rendered rooms, which cost little, another room's video and the priors of the training split."""
     if s.evaluation.controls is not None:
         return s.evaluation.controls
-    asks_benchmarks = s.benchmark is not None or bool(s.benchmarks)
-    if isinstance(s.dataset, RoomsSettings) and s.dataset.heldout_scenes >= FEW_ROOMS and not asks_benchmarks:
+    if isinstance(s.dataset, RoomsSettings) and s.dataset.heldout_scenes >= FEW_ROOMS and not names_benchmarks(s):
         return (Control.other_video, Control.prior)
     return ()
 

@@ -9,6 +9,7 @@ from spacer.config.derived import (
     evaluates_heldout,
     holds_out,
     imitated,
+    names_benchmarks,
     sections,
     trains,
 )
@@ -28,11 +29,7 @@ def _videos(s: Settings) -> list[VideoSettings]:
 
 
 def prior_of_a_benchmark(s: Settings) -> str | None:
-    if (
-        s.stage.name == "evaluate"
-        and Control.prior in (s.evaluation.controls or ())
-        and (s.benchmark is not None or bool(s.benchmarks))
-    ):
+    if s.stage.name == "evaluate" and Control.prior in (s.evaluation.controls or ()) and names_benchmarks(s):
         return (
             "evaluation.controls: prior answers with constants of a training split, which a benchmark does not have: "
             "leave prior out"

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Sequence
 
 from spacer.config.choices import Control
-from spacer.config.derived import holds_out, sections, trains
+from spacer.config.derived import holds_out, names_benchmarks, sections, trains
 from spacer.config.rules.rule import Rule
 from spacer.config.settings import EvaluationSettings, LayoutsSettings, Settings
 
@@ -57,9 +57,7 @@ def evaluation_while_training_needs_training(s: Settings) -> str | None:
 
 def controls_are_of_media(s: Settings) -> str | None:
     controls = [control for control in s.evaluation.controls or () if control in OF_MEDIA]
-    asks_heldout = s.stage.name in ("train", "sft") or (
-        s.stage.name == "evaluate" and s.benchmark is None and not s.benchmarks
-    )
+    asks_heldout = s.stage.name in ("train", "sft") or (s.stage.name == "evaluate" and not names_benchmarks(s))
     if asks_heldout and controls and all(isinstance(dataset, LayoutsSettings) for _, dataset in sections(s)):
         return text_has_no_media(controls)
     return None

@@ -9,6 +9,7 @@ from spacer.config.derived import (
     asked_benchmarks,
     holds_out,
     imitated,
+    names_benchmarks,
     sections,
     trains,
 )
@@ -89,7 +90,7 @@ def prepare_takes_files(s: Settings) -> str | None:
 
 
 def evaluate_has_questions(s: Settings) -> str | None:
-    if s.stage.name == "evaluate" and s.benchmark is None and not s.benchmarks and not holds_out(s):
+    if s.stage.name == "evaluate" and not names_benchmarks(s) and not holds_out(s):
         return (
             "stage.name=evaluate asks held-out questions, and the data has none: set dataset.heldout to a JSONL file "
             "of them, choose dataset=rooms, or ask a benchmark: benchmark=vsi_bench benchmark.root=DIR"
@@ -98,7 +99,7 @@ def evaluate_has_questions(s: Settings) -> str | None:
 
 
 def score_has_a_benchmark(s: Settings) -> str | None:
-    if s.stage.name == "score" and s.benchmark is None and not s.benchmarks:
+    if s.stage.name == "score" and not names_benchmarks(s):
         return (
             "stage.name=score reads the questions of a benchmark from its files, and none is chosen: "
             "choose benchmark=NAME, one of " + ", ".join(BENCHMARKS)
@@ -142,7 +143,7 @@ def all_benchmarks_have_no_root(s: Settings) -> str | None:
 
 
 def benchmark_is_asked_or_scored(s: Settings) -> str | None:
-    if (s.benchmark is not None or bool(s.benchmarks)) and s.stage.name in _NO_BENCHMARK:
+    if names_benchmarks(s) and s.stage.name in _NO_BENCHMARK:
         return (
             f"benchmark is for stage=evaluate, which asks its questions, and stage=score: leave it out of "
             f"stage={s.stage.name}"
