@@ -82,7 +82,9 @@ def test_two_processes_train_as_one(name: str, strategy: str, found: Any) -> Non
         for logged in (rank["steps"][step] for rank in ranks):
             assert logged.keys() == expected.keys()
             assert logged.get("train/sampling_drift", 0) < 2e-5  # rounding and nothing else
-            assert {key: logged[key] for key in wanted} == pytest.approx(wanted, rel=2e-5, abs=1e-7, nan_ok=True), step
+            for key, value in wanted.items():
+                rel = 2e-5 if key == "train/kl" else 1e-5  # a sum of small differences of log-probabilities
+                assert logged[key] == pytest.approx(value, rel=rel, abs=1e-7, nan_ok=True), (step, key)
     weights = ranks[0]["weights"]
     assert weights.keys() == one["weights"].keys()
     for key, value in one["weights"].items():
