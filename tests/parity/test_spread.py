@@ -83,7 +83,7 @@ def test_two_processes_train_as_one(name: str, strategy: str, found: Any) -> Non
             assert logged.keys() == expected.keys()
             assert logged.get("train/sampling_drift", 0) < 2e-5  # rounding and nothing else
             for key, value in wanted.items():
-                rel = 2e-5 if key == "train/kl" else 1e-5  # a sum of small differences of log-probabilities
+                rel = 2e-5 if key in ("train/kl", "train/loss") else 1e-5  # small differences of larger numbers
                 assert logged[key] == pytest.approx(value, rel=rel, abs=1e-7, nan_ok=True), (step, key)
     weights = ranks[0]["weights"]
     assert weights.keys() == one["weights"].keys()
