@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from string import Template
 
@@ -70,13 +71,13 @@ def worked_completion(sample: Sample) -> str:
     With neither map nor reasoning it is the solution alone, as in SpaceR's SFT: an empty `<think></think>` would teach
     the model not to think.
     """
-    thought = " ".join(part for part in (_drawn(sample), sample.reasoning) if part)
+    drawn = "" if sample.true_map is None else _drawn(ends_with(sample.true_map, sample.about))
+    thought = " ".join(part for part in (drawn, sample.reasoning) if part)
     return f"{f'<think>{thought}</think>' if thought else ''}<answer>{sample.solution}</answer>"
 
 
-def _drawn(sample: Sample) -> str:
-    """The true map as a completion draws it; empty without one."""
-    return "" if sample.true_map is None else f"<map>{map_literal(ends_with(sample.true_map, sample.about))}</map>"
+def _drawn(cells: CognitiveMap) -> str:
+    return f"<map>{map_literal(cells)}</map>"
 
 
 def not_opened(completion: str, opened: str) -> str:
@@ -94,12 +95,12 @@ def not_opened(completion: str, opened: str) -> str:
 
 
 class ShownTarget:
-    """A sample's target in supervised training: its worked completion or, after `after` draws, sometimes a bare guess.
+    """A sample's target in supervised training: its worked completion or, after `after` draws, sometimes a guess.
 
     `share` is the probability of a guess. Tags that prompts end with, `opened`, are left out of the target.
 
-    A guess is the answer to a random question of the same type, or, for multiple choice, a random letter; it is right
-    only by chance. The map is drawn before it as in the worked completion.
+    A guess says so first. Its map stops halfway, before the objects that the question is about; its answer is the one
+    to a random question of the same type, or, for multiple choice, a random letter: right only by chance.
     """
 
     def __init__(self, samples: tuple[Sample, ...], share: float, after: int, opened: str = "") -> None:
@@ -124,7 +125,10 @@ class ShownTarget:
 
 
 def _guess(sample: Sample, answer: str) -> str:
-    thought = " ".join(part for part in (_drawn(sample), "I guess.") if part)
+    thought = "I guess."
+    if sample.true_map is not None:
+        cells = ends_with(sample.true_map, sample.about)
+        thought += f" {_drawn({name: cells[name] for name in list(cells)[: math.ceil(len(cells) / 2)]})}"
     return f"<think>{thought}</think><answer>{answer}</answer>"
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ NOT_RUN = "not run"
 class JobRow:
     """A job: its status, held-out score with the ends of its 95 % interval, answer reward and duration in seconds.
 
-    `overrides` are the values that the sweep gave it. `reason` says why it failed or was killed.
+    `overrides` are the values that the sweep gave it. `reason` says why it failed or was killed. `figures` are what
+    else settings are compared by, each where the run has it: answers of the spatial types, what its own video adds to
+    them over another scene's, and the quality of the maps drawn.
     """
 
     job: str
@@ -32,16 +34,19 @@ class JobRow:
     high: float | None = None
     answer: float | None = None
     seconds: float | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class OverSeeds:
-    """Jobs that differ by seed alone: the mean of their metric, and its standard deviation across jobs (n - 1)."""
+    """Jobs that differ by seed alone: the mean of their metric and its standard deviation across jobs (n - 1), and as
+    pairs of both what else all of them have."""
 
     overrides: tuple[str, ...]
     jobs: int
     mean: float
     std: float | None
+    figures: Mapping[str, tuple[float, float | None]] = field(default_factory=dict)
 
 
 def row_of(job: str, overrides: Iterable[str], folder: Path, record: Record | None, problem: str | None) -> JobRow:
@@ -54,7 +59,7 @@ def row_of(job: str, overrides: Iterable[str], folder: Path, record: Record | No
     row = (*common, record.status.value, str(folder), record.reason)
     if record.status != Status.done:
         return JobRow(*row, seconds=record.seconds)
-    return JobRow(*row, record.score, *held_out(folder), record.seconds)
+    return JobRow(*row, record.score, *held_out(folder), record.seconds, _figures(folder))
 
 
 def held_out(folder: Path) -> tuple[float | None, float | None, float | None]:
@@ -65,6 +70,17 @@ def held_out(folder: Path) -> tuple[float | None, float | None, float | None]:
         return total["low"], total["high"], answer["mean"]
     interval = _json(folder / "scores.json").get("intervals", {}).get("overall")  # of a benchmark
     return (None, None, None) if interval is None else (interval[0], interval[1], None)
+
+
+def _figures(folder: Path) -> dict[str, float]:
+    summary = _json(folder / "summary.json")
+    scores, swapped = summary.get("scores", {}), summary.get("controls", {}).get("other_video", {})
+    found = {
+        "spatial answers": scores.get("answer/spatial", {}).get("mean"),
+        "video adds": swapped.get("answer/spatial", {}).get("delta"),
+        "map quality": scores.get("map/quality", {}).get("mean"),
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def ranked_by(rows: Iterable[JobRow]) -> str:
@@ -88,18 +104,31 @@ def over_seeds(rows: Sequence[JobRow], by: str) -> list[OverSeeds]:
 
     >>> rows = [JobRow("", ("reward=grpo", f"seed={n}"), "done", "", score=n) for n in (1.0, 3.0)]
     >>> over_seeds(rows, "score")
-    [OverSeeds(overrides=('reward=grpo',), jobs=2, mean=2.0, std=1.4142135623730951)]
+    [OverSeeds(overrides=('reward=grpo',), jobs=2, mean=2.0, std=1.4142135623730951, figures={})]
     """
-    values: dict[tuple[str, ...], list[float]] = {}
+    settings: dict[tuple[str, ...], list[JobRow]] = {}
     seeds = {override for row in rows for override in row.overrides if _is_seed(override)}
     for row in rows:
-        if (value := getattr(row, by)) is not None and len(seeds) > 1:
-            values.setdefault(tuple(o for o in row.overrides if not _is_seed(o)), []).append(value)
+        if getattr(row, by) is not None and len(seeds) > 1:
+            settings.setdefault(tuple(o for o in row.overrides if not _is_seed(o)), []).append(row)
     means = [
-        OverSeeds(names, len(found), statistics.fmean(found), statistics.stdev(found) if len(found) > 1 else None)
-        for names, found in values.items()
+        OverSeeds(
+            names,
+            len(found),
+            *_mean_and_std([getattr(row, by) for row in found]),
+            {
+                figure: _mean_and_std([row.figures[figure] for row in found])
+                for figure in found[0].figures
+                if all(figure in row.figures for row in found)
+            },
+        )
+        for names, found in settings.items()
     ]
     return sorted(means, key=lambda entry: -entry.mean)
+
+
+def _mean_and_std(values: Sequence[float]) -> tuple[float, float | None]:
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
 def _is_seed(override: str) -> bool:

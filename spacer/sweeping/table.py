@@ -25,7 +25,7 @@ def write_sweep(folder: Path, rows: Sequence[JobRow]) -> None:
     """Writes `sweep.json` and `sweep.md`, each atomically.
 
     `sweep.json` is {"name", "ranked_by": score or answer, "best": the best job's overrides, "jobs": [a row each, best
-    first], "over_seeds": [{"overrides", "jobs", "mean", "std"}]}.
+    first], "over_seeds": [{"overrides", "jobs", "mean", "std", "figures"}]}.
     """
     by = ranked_by(rows)
     found = ranked(rows, by)
@@ -83,7 +83,17 @@ def _page(data: Mapping[str, Any], rows: Sequence[JobRow], means: Sequence[OverS
     if data["best"] is not None:
         yield from ("", markdown(_best(data)))
     if means:
-        yield from ("", f"Over seeds, {data['ranked_by']}:", "", *(f"- {markdown(_mean(entry))}" for entry in means))
+        yield from ("", "Means over seeds ± their standard deviation:", "", *_over_seeds(data["ranked_by"], means))
+
+
+def _over_seeds(by: str, means: Sequence[OverSeeds]) -> Iterator[str]:
+    figures = list(dict.fromkeys(name for entry in means for name in entry.figures))
+    yield f"| {' | '.join(('setting', 'seeds', by, *figures))} |"
+    yield f"| --- |{' ---: |' * (2 + len(figures))}"
+    for entry in means:
+        cells = [_spread(*entry.figures[name]) if name in entry.figures else "" for name in figures]
+        named = markdown(_setting(entry))
+        yield f"| {' | '.join((named, str(entry.jobs), _spread(entry.mean, entry.std), *cells))} |"
 
 
 def _best(data: Mapping[str, Any]) -> str:
@@ -114,9 +124,17 @@ def _time(seconds: float) -> str:
 
 
 def _mean(entry: OverSeeds) -> str:
-    spread = "" if entry.std is None else f" ± {entry.std:.3f}"
     seeds = f"{entry.jobs} seed{'s' if entry.jobs > 1 else ''}"
-    return f"{','.join(entry.overrides) or 'all'}: {entry.mean:.3f}{spread} over {seeds}"
+    figures = "".join(f"; {name} {_spread(*values)}" for name, values in entry.figures.items())
+    return f"{_setting(entry)}: {_spread(entry.mean, entry.std)} over {seeds}{figures}"
+
+
+def _setting(entry: OverSeeds) -> str:
+    return ",".join(entry.overrides) or "all"
+
+
+def _spread(mean: float, std: float | None) -> str:
+    return f"{mean:.3f}" if std is None else f"{mean:.3f} ± {std:.3f}"
 
 
 def _first_line(reason: str) -> str:

@@ -30,8 +30,8 @@ SMALL = (
 # a run of three steps that writes and answers little, for what is started several times
 BRIEF = (
     *("dataset.train_scenes=4", "dataset.heldout_scenes=2", "dataset.workers=1", "evaluation.resamples=200"),
-    *("evaluation.limit=8", "model.prompts_per_rollout=1", "objective.group_size=2", "model.completion.max_tokens=16"),
-    *("model.completion.bonus_min=4", "model.completion.bonus_max=16", "trainer.checkpoint_every_n_steps=1"),
+    *("evaluation.limit=8", "model.prompts_per_rollout=1", "objective.group_size=2", "model.completion.max_tokens=96"),
+    *("model.completion.bonus_min=4", "model.completion.bonus_max=96", "trainer.checkpoint_every_n_steps=1"),
     *("trainer.max_steps=3", "trainer.self_check=false", "stage.evaluate_before=false", "logger=none"),
 )
 

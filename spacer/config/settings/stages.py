@@ -46,7 +46,7 @@ class TrainStage(TrainingStage):
 
 @dataclass(frozen=True, config=CONFIG)
 class GuessSettings(Section):
-    """Guesses, once the map is drawn, instead of some worked completions: how the embedded model was made."""
+    """Guesses after half a map instead of some worked completions: how the embedded model was made."""
 
     share: Share = 0.5  # of the samples that show one
     after: NonNegativeInt = 0  # samples that come first, each with its worked completion

@@ -93,10 +93,16 @@ def test_a_guess_at_a_choice_is_one_of_its_letters() -> None:
     assert min(guesses.values()) > 0.25 * 2_000
 
 
-def test_a_guess_draws_the_map_that_the_worked_completion_draws() -> None:
-    item = sample(true_map={"sofa": [[0, 9]], "bed": [[1, 2]]}, about=("sofa",), reasoning="One and two.")
+@pytest.mark.parametrize(
+    ("about", "drawn"),
+    [((), '{"bed":[[1,2],[3,4]],"lamp":[[5,5]]}'), (("bed",), '{"lamp":[[5,5]],"sofa":[[0,9]]}')],
+)
+def test_a_guess_draws_the_first_half_of_the_map(about: tuple[str, ...], drawn: str) -> None:
+    true_map = {"bed": [[1, 2], [3, 4]], "lamp": [[5, 5]], "sofa": [[0, 9]]}
+    item = sample(true_map=true_map, about=about, reasoning="One and two.")
     (guess,) = set(answers_of(ShownTarget((item,), share=1.0, after=0), item, count=9))
-    assert guess == '<think><map>{"bed":[[1,2]],"sofa":[[0,9]]}</map> I guess.</think><answer>3</answer>'
+    assert guess == f"<think>I guess. <map>{drawn}</map></think><answer>3</answer>"
+    assert worked_completion(item).startswith(f"<think><map>{drawn.removesuffix('}')},")
 
 
 def test_a_guess_at_a_choice_of_ten() -> None:
