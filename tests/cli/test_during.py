@@ -59,7 +59,7 @@ def test_curves_with_intervals_and_the_best_checkpoint(evaluated: tuple[Path, st
     assert best["value"] == max(totals.values()) and totals[best["step"]] == best["value"]
     held = torch.load(folder / "checkpoints/best.ckpt", weights_only=True)
     assert held["global_step"] == best["step"]
-    told = f"evaluating 5 of {len(whole)} held-out questions every 1 steps, 4 times: at most 80 tokens each time"
+    told = f"evaluating 5 of {len(whole)} held-out questions every 1 steps, 4 times: at most 480 tokens each time"
     assert told in said
     assert f"{folder}/checkpoints/best.ckpt" in said.replace("\n", "")
     assert '"eval/during/reward/total"' in (folder / "report.html").read_text()
