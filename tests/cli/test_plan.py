@@ -57,7 +57,7 @@ def test_what_does_not_fit_one_gpu_names_the_experiment_that_does(command: Comma
 def test_the_embedded_model(command: Command, tmp_path: Path) -> None:
     succeeds(command("stage=plan", "cluster.accelerator=cpu", f"hydra.run.dir={tmp_path}"))
     plan = read(tmp_path)
-    assert plan["parameters"] == 3_248_064 and plan["questions"] == 960
+    assert plan["parameters"] == 3_248_064 and plan["questions"] == 768
     assert plan["bytes_per_gpu"]["weights"] == 4 * 3_248_064
 
 

@@ -58,7 +58,7 @@ def test_merged_adapters_sample_as_unmerged_ones(
     without = sampled(settings, load_policy(replace(settings.model, dtype="float64")), prompts)
     monkeypatch.setattr(decode, "sampling_weights", as_they_are)
     expected = sampled(settings, model, prompts)
-    assert torch.equal(found.ids_BC, expected.ids_BC) and not torch.equal(found.ids_BC, without.ids_BC)
+    assert torch.equal(found.ids_BC, expected.ids_BC) and not torch.equal(found.logp_BC, without.logp_BC)
     torch.testing.assert_close(found.logp_BC, expected.logp_BC)
 
 
