@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from string import Template
 
@@ -99,8 +99,9 @@ class ShownTarget:
 
     `share` is the probability of a guess. Tags that prompts end with, `opened`, are left out of the target.
 
-    A guess says so first. Its map stops halfway, before the objects that the question is about; its answer is the one
-    to a random question of the same type, or, for multiple choice, a random letter: right only by chance.
+    A guess says so first. Its map has the first half of the categories, rounded up, so that some that the question is
+    about are missing, which come last. Its answer is the one to a random question of the same type, or, for multiple
+    choice, a random letter: right only by chance.
     """
 
     def __init__(self, samples: tuple[Sample, ...], share: float, after: int, opened: str = "") -> None:
@@ -125,11 +126,11 @@ class ShownTarget:
 
 
 def _guess(sample: Sample, answer: str) -> str:
-    thought = "I guess."
+    drawn = ""
     if sample.true_map is not None:
         cells = ends_with(sample.true_map, sample.about)
-        thought += f" {_drawn({name: cells[name] for name in list(cells)[: math.ceil(len(cells) / 2)]})}"
-    return f"<think>{thought}</think><answer>{answer}</answer>"
+        drawn = " " + _drawn(dict(itertools.islice(cells.items(), (len(cells) + 1) // 2)))
+    return f"<think>I guess.{drawn}</think><answer>{answer}</answer>"
 
 
 class GeneratedTarget:

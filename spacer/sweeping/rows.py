@@ -21,7 +21,7 @@ class JobRow:
 
     `overrides` are the values that the sweep gave it. `reason` says why it failed or was killed. `figures` are what
     else settings are compared by, each where the run has it: answers of the spatial types, what its own video adds to
-    them over another scene's, and the quality of the maps drawn.
+    them over another scene's, and the quality of those maps that were drawn.
     """
 
     job: str
@@ -39,8 +39,10 @@ class JobRow:
 
 @dataclass(frozen=True)
 class OverSeeds:
-    """Jobs that differ by seed alone: the mean of their metric and its standard deviation across jobs (n - 1), and as
-    pairs of both what else all of them have."""
+    """Jobs that differ by seed alone: the mean of their metric, and its standard deviation across jobs (n - 1).
+
+    `figures` has the same pair for each figure that all of these jobs have.
+    """
 
     overrides: tuple[str, ...]
     jobs: int
@@ -77,7 +79,7 @@ def _figures(folder: Path) -> dict[str, float]:
     scores, swapped = summary.get("scores", {}), summary.get("controls", {}).get("other_video", {})
     found = {
         "spatial answers": scores.get("answer/spatial", {}).get("mean"),
-        "video adds": swapped.get("answer/spatial", {}).get("delta"),
+        "video adds to them": swapped.get("answer/spatial", {}).get("delta"),
         "map quality": scores.get("map/quality", {}).get("mean"),
     }
     return {name: value for name, value in found.items() if value is not None}

@@ -25,7 +25,7 @@ def write_sweep(folder: Path, rows: Sequence[JobRow]) -> None:
     """Writes `sweep.json` and `sweep.md`, each atomically.
 
     `sweep.json` is {"name", "ranked_by": score or answer, "best": the best job's overrides, "jobs": [a row each, best
-    first], "over_seeds": [{"overrides", "jobs", "mean", "std", "figures"}]}.
+    first], "over_seeds": [{"overrides", "jobs", "mean", "std", "figures": {name: [mean, std]}}]}.
     """
     by = ranked_by(rows)
     found = ranked(rows, by)
@@ -56,10 +56,15 @@ def show_sweep(console: Console, folder: Path) -> int:
     for heading in _HEADINGS:
         table.add_column(heading, justify="left" if heading in _HEADINGS[:2] else "right", overflow="fold")
     for row in rows:
-        table.add_row(_name(row).replace(",", ", "), row.status, *_figures(row))
+        table.add_row(_name(row).replace(",", ", "), row.status, *_cells(row))
     console.print(table)
     for entry in data["over_seeds"]:
-        console.print(f"  {data['ranked_by']} of {_mean(OverSeeds(**entry))}", soft_wrap=True)
+        means = OverSeeds(**entry)
+        console.print(f"  {data['ranked_by']} of {_mean(means)}", soft_wrap=True)
+        if means.figures:
+            console.print(
+                f"    {', '.join(f'{name} {mean:.3f}' for name, (mean, _) in means.figures.items())}", soft_wrap=True
+            )
     for row in rows:
         if row.reason:
             said = f"  {row.status}: {_name(row)}: {_first_line(row.reason)}"
@@ -79,11 +84,11 @@ def _page(data: Mapping[str, Any], rows: Sequence[JobRow], means: Sequence[OverS
     )
     for row in rows:
         status = row.status if row.reason is None else f"{row.status}: {markdown(_first_line(row.reason))}"
-        yield f"| {markdown(_name(row))} | {status} | {' | '.join(_figures(row))} |"
+        yield f"| {markdown(_name(row))} | {status} | {' | '.join(_cells(row))} |"
     if data["best"] is not None:
         yield from ("", markdown(_best(data)))
     if means:
-        yield from ("", "Means over seeds ± their standard deviation:", "", *_over_seeds(data["ranked_by"], means))
+        yield from ("", "Means over seeds ± standard deviation:", "", *_over_seeds(data["ranked_by"], means))
 
 
 def _over_seeds(by: str, means: Sequence[OverSeeds]) -> Iterator[str]:
@@ -105,7 +110,7 @@ def _name(row: JobRow) -> str:
     return ",".join(row.overrides) or Path(row.folder).name
 
 
-def _figures(row: JobRow) -> tuple[str, str, str, str]:
+def _cells(row: JobRow) -> tuple[str, str, str, str]:
     interval = "" if row.score is None else "none"  # of few scenes
     if row.low is not None and row.high is not None:
         interval = f"{row.low:.3f} to {row.high:.3f}"
@@ -125,8 +130,7 @@ def _time(seconds: float) -> str:
 
 def _mean(entry: OverSeeds) -> str:
     seeds = f"{entry.jobs} seed{'s' if entry.jobs > 1 else ''}"
-    figures = "".join(f"; {name} {_spread(*values)}" for name, values in entry.figures.items())
-    return f"{_setting(entry)}: {_spread(entry.mean, entry.std)} over {seeds}{figures}"
+    return f"{_setting(entry)}: {_spread(entry.mean, entry.std)} over {seeds}"
 
 
 def _setting(entry: OverSeeds) -> str:

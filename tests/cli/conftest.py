@@ -27,7 +27,7 @@ SMALL = (
     "objective.group_size=4",
     "trainer.checkpoint_every_n_steps=1",
 )
-# a run of three steps that writes and answers little, for what is started several times
+# a run of three steps that writes and answers little, for what is started several times; its completions end
 BRIEF = (
     *("dataset.train_scenes=4", "dataset.heldout_scenes=2", "dataset.workers=1", "evaluation.resamples=200"),
     *("evaluation.limit=8", "model.prompts_per_rollout=1", "objective.group_size=2", "model.completion.max_tokens=96"),

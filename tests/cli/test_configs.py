@@ -92,7 +92,9 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
 def test_the_files_are_found():
     assert {"model=tiny", "dataset=jsonl", "dataset/prompts=default", "stage=sft"} <= set(OPTIONS)
     assert "experiments=spacer_7b" in EXPERIMENTS
-    assert {"sweeps=reward_ablation", "sweeps=group_size", "sweeps=learning_rate"} <= set(SWEEPS)
+    assert {f"sweeps={name}" for name in ("reward_ablation", "objectives", "group_size", "learning_rate")} <= set(
+        SWEEPS
+    )
 
 
 @pytest.mark.parametrize("option", sorted(OPTIONS + EXPERIMENTS))

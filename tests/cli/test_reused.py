@@ -17,11 +17,7 @@ pytestmark = pytest.mark.long
 def test_a_finished_folder_is_refused_begun_anew_or_trained_longer(command: Command, tmp_path: Path) -> None:
     folder, fresh = tmp_path / "again", tmp_path / "fresh"
     here, words = f"hydra.run.dir={folder}", [*BRIEF[:-4], *BRIEF[-3:], "trainer.max_steps=2"]
-    words += [
-        "model.completion.max_tokens=96",
-        "model.completion.bonus_max=96",
-        "model.learning_rate=0.003",
-    ]  # so that it learns
+    words += ["model.learning_rate=0.003"]  # so that it learns
     succeeds(command(*words, here))
     first = rows(folder / "predictions/after.jsonl")
     (folder / "notes.txt").write_text("mine")

@@ -24,9 +24,9 @@ def test_the_embedded_model_draws_what_its_own_video_shows(command: Command, tmp
     succeeds(command("stage=evaluate", *rooms, *asked, f"hydra.run.dir={run}"))
     controls = json.loads((run / "summary.json").read_text())["controls"]
     added = controls["other_video"]["map/quality"]
-    assert added["questions"] >= 150  # maps drawn with both videos
+    assert added["questions"] >= 120  # maps drawn with both videos
     assert added["delta_low"] > 0.12
-    # a guess stops halfway through the map; the others
+    # guesses stop halfway through the map, so whole maps are compared on their own
     answers = run / "predictions"
     own, other = whole_maps(answers / "rooms.jsonl"), whole_maps(answers / "controls/rooms.other_video.jsonl")
     both = sorted(own.keys() & other.keys())

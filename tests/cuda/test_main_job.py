@@ -51,7 +51,7 @@ def test_it_trains(overrides: tuple[str, ...], tmp_path: Path) -> None:
 
 
 def test_its_first_step_is_that_of_a_cpu(tmp_path: Path) -> None:
-    more = ("model.completion.max_tokens=112", "objective.group_size=8", "model.prompts_per_rollout=2")
+    more = ("objective.group_size=8", "model.prompts_per_rollout=2")
     once = (*more, "trainer.max_steps=1", "stage.evaluate_after=false")
     steps = [train(tmp_path / kind, *once, f"cluster.accelerator={kind}")[1][0] for kind in ("cpu", "cuda")]
     assert steps[0]["reward/total"] > 0

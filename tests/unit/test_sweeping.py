@@ -220,7 +220,11 @@ def test_a_row_holds_what_the_run_has_written(tmp_path: Path):
     (tmp_path / "summary.json").write_text(json.dumps({"scores": scores, "controls": controls}))
     found = row_of("j", ["seed=0"], tmp_path, Record(Status.done, score=1.5, seconds=9.0), None)
     assert (found.status, found.score, found.low, found.high, found.answer) == ("done", 1.5, 1.0, 2.0, 0.4)
-    assert found.figures == {"spatial answers": 0.5, "video adds": 0.15, "map quality": 0.8}
+    assert found.figures == {
+        "spatial answers": 0.5,
+        "video adds to them": 0.15,
+        "map quality": 0.8,
+    }
     # metrics of a run before are not those of one that was killed since
     killed = row_of("j", ["seed=0"], tmp_path, Record(Status.killed, reason="SIGKILL"), None)
     assert (killed.status, killed.score, killed.low, killed.reason) == ("killed", None, None, "SIGKILL")
@@ -255,7 +259,7 @@ def test_means_are_over_seeds_that_have_a_value():
 
 
 def test_settings_are_compared_by_what_all_of_their_seeds_have(tmp_path: Path):
-    figures = [{"map quality": 0.5, "video adds": 0.1}, {"map quality": 0.75}]
+    figures = [{"map quality": 0.5, "video adds to them": 0.1}, {"map quality": 0.75}]
     rows = [row(f"x=1,seed={seed}", score=1.0, figures=has) for seed, has in enumerate(figures)]
     rows.append(row("x=2,seed=0", score=0.5))
     assert over_seeds(rows, "score")[0].figures == {"map quality": (0.625, pytest.approx(0.125 * 2**0.5))}
@@ -265,7 +269,7 @@ def test_settings_are_compared_by_what_all_of_their_seeds_have(tmp_path: Path):
     assert "| x=1 | 2 | 1.000 ± 0.000 | 0.625 ± 0.177 |\n| x=2 | 1 | 0.500 |  |\n" in page
     console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     show_sweep(console, tmp_path)
-    assert "score of x=1: 1.000 ± 0.000 over 2 seeds; map quality 0.625 ± 0.177\n" in console.export_text()
+    assert "score of x=1: 1.000 ± 0.000 over 2 seeds\n    map quality 0.625\n" in console.export_text()
 
 
 def test_the_table_fits_80_columns_and_counts_what_is_not_done(tmp_path: Path):

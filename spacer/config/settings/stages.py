@@ -46,7 +46,8 @@ class TrainStage(TrainingStage):
 
 @dataclass(frozen=True, config=CONFIG)
 class GuessSettings(Section):
-    """Guesses after half a map instead of some worked completions: how the embedded model was made."""
+    """Completions that say they guess, draw half the map and answer at random, instead of some worked ones: how the
+    embedded model was made."""
 
     share: Share = 0.5  # of the samples that show one
     after: NonNegativeInt = 0  # samples that come first, each with its worked completion

@@ -95,7 +95,11 @@ def test_a_guess_at_a_choice_is_one_of_its_letters() -> None:
 
 @pytest.mark.parametrize(
     ("about", "drawn"),
-    [((), '{"bed":[[1,2],[3,4]],"lamp":[[5,5]]}'), (("bed",), '{"lamp":[[5,5]],"sofa":[[0,9]]}')],
+    [
+        ((), '{"bed":[[1,2],[3,4]],"lamp":[[5,5]]}'),
+        (("bed",), '{"lamp":[[5,5]],"sofa":[[0,9]]}'),
+        (("sofa", "bed", "lamp"), '{"sofa":[[0,9]],"bed":[[1,2],[3,4]]}'),
+    ],
 )
 def test_a_guess_draws_the_first_half_of_the_map(about: tuple[str, ...], drawn: str) -> None:
     true_map = {"bed": [[1, 2], [3, 4]], "lamp": [[5, 5]], "sofa": [[0, 9]]}
