@@ -83,15 +83,25 @@ def test_two_processes_train_as_one(name: str, strategy: str, found: Any) -> Non
             assert logged.keys() == expected.keys()
             assert logged.get("train/sampling_drift", 0) < 2e-5  # rounding and nothing else
             for key, value in wanted.items():
-                rel = 2e-5 if key in ("train/kl", "train/loss") else 1e-5  # small differences of larger numbers
-                assert logged[key] == pytest.approx(value, rel=rel, abs=1e-7, nan_ok=True), (step, key)
+                assert logged[key] == pytest.approx(value, **bounds(name, step, key)), (step, key)
     weights = ranks[0]["weights"]
     assert weights.keys() == one["weights"].keys()
     for key, value in one["weights"].items():
         # as a whole: Adam scales up the rounding of single gradients that are next to nothing. In float64, transformers
         # takes norms and turns the vision tower's queries in float32, and where a number is halfway between two of
         # those, its last bit decides: on which processors it is, differs
-        assert float((weights[key] - value).norm() / value.norm()) < (1e-7 if name == "double" else 5e-5), key
+        assert float((weights[key] - value).norm() / value.norm()) < (1e-7 if name == "double" else 1e-4), key
+
+
+def bounds(name: str, step: int, key: str) -> dict[str, Any]:
+    """How near what is logged must be. The loss and the KL are small differences of numbers of up to 1, and in float32
+    the weights after a step differ by what Adam makes of gradients next to nothing; the case in float64 is exact."""
+    rel = 1e-5 if name == "double" or step == 0 else 1e-4
+    return {
+        "rel": 2e-5 if key == "train/kl" and step == 0 else rel,
+        "abs": 1e-6 if key == "train/loss" else 1e-7,
+        "nan_ok": True,
+    }
 
 
 def test_parameters_are_in_parts_again_after_each_rollout(found: Any) -> None:
