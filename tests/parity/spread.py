@@ -151,15 +151,19 @@ class Notes(pl.Callback):
 
 def items_of(settings: Settings) -> list[Item]:
     """Questions about rooms with completions to imitate, all of unequal lengths, and two that are at fault."""
+    processor = probe_model(settings.model).processor
     data = PromptDataset(
         load_train(settings.dataset).samples,
-        probe_model(settings.model).processor,
+        processor,
         settings.dataset,
         rule=PositionRule(2, 2.0, split_frames=False),
     )
     prompts = prompts_of(data, 0, 1, 4, 8, 9, 12)
     assert len({len(prompt.ids_L) for prompt in prompts}) > 2
-    ids = torch.arange(10, 40)
+    # what the model might write: of nonsense gradients are so large that steps tear two trainings apart
+    ids = torch.tensor(
+        processor.tokenizer('<think><map>{"bed":[[1,2]],"sofa":[[3,7]],"lamp":[[0,2]]}</map>')["input_ids"]
+    )
     imitated = [replace(prompt, target_ids=ids[: 5 + 3 * n]) for n, prompt in enumerate(prompts)]
     return [*imitated, *(Fault(name, "unreadable media", f"{name} is gone") for name in ("bad", "worse"))]
 

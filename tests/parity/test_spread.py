@@ -87,10 +87,12 @@ def test_two_processes_train_as_one(name: str, strategy: str, found: Any) -> Non
     weights = ranks[0]["weights"]
     assert weights.keys() == one["weights"].keys()
     for key, value in one["weights"].items():
-        # as a whole: Adam scales up the rounding of single gradients that are next to nothing. In float64, transformers
-        # takes norms and turns the vision tower's queries in float32, and where a number is halfway between two of
-        # those, its last bit decides: on which processors it is, differs
-        assert float((weights[key] - value).norm() / value.norm()) < (1e-7 if name == "double" else 1e-4), key
+        # as a whole: Adam scales up the rounding of gradients that are next to nothing, which those of keys' biases all
+        # are, since a bias moves the scores of a query almost alike. In float64, transformers takes norms and turns the
+        # vision tower's queries in float32, and where a number is halfway between two of those, its last bit decides:
+        # on which processors it is, differs
+        bound = 1e-7 if name == "double" else 1e-3 if key.endswith("k_proj.bias") else 1e-4
+        assert float((weights[key] - value).norm() / value.norm()) < bound, key
 
 
 def bounds(name: str, step: int, key: str) -> dict[str, Any]:
