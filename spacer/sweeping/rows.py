@@ -61,12 +61,13 @@ def row_of(job: str, overrides: Iterable[str], folder: Path, record: Record | No
     row = (*common, record.status.value, str(folder), record.reason)
     if record.status != Status.done:
         return JobRow(*row, seconds=record.seconds)
-    return JobRow(*row, record.score, *held_out(folder), record.seconds, _figures(folder))
+    summary = _json(folder / "summary.json")
+    return JobRow(*row, record.score, *_held_out(folder, summary), record.seconds, _figures(summary))
 
 
-def held_out(folder: Path) -> tuple[float | None, float | None, float | None]:
+def _held_out(folder: Path, summary: Mapping[str, Any]) -> tuple[float | None, float | None, float | None]:
     """The ends of the score's 95 % interval and the answer reward, each None if the run has not written it."""
-    scores = _json(folder / "summary.json").get("scores", {})
+    scores = summary.get("scores", {})
     total, answer = scores.get("reward/total"), scores.get("reward/answer")
     if total is not None:
         return total["low"], total["high"], answer["mean"]
@@ -74,8 +75,7 @@ def held_out(folder: Path) -> tuple[float | None, float | None, float | None]:
     return (None, None, None) if interval is None else (interval[0], interval[1], None)
 
 
-def _figures(folder: Path) -> dict[str, float]:
-    summary = _json(folder / "summary.json")
+def _figures(summary: Mapping[str, Any]) -> dict[str, float]:
     scores, swapped = summary.get("scores", {}), summary.get("controls", {}).get("other_video", {})
     found = {
         "spatial answers": scores.get("answer/spatial", {}).get("mean"),

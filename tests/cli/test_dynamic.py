@@ -13,21 +13,12 @@ from tests.cli.test_train import rows
 
 pytestmark = pytest.mark.long
 
-REPLACED = (
-    "trainer.max_steps",
-    "dataset.train_scenes",
-    "stage.evaluate",
-    "model.completion.max_tokens",
-    "model.completion.bonus_max",
-)
 DAPO = (
-    *[word for word in BRIEF if not word.startswith(REPLACED)],
+    *[word for word in BRIEF if not word.startswith(("trainer.max_steps", "dataset.train_scenes", "stage.evaluate"))],
     *("objective=dapo", "objective.mask_truncated=false", "reward=dapo", "stage.evaluate_before=false"),
     *(
         "stage.evaluate_after=false",
         "dataset.train_scenes=12",
-        "model.completion.max_tokens=128",  # so that completions end, and some groups of two differ
-        "model.completion.bonus_max=128",
         "objective.group_size=2",
         "seed=1",  # of which not every group teaches
         "trainer.max_steps=4",

@@ -26,6 +26,7 @@ def test_the_embedded_model_draws_what_its_own_video_shows(command: Command, tmp
     added = controls["other_video"]["map/quality"]
     assert added["questions"] >= 120  # maps drawn with both videos
     assert added["delta_low"] > 0.12
+    assert controls["other_video"]["reward/answer"]["delta"] > 0
     # guesses stop halfway through the map, so whole maps are compared on their own
     answers = run / "predictions"
     own, other = whole_maps(answers / "rooms.jsonl"), whole_maps(answers / "controls/rooms.other_video.jsonl")

@@ -91,19 +91,16 @@ def test_two_processes_train_as_one(name: str, strategy: str, found: Any) -> Non
         # are, since a bias moves the scores of a query almost alike. In float64, transformers takes norms and turns the
         # vision tower's queries in float32, and where a number is halfway between two of those, its last bit decides:
         # on which processors it is, differs
-        bound = 1e-7 if name == "double" else 1e-3 if key.endswith("k_proj.bias") else 1e-4
+        bound = 1e-7 if name == "double" else 1e-3 if key.endswith("k_proj.bias") else 5e-5
         assert float((weights[key] - value).norm() / value.norm()) < bound, key
 
 
 def bounds(name: str, step: int, key: str) -> dict[str, Any]:
-    """How near what is logged must be. The loss and the KL are small differences of numbers of up to 1, and in float32
-    the weights after a step differ by what Adam makes of gradients next to nothing; the case in float64 is exact."""
-    rel = 1e-5 if name == "double" or step == 0 else 1e-4
-    return {
-        "rel": 2e-5 if key == "train/kl" and step == 0 else rel,
-        "abs": 1e-6 if key == "train/loss" else 1e-7,
-        "nan_ok": True,
-    }
+    """How near what is logged must be. The loss and the KL are small differences of numbers of up to 1; and in float32,
+    weights differ after a step by what Adam makes of gradients next to nothing, which shows in two metrics."""
+    moved = key in ("train/gradient_norm", "train/kl") and step > 0 and name != "double"
+    rel = 1e-4 if moved else 2e-5 if key in ("train/kl", "train/loss") else 1e-5
+    return {"rel": rel, "abs": 1e-6 if key == "train/loss" else 1e-7, "nan_ok": True}
 
 
 def test_parameters_are_in_parts_again_after_each_rollout(found: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from importlib.util import find_spec
 
+from spacer.config.derived import names_benchmarks
 from spacer.config.rules.rule import Rule
 from spacer.config.settings import Settings
 
@@ -28,7 +29,7 @@ def endpoint_evaluates(s: Settings) -> str | None:
 
 
 def endpoint_answers_benchmarks(s: Settings) -> str | None:
-    if _asks(s) and not (s.benchmark or s.benchmarks):
+    if _asks(s) and not names_benchmarks(s):
         return "model=endpoint answers benchmarks: choose benchmark=vsi_bench benchmark.root=DIR"
     return None
 
